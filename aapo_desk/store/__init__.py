@@ -1,0 +1,42 @@
+"""The run directory: where a run keeps its configuration, its state and its numbers.
+
+``RunDirectory`` names the places, ``RunWriter`` is the trainer's, ``RunReader`` everybody else's. SQLite with one
+transaction a step; readers open read-only, ask for what is newer than what they have and close at once.
+"""
+
+from aapo_desk.store.directory import (
+    RunDirectory,
+    StoreError,
+    check_name,
+    create_run,
+    find_run,
+    home,
+    list_runs,
+    read_json,
+    runs_folder,
+    write_atomically,
+)
+from aapo_desk.store.reader import Delta, RunReader
+from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, StepRecord
+from aapo_desk.store.writer import RunWriter
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Delta",
+    "Event",
+    "Histogram",
+    "RunDirectory",
+    "RunReader",
+    "RunWriter",
+    "Sample",
+    "StepRecord",
+    "StoreError",
+    "check_name",
+    "create_run",
+    "find_run",
+    "home",
+    "list_runs",
+    "read_json",
+    "runs_folder",
+    "write_atomically",
+]

@@ -1,0 +1,163 @@
+"""Where runs live, and the places inside one run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from pydantic import ValidationError
+
+from aapo_desk.config import ConfigError, Problem, RunConfig
+
+
+class StoreError(RuntimeError):
+    """A run directory that cannot be used; the message says which, why and what to do."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The places inside one run's folder."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def meta(self) -> Path:
+        return self.path / "meta.json"
+
+    @property
+    def database(self) -> Path:
+        return self.path / "run.db"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def commands(self) -> Path:
+        return self.path / "commands"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "run.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def read_config(self) -> RunConfig:
+        try:
+            return RunConfig.model_validate_json(self.config.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StoreError(f"{self.config} cannot be read: {error}") from error
+
+    def read_meta(self) -> dict[str, Any]:
+        return read_json(self.meta) or {"name": self.id}
+
+    def read_status(self) -> dict[str, Any]:
+        """The trainer's last word of itself: state, phase, step, steps, heartbeat, ... Empty before its first."""
+        return read_json(self.status) or {}
+
+    @property
+    def name(self) -> str:
+        return str(self.read_meta().get("name", self.id))
+
+
+def home() -> Path:
+    """``$AAPO_DESK_HOME``, or the platform's user data folder."""
+    chosen = os.environ.get("AAPO_DESK_HOME")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("aapo-desk")
+
+
+def runs_folder() -> Path:
+    return home() / "runs"
+
+
+def create_run(config: RunConfig, name: str | None = None) -> RunDirectory:
+    """A new run's folder with its configuration, private to the user. Raises ConfigError for a bad name."""
+    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    check_name(name) if name is not None else None
+    run = RunDirectory(runs_folder() / run_id)
+    runs_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    run.path.mkdir(mode=0o700)
+    run.commands.mkdir(mode=0o700)
+    run.checkpoints.mkdir(mode=0o700)
+    write_atomically(run.config, config.model_dump_json(indent=2))
+    write_atomically(run.meta, json.dumps({"name": name or run_id, "pinned": False, "notes": ""}))
+    return run
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError for a name that is empty, holds a slash or is taken."""
+    if not name.strip() or "/" in name or "\\" in name or name in {".", "..", "last"} or not name.isprintable():
+        raise ConfigError(Problem("--name", "must be text without slashes, and not 'last'", name))
+    if any(name in (run.name, run.id) for run in list_runs()):
+        raise ConfigError(Problem("--name", "a run of this name exists; choose another", name))
+
+
+def list_runs() -> list[RunDirectory]:
+    """All runs, the newest first."""
+    folder = runs_folder()
+    if not folder.is_dir():
+        return []
+    runs = [RunDirectory(path) for path in folder.iterdir() if (path / "config.json").is_file()]
+    return sorted(runs, key=lambda run: run.id, reverse=True)
+
+
+def find_run(reference: str) -> RunDirectory:
+    """The run with this id, name or unique beginning of an id; ``last`` is the newest. Raises ConfigError."""
+    runs = list_runs()
+    if not runs:
+        raise ConfigError(Problem("RUN", "there are no runs yet; start one with: aapo-desk demo", reference))
+    if reference == "last":
+        return runs[0]
+    exact = [run for run in runs if reference in (run.id, run.name)]
+    matches = exact or [run for run in runs if run.id.startswith(reference)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(run.id for run in matches[:5])
+        raise ConfigError(Problem("RUN", f"several runs begin like this: {names}", reference))
+    raise ConfigError(Problem("RUN", "there is no such run; see: aapo-desk runs", reference))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object written by ``write_atomically``; None where there is none (yet)."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_atomically(path: Path, text: str, durable: bool = True) -> None:
+    """Write a file so that a reader sees the old or the new one, never a part."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        aside.chmod(0o600)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,100 @@
+"""What is kept of a run, and the tables that keep it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aapo_desk.store.directory import RunDirectory
+
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE metrics(step INTEGER PRIMARY KEY, time REAL NOT NULL, data TEXT NOT NULL);
+CREATE TABLE histograms(step INTEGER NOT NULL, name TEXT NOT NULL, low REAL NOT NULL, high REAL NOT NULL,
+    counts TEXT NOT NULL, PRIMARY KEY(step, name)) WITHOUT ROWID;
+CREATE TABLE samples(id INTEGER PRIMARY KEY, step INTEGER NOT NULL, prompt_id TEXT NOT NULL, row INTEGER NOT NULL,
+    prompt TEXT NOT NULL, completion TEXT NOT NULL, answer TEXT NOT NULL, reward REAL, rewards TEXT NOT NULL,
+    group_advantage REAL, margin REAL, advantage REAL, tokens INTEGER NOT NULL, truncated INTEGER NOT NULL,
+    is_reference INTEGER NOT NULL);
+CREATE INDEX samples_by_step ON samples(step);
+CREATE TABLE system(time REAL NOT NULL, data TEXT NOT NULL);
+CREATE TABLE events(id INTEGER PRIMARY KEY, time REAL NOT NULL, step INTEGER NOT NULL, kind TEXT NOT NULL,
+    data TEXT NOT NULL);
+CREATE TABLE evaluations(step INTEGER NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY(step, name));
+CREATE TABLE run(key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+def to_json(data: Mapping[str, Any]) -> str:
+    """JSON without NaN and infinities, which it does not have: they become null."""
+    return json.dumps({key: finite(value) for key, value in data.items()}, ensure_ascii=False)
+
+
+def finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of a step's values in equal bins between ``low`` and ``high``; the edges are fixed for a run."""
+
+    low: float
+    high: float
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A stored completion. ``row`` is the pair's number: policy row i and reference row i belong together."""
+
+    step: int
+    prompt_id: str
+    row: int
+    prompt: str
+    completion: str
+    answer: str
+    reward: float | None
+    rewards: dict[str, float | None]
+    group_advantage: float | None
+    margin: float | None
+    advantage: float | None
+    tokens: int
+    truncated: bool
+    is_reference: bool
+
+
+@dataclass(frozen=True)
+class Event:
+    id: int
+    time: float
+    step: int
+    kind: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """All that one step leaves behind, written in one transaction."""
+
+    step: int
+    time: float
+    metrics: dict[str, float]
+    histograms: dict[str, Histogram]
+    samples: list[Sample]
+
+
+def newer_schema(run: RunDirectory, version: int) -> str:
+    return (
+        f"run {run.name} was written by a newer aapo-desk (schema {version}, this one knows {SCHEMA_VERSION}); "
+        "upgrade aapo-desk to open it"
+    )

@@ -1,0 +1,135 @@
+"""The trainer's hand on a run's database."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aapo_desk.store.directory import RunDirectory, StoreError
+from aapo_desk.store.records import SCHEMA, SCHEMA_VERSION, StepRecord, finite, newer_schema, to_json
+
+# File systems on which SQLite's shared-memory file does not work (the PRAGMA does not tell).
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "9p", "fuse.sshfs", "drvfs", "afs"}
+
+
+def _journal_mode(folder: Path) -> str:
+    import psutil
+
+    mounts = [part for part in psutil.disk_partitions(all=True) if folder.is_relative_to(part.mountpoint)]
+    if not mounts:
+        return "WAL"
+    deepest = max(mounts, key=lambda part: len(part.mountpoint))
+    return "DELETE" if deepest.fstype in NETWORK_FILE_SYSTEMS else "WAL"
+
+
+class RunWriter:
+    """The trainer's hand on run.db. One writer a run; each method is one transaction."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        fresh = not run.database.exists()
+        self.journal_mode = _journal_mode(run.path.resolve())
+        self._connection = sqlite3.connect(run.database, isolation_level=None, timeout=30)
+        run.database.chmod(0o600)
+        self._connection.execute(f"PRAGMA journal_mode={self.journal_mode}")
+        # FULL: a checkpoint must never be on disk without its steps, even after a power loss. Some ms a step.
+        self._connection.execute("PRAGMA synchronous=FULL")
+        if fresh or self._version() == 0:
+            with self._transaction():
+                for statement in SCHEMA.split(";"):
+                    self._connection.execute(statement)
+                self._connection.execute("INSERT INTO run VALUES ('generation', '1')")
+                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        elif self._version() != SCHEMA_VERSION:
+            raise StoreError(newer_schema(run, self._version()))
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def write_step(self, record: StepRecord) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT INTO metrics VALUES (?, ?, ?)", (record.step, record.time, to_json(record.metrics)))
+            db.executemany(
+                "INSERT INTO histograms VALUES (?, ?, ?, ?, ?)",
+                [
+                    (record.step, name, item.low, item.high, json.dumps(item.counts))
+                    for name, item in record.histograms.items()
+                ],
+            )
+            db.executemany(
+                "INSERT INTO samples VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        sample.step,
+                        sample.prompt_id,
+                        sample.row,
+                        sample.prompt,
+                        sample.completion,
+                        sample.answer,
+                        finite(sample.reward),
+                        to_json(sample.rewards),
+                        finite(sample.group_advantage),
+                        finite(sample.margin),
+                        finite(sample.advantage),
+                        sample.tokens,
+                        sample.truncated,
+                        sample.is_reference,
+                    )
+                    for sample in record.samples
+                ],
+            )
+
+    def write_event(self, kind: str, step: int, **data: Any) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?)", (time.time(), step, kind, to_json(data)))
+
+    def write_system(self, data: Mapping[str, Any]) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT INTO system VALUES (?, ?)", (time.time(), to_json(data)))
+
+    def write_evaluation(self, step: int, name: str, data: Mapping[str, Any]) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?)", (step, name, to_json(data)))
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep a fact of the run."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, json.dumps(value)))
+
+    def evaluations(self, name: str) -> dict[int, dict[str, Any]]:
+        rows = self._connection.execute("SELECT step, data FROM evaluations WHERE name = ?", (name,))
+        return {step: json.loads(data) for step, data in rows}
+
+    def rewind(self, step: int) -> int:
+        """Remove what lies after ``step``; readers see a new generation and load again. Gives the generation.
+
+        Events stay: they tell what happened, also in the part that is gone.
+        """
+        with self._transaction() as db:
+            for table in ("metrics", "histograms", "samples", "evaluations"):
+                db.execute(f"DELETE FROM {table} WHERE step > ?", (step,))
+            generation = int(db.execute("SELECT value FROM run WHERE key = 'generation'").fetchone()[0]) + 1
+            db.execute("UPDATE run SET value = ? WHERE key = 'generation'", (str(generation),))
+        return generation
+
+    def last_step(self) -> int:
+        """The last step written; 0 before the first."""
+        return int(self._connection.execute("SELECT COALESCE(MAX(step), 0) FROM metrics").fetchone()[0])
+
+    def close(self) -> None:
+        self._connection.close()
