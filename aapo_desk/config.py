@@ -7,6 +7,7 @@ Every value has one ``Field`` here; it feeds validation, ``--set``, the form and
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,7 +90,7 @@ class ModelConfig(Section):
 
 class LoraConfig(Section):
     r: Int = Field(16, ge=1, le=1024, description="Rank of the adapter.")
-    alpha: Float = Field(32, gt=0, description="Scale: the adapter's output is multiplied by alpha / r.")
+    alpha: Int = Field(32, gt=0, description="Scale: the adapter's output is multiplied by alpha / r.")
     dropout: Float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input while updating.")
     targets: Literal["all-linear"] | list[str] = Field(
         "all-linear", description="The layers that get an adapter: all-linear, or a list of layer names."
@@ -123,6 +124,13 @@ class RewardConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="The reward's own options.")
 
 
+ALGORITHM_OPTIONS: dict[str, dict[str, float]] = {
+    "aapo": {},
+    "grpo": {"epsilon_low": 0.2, "epsilon_high": 0.2, "beta": 0.0},
+}
+"""Each algorithm's own options with their defaults; none may be negative."""
+
+
 class AlgorithmConfig(Section):
     name: Literal["aapo", "grpo"] = Field("aapo", description="How rewards become a gradient.")
     margin_low: Float = Field(-0.2, description="AAPO: the margin r - r_ref is not taken below this.")
@@ -149,6 +157,20 @@ class AlgorithmConfig(Section):
                 f"margin_low ({self.margin_low}) is above margin_high ({self.margin_high}); it must not be"
             )
         return self
+
+    @model_validator(mode="after")
+    def _options_known(self) -> Self:
+        known = ALGORITHM_OPTIONS[self.name]
+        for key, value in self.options.items():
+            if key not in known:
+                raise ValueError(f"{self.name} has no option {key!r}; it has: {', '.join(known) or 'none'}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"option {key} = {value!r}: must be a number of at least 0")
+        return self
+
+    def option(self, key: str) -> float:
+        """One of the algorithm's own options, or its default."""
+        return float(self.options.get(key, ALGORITHM_OPTIONS[self.name][key]))
 
 
 class RolloutConfig(Section):

@@ -1,0 +1,51 @@
+"""AAPO, Advantage-Augmented Policy Optimization (arXiv 2505.14264; authors' code: JianxXiong/AAPO).
+
+    group advantage   A[i]  = (r[i] - mean) / (std + 1e-4), or r[i] - mean without scale_rewards
+    margin            M[i]  = clip(r[i] - rr[i], margin_low, margin_high)      rr: the frozen reference's rewards
+    advantage         A*[i] = A[i] + M[i]
+    loss              L     = sum(m · -lp · A*) / sum(m)                       gradient -A* m / sum(m)
+
+A group whose rewards are all equal has A = 0 and still teaches through M. There is no ratio, no clipping of the policy
+and no KL term, so each rollout serves exactly one update.
+
+Deviations from the authors' code:
+1. The token mean is over the whole step (the formula above). They average inside each micro-batch of one group and then
+   over groups: ``aggregation="groups"``.
+2. rr is the reward of a completion that the reference sampled. Their open-rs variant scores a slice of the prompt.
+3. A constant group is found by max == min, not by std == 0, which misses float noise.
+4. Unscorable completions (NaN) are left out of the mean, the deviation and the loss; where only the reference's
+   completion is unscorable, the margin is 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aapo_desk.algorithms.base import Advantages, Algorithm, Batch, group_advantage, per_row
+
+
+def make(
+    margin_low: float = -0.2,
+    margin_high: float = 0.28,
+    scale_rewards: bool = True,
+    std_eps: float = 1e-4,
+    aggregation: str = "tokens",
+) -> Algorithm:
+    def advantages(batch: Batch) -> Advantages:
+        assert batch.reference_rewards is not None
+        group = group_advantage(batch.rewards, scale_rewards, std_eps)
+        margin = (batch.rewards - batch.reference_rewards).clamp(margin_low, margin_high)
+        return Advantages(group, torch.nan_to_num(margin, nan=0.0))
+
+    def loss(logps: Tensor, batch: Batch, advantages: Advantages) -> Tensor:
+        counted = batch.counted
+        terms = counted * -logps * per_row(advantages.total)
+        if aggregation == "tokens":
+            return terms.sum() / counted.sum().clamp(min=1)
+        prompts = batch.rewards.shape[0]
+        tokens = counted.reshape(prompts, -1).sum(1)
+        means = terms.reshape(prompts, -1).sum(1) / tokens.clamp(min=1)
+        return means.sum() / (tokens > 0).sum().clamp(min=1)
+
+    return Algorithm("aapo", advantages, loss, needs_reference_rewards=True)

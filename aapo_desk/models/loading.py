@@ -1,0 +1,109 @@
+"""Load a model for QLoRA: NF4 with double quantisation through bitsandbytes, LoRA through peft."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from aapo_desk.config import ConfigError, LoraConfig, ModelConfig, Problem
+from aapo_desk.models.policy import Policy
+from aapo_desk.models.sources import ModelError, ResolvedModel, explain_load_failure, load_tokenizer, quiet
+
+log = logging.getLogger(__name__)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Raises ModelError where a GPU is demanded and there is none."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelError("model.device is cuda, but torch sees no CUDA GPU; try --set model.device=cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """What the device does well: on a GPU bfloat16 from compute capability 8.0, else float16; on the CPU float32."""
+    if wanted != "auto":
+        dtype: torch.dtype = getattr(torch, wanted)
+        return dtype
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def load_policy(model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, seed: int) -> Policy:
+    """The model with a fresh adapter, which changes nothing yet (its B is zero). The adapter's A follows from ``seed``.
+
+    Raises ModelError where the model cannot be loaded and ConfigError where it has no such layers to adapt.
+    """
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import TaskType, get_peft_model
+
+    device = choose_device(model.device)
+    dtype = choose_dtype(model.compute_dtype, device)
+    base = _load_base(model, resolved, device, dtype)
+    base.requires_grad_(False)
+    settings = PeftLoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type=TaskType.CAUSAL_LM,
+        base_model_name_or_path=resolved.path,
+        revision=resolved.revision,
+    )
+    torch.manual_seed(seed)
+    try:
+        adapted = get_peft_model(base, settings)
+    except ValueError as error:
+        raise ConfigError(Problem("lora.targets", str(error).splitlines()[0], lora.targets)) from error
+    if dtype == torch.float64:
+        for parameter in adapted.parameters():
+            parameter.data = parameter.data.double() if parameter.requires_grad else parameter.data
+    adapted.eval()
+    tokenizer = load_tokenizer(resolved, model.trust_remote_code)
+    eos = eos_ids(adapted.get_base_model(), tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
+    log.info("loaded %s on %s in %s, %s", resolved.path, device, dtype, model.quantization)
+    return Policy(adapted, tokenizer, device, eos, pad)
+
+
+def _load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    quiet()
+    quantization = None
+    if model.quantization == "nf4":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            resolved.path,
+            revision=resolved.revision or "main",
+            dtype=dtype,
+            quantization_config=quantization,
+            device_map={"": device},
+            trust_remote_code=model.trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(explain_load_failure(resolved, error)) from error
+
+
+def eos_ids(causal: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every token that ends a completion: the generation settings', the model's and the tokenizer's.
+
+    Raises ModelError where there is none, since no completion would ever end.
+    """
+    found: dict[int, None] = {}
+    for source in (causal.generation_config, causal.config, tokenizer):
+        ids = getattr(source, "eos_token_id", None)
+        found |= dict.fromkeys(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
+    if not found:
+        raise ModelError("the model names no token that ends a text (eos_token_id)")
+    return tuple(found)

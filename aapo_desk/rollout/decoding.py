@@ -1,0 +1,163 @@
+"""Grouped decoding: each prompt is read once for all the completions that begin with it.
+
+Policy and reference rows stand in one batch, told apart by a row mask on the adapter. Rows that have ended leave the
+batch, and with them their cache.
+
+Shapes: R rows (completions), S stems (a prompt read with the adapter on or off), T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from aapo_desk.models.policy import Policy, RowMask
+from aapo_desk.rollout.sampling import Sampling, draw
+
+
+@dataclass(frozen=True)
+class Row:
+    """One completion to be made: of which prompt, by whom, and whether greedily."""
+
+    prompt: int
+    adapter: bool = True
+    greedy: bool = False
+
+
+@dataclass(frozen=True)
+class Completions:
+    """What was decoded. The ending token belongs to a completion; what follows it is padding."""
+
+    tokens: Tensor
+    """[R, T]"""
+    lengths: Tensor
+    """[R]"""
+    ended: Tensor
+    """[R] bool; False: truncated at the longest length"""
+    logps: Tensor
+    """[R, T], 0 past the end"""
+    entropy: Tensor
+    """[R, T] nats, 0 past the end"""
+
+    def row(self, index: int) -> list[int]:
+        """A completion's token ids, the ending one included."""
+        return [int(token) for token in self.tokens[index, : int(self.lengths[index])]]
+
+    def take(self, rows: Sequence[int]) -> Completions:
+        index = torch.tensor(rows, dtype=torch.long)
+        return Completions(*(getattr(self, name)[index] for name in ("tokens", "lengths", "ended", "logps", "entropy")))
+
+
+@torch.no_grad()
+def decode(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    rows: Sequence[Row],
+    max_new_tokens: int,
+    sampling: Sampling,
+    uniforms: Tensor,
+    batch_rows: int = 1 << 30,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Completions:
+    """Complete ``prompts`` (token ids) for each of ``rows``; ``uniforms`` [R, T] decide what is drawn.
+
+    ``batch_rows`` bounds the rows decoded at once. ``progress`` hears the share of the work that is done, 0 to 1.
+    Results lie on the CPU.
+    """
+    width = max_new_tokens
+    result = Completions(
+        torch.full((len(rows), width), policy.pad_id),
+        torch.zeros(len(rows), dtype=torch.long),
+        torch.zeros(len(rows), dtype=torch.bool),
+        torch.zeros(len(rows), width),
+        torch.zeros(len(rows), width),
+    )
+    policy.model.eval()
+    with policy.adapter_on_rows() as mask:
+        for start in range(0, len(rows), batch_rows):
+            part = slice(start, min(start + batch_rows, len(rows)))
+            batch = _Batch(policy, prompts, rows[part], mask)
+
+            def report(share: float, part: slice = part) -> None:
+                progress((part.start + share * (part.stop - part.start)) / len(rows))
+
+            batch.run(sampling, uniforms[part], _view(result, part), report)
+    return result
+
+
+def _view(completions: Completions, part: slice) -> Completions:
+    return Completions(*(value[part] for value in vars(completions).values()))
+
+
+class _Batch:
+    """Rows that are decoded together."""
+
+    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], rows: Sequence[Row], mask: RowMask) -> None:
+        self.policy = policy
+        self.mask = mask
+        stems = list(dict.fromkeys((row.prompt, row.adapter) for row in rows))
+        self.stem_prompts = [prompts[prompt] for prompt, _ in stems]
+        device = policy.device
+        self.stem_adapter = torch.tensor([adapter for _, adapter in stems], device=device)
+        self.stem_of_row = torch.tensor([stems.index((row.prompt, row.adapter)) for row in rows], device=device)
+        self.greedy = torch.tensor([row.greedy for row in rows], device=device)
+
+    def run(self, sampling: Sampling, uniforms: Tensor, result: Completions, progress: Callable[[float], None]) -> None:
+        """Decode into ``result`` until every row has ended or is full."""
+        width = result.tokens.shape[1]
+        eos = torch.tensor(self.policy.eos_ids, device=self.policy.device)
+        cache, logits, attention, position = self._prefill()
+        alive = torch.arange(len(self.stem_of_row))
+        for step in range(width):
+            here = alive.to(self.policy.device)
+            uniform = uniforms[alive, step].to(self.policy.device)
+            tokens, logps, entropy = draw(logits, uniform, self.greedy[here], sampling)
+            ended = torch.isin(tokens, eos).cpu()
+            result.tokens[alive, step] = tokens.cpu()
+            result.logps[alive, step] = logps.float().cpu()
+            result.entropy[alive, step] = entropy.float().cpu()
+            result.lengths[alive] = step + 1
+            result.ended[alive] = ended
+            progress((step + 1) / width)
+            if step + 1 == width or bool(ended.all()):
+                return
+            if bool(ended.any()):
+                stay = (~ended).nonzero().squeeze(1)
+                alive, stay = alive[stay], stay.to(self.policy.device)
+                cache.batch_select_indices(stay)
+                tokens, attention, position = tokens[stay], attention[stay], position[stay]
+            position = position + 1
+            attention = torch.cat([attention, attention.new_ones(len(alive), 1)], 1)
+            logits = self._forward(cache, tokens[:, None], attention, position[:, None], self._adapter(alive))
+
+    def _adapter(self, rows: Tensor) -> Tensor:
+        return self.stem_adapter[self.stem_of_row[rows.to(self.policy.device)]]
+
+    def _prefill(self) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
+        """Read each stem once, then repeat what was read for its rows."""
+        longest = max(map(len, self.stem_prompts))
+        pad = self.policy.pad_id
+        ids = torch.tensor(
+            [[pad] * (longest - len(prompt)) + list(prompt) for prompt in self.stem_prompts], device=self.policy.device
+        )
+        lengths = torch.tensor([len(prompt) for prompt in self.stem_prompts], device=self.policy.device)
+        attention = (torch.arange(longest, device=self.policy.device) >= longest - lengths[:, None]).long()
+        positions = (attention.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.policy.causal.config)
+        logits = self._forward(cache, ids, attention, positions, self.stem_adapter)
+        cache.batch_select_indices(self.stem_of_row)
+        return cache, logits[self.stem_of_row], attention[self.stem_of_row], lengths[self.stem_of_row] - 1
+
+    def _forward(
+        self, cache: DynamicCache, ids: Tensor, attention: Tensor, positions: Tensor, adapter: Tensor
+    ) -> Tensor:
+        """Logits [R, V] after the last token of ``ids``."""
+        self.mask.set(adapter)
+        hidden = self.policy.decoder(
+            input_ids=ids, attention_mask=attention, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return self.policy.logits(hidden[:, -1])

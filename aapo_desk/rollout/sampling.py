@@ -1,0 +1,82 @@
+"""Draw tokens by inverting the cumulative distribution with uniforms given for each (row, position).
+
+What is drawn for a row depends on that row alone, so a split of the batch changes nothing but float noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aapo_desk.config import RolloutConfig
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Temperature (0: greedy), nucleus and top-k (0: all)."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    @classmethod
+    def of(cls, config: RolloutConfig) -> Sampling:
+        return cls(config.temperature, config.top_p, config.top_k)
+
+
+def derive_seed(seed: int, *parts: int | str) -> int:
+    """A seed for one purpose within a run: the same in every process, unrelated between purposes.
+
+    Nothing random is carried from step to step, so a resumed run draws what the uninterrupted one would have drawn.
+    """
+    text = ":".join(str(part) for part in (seed, *parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+
+def uniforms(rows: int, width: int, seed: int) -> Tensor:
+    """Uniforms in [0, 1), [rows, width] on the CPU, from a seed alone."""
+    return torch.rand(rows, width, generator=torch.Generator().manual_seed(seed))
+
+
+def draw(logits: Tensor, uniform: Tensor, greedy: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens [R], their log-probs [R] and the distribution's entropy [R] in nats, from logits [R, V].
+
+    ``uniform`` [R] decides; ``greedy`` [R] bool rows take the likeliest token instead. Log-probs and entropy are of the
+    distribution at the temperature, before top-k and top-p.
+    """
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / (sampling.temperature or 1.0)
+    logps = scaled.log_softmax(1)
+    probabilities = logps.exp()
+    entropy = -(probabilities * logps.clamp(min=-1e9)).sum(1)
+    best = logps.argmax(1)
+    if sampling.temperature == 0 or bool(greedy.all()):
+        tokens = best
+    else:
+        drawn = _invert(probabilities, uniform.to(probabilities.dtype), sampling)
+        tokens = torch.where(greedy, best, drawn)
+    return tokens, logps.gather(1, tokens[:, None]).squeeze(1), entropy
+
+
+def _invert(probabilities: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+    """The first token at which the cumulative probability passes ``uniform``."""
+    order = None
+    if sampling.top_k or sampling.top_p < 1:
+        probabilities, order = probabilities.sort(stable=True, dim=1, descending=True)
+        rank = torch.arange(probabilities.shape[1], device=probabilities.device)
+        before = probabilities.cumsum(1) - probabilities
+        keep = before < sampling.top_p
+        if sampling.top_k:
+            keep &= rank < sampling.top_k
+        keep[:, 0] = True
+        probabilities = torch.where(keep, probabilities, 0.0)
+    cumulative = probabilities.cumsum(1)
+    total = cumulative[:, -1:]
+    # Strictly below the total, or rounding could pick a token of probability 0 behind the last likely one.
+    threshold = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    tokens = torch.searchsorted(cumulative, threshold, right=True)
+    if order is not None:
+        tokens = order.gather(1, tokens)
+    return tokens.squeeze(1)

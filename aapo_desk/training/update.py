@@ -1,0 +1,168 @@
+"""One update of the adapter: the algorithm's gradient sent back through micro-batches of any size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aapo_desk.algorithms import Advantages, Algorithm, Batch
+from aapo_desk.config import OptimizerConfig
+from aapo_desk.models.logprobs import completion_logps
+from aapo_desk.models.policy import Policy
+
+LogProbs = Callable[[list[int]], Tensor]
+"""Rows of the step -> their tokens' log-probs [rows, T], with a graph."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The policy's completions of a step, as the update sees them: token ids by row."""
+
+    prompts: list[list[int]]
+    completions: list[list[int]]
+    temperature: float
+
+    @property
+    def width(self) -> int:
+        return max(map(len, self.completions))
+
+    def mask(self) -> Tensor:
+        """[B, T] float64, 1 at the completions' tokens."""
+        lengths = torch.tensor([len(completion) for completion in self.completions])
+        return (torch.arange(self.width) < lengths[:, None]).double()
+
+    def lengths(self) -> list[int]:
+        """Tokens of prompt and completion, by row."""
+        return [len(prompt) + len(done) for prompt, done in zip(self.prompts, self.completions, strict=True)]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update did. Norms are of the whole adapter; ``applied`` is False where a number was not finite."""
+
+    advantages: Advantages
+    loss: float
+    grad_norm: float
+    update_norm: float
+    applied: bool
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The rate of step 1..steps: a linear warm-up, then the schedule (linear and cosine end at 0 after the last)."""
+    if step <= config.warmup_steps:
+        return config.learning_rate * step / (config.warmup_steps + 1)
+    share = (step - 1 - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    factor = {"constant": 1.0, "linear": 1 - share, "cosine": (1 + math.cos(math.pi * share)) / 2}[config.schedule]
+    return config.learning_rate * factor
+
+
+def micro_batches(lengths: Sequence[int], rows: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Rows in order of their length, cut so that rows x longest stays within the budget (at least one row each)."""
+    batches: list[list[int]] = []
+    for row in sorted(rows, key=lambda row: (lengths[row], row)):
+        if batches and (len(batches[-1]) + 1) * lengths[row] <= token_budget:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def backpropagate(
+    logps: LogProbs,
+    gradient: Tensor,
+    batches: Sequence[Sequence[int]],
+    progress: Callable[[float], None] = lambda _: None,
+) -> Tensor:
+    """Send the gradient [B, T] of a loss with respect to the log-probs back through ``logps``, batch by batch.
+
+    The parameters' gradients add up to those of the whole step, whatever the batches. Gives the log-probs seen, [B, T].
+    """
+    seen = torch.zeros_like(gradient)
+    for number, batch in enumerate(batches):
+        rows = list(batch)
+        part = logps(rows)
+        torch.autograd.backward(part, gradient[rows].to(part))
+        seen[rows] = part.detach().to(seen)
+        progress((number + 1) / len(batches))
+    return seen
+
+
+def update(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    algorithm: Algorithm,
+    rollout: Rollout,
+    rewards: Tensor,
+    reference_rewards: Tensor | None,
+    *,
+    rate: float,
+    max_grad_norm: float,
+    token_budget: int,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Update:
+    """One step of the optimiser on one rollout. ``rewards`` [P, G], NaN where unscorable."""
+    mask = rollout.mask()
+    lengths = rollout.lengths()
+
+    def logps(rows: list[int]) -> Tensor:
+        prompts = [rollout.prompts[row] for row in rows]
+        completions = [rollout.completions[row] for row in rows]
+        return completion_logps(policy, prompts, completions, rollout.width, rollout.temperature)
+
+    every_row = micro_batches(lengths, range(len(lengths)), token_budget)
+    reference = None
+    if algorithm.needs_reference_logps:
+        with torch.no_grad(), policy.as_reference():
+            reference = _collect(logps, every_row, mask)
+    batch = Batch(rewards, mask, reference_rewards, reference_logps=reference)
+    current = torch.zeros_like(mask)
+    if algorithm.gradient_needs_logps:
+        with torch.no_grad():
+            current = _collect(logps, every_row, mask)
+    objective = algorithm.objective(batch, current)
+
+    # A row whose gradient is exactly 0 adds nothing; its tokens are in the denominator already.
+    teaching = [int(row) for row in objective.gradient.any(1).nonzero()]
+    policy.model.train()
+    optimizer.zero_grad(set_to_none=False)
+    seen = backpropagate(logps, objective.gradient, micro_batches(lengths, teaching, token_budget), progress)
+    policy.model.eval()
+    loss = algorithm.loss(current if algorithm.gradient_needs_logps else seen, batch, objective.advantages)
+    return _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm)
+
+
+def _collect(logps: LogProbs, batches: Sequence[Sequence[int]], mask: Tensor) -> Tensor:
+    values = torch.zeros_like(mask)
+    for batch in batches:
+        rows = list(batch)
+        values[rows] = logps(rows).to(values)
+    return values
+
+
+def _apply(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    advantages: Advantages,
+    loss: float,
+    rate: float,
+    max_grad_norm: float,
+) -> Update:
+    parameters = list(policy.adapter_parameters().values())
+    for parameter in parameters:
+        # An optimiser that sees no gradient would skip its moments; a step without signal must not differ by path.
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+    if not math.isfinite(norm) or not math.isfinite(loss):
+        optimizer.zero_grad(set_to_none=False)
+        return Update(advantages, loss, norm, 0.0, applied=False)
+    before = [parameter.detach().clone() for parameter in parameters]
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    moved = torch.stack([(new.detach() - old).norm() for new, old in zip(parameters, before, strict=True)]).norm()
+    return Update(advantages, loss, norm, float(moved), applied=True)
