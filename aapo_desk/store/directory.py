@@ -65,8 +65,14 @@ class RunDirectory:
     def read_config(self) -> RunConfig:
         try:
             return RunConfig.model_validate_json(self.config.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise StoreError(f"{self.config} cannot be read: {error}") from error
+        except OSError as error:
+            raise StoreError(f"{self.config} cannot be read: {error.strerror or error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise StoreError(
+                f"{self.config} is not a configuration of this version of aapo-desk: {where}: {first['msg']}"
+            ) from error
 
     def read_meta(self) -> dict[str, Any]:
         return read_json(self.meta) or {"name": self.id}
@@ -118,7 +124,16 @@ def list_runs() -> list[RunDirectory]:
     if not folder.is_dir():
         return []
     runs = [RunDirectory(path) for path in folder.iterdir() if (path / "config.json").is_file()]
-    return sorted(runs, key=lambda run: run.id, reverse=True)
+    return sorted(runs, key=_age, reverse=True)
+
+
+def _age(run: RunDirectory) -> tuple[str, int, str]:
+    """Sorts runs by their second, and inside it by when their configuration, which never changes, was written."""
+    try:
+        written = run.config.stat().st_mtime_ns
+    except OSError:  # removed in this moment
+        written = 0
+    return run.id[: len("YYYYmmdd-HHMMSS")], written, run.id
 
 
 def find_run(reference: str) -> RunDirectory:
@@ -129,7 +144,7 @@ def find_run(reference: str) -> RunDirectory:
     if reference == "last":
         return runs[0]
     exact = [run for run in runs if reference in (run.id, run.name)]
-    matches = exact or [run for run in runs if run.id.startswith(reference)]
+    matches = exact or [run for run in runs if reference and run.id.startswith(reference)]
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -42,10 +42,15 @@ class RunReader:
     def _open(self) -> Iterator[sqlite3.Connection]:
         uri = f"{self.run.database.resolve().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise StoreError(newer_schema(self.run, version))
-            yield connection
+            try:
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if version > SCHEMA_VERSION:
+                    raise StoreError(newer_schema(self.run, version))
+                yield connection
+            except sqlite3.OperationalError:  # busy, or gone
+                raise
+            except sqlite3.DatabaseError as error:
+                raise StoreError(f"{self.run.database} is damaged: {error}") from error
 
     @property
     def ready(self) -> bool:

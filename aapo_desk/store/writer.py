@@ -32,21 +32,27 @@ class RunWriter:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
-        fresh = not run.database.exists()
         self.journal_mode = _journal_mode(run.path.resolve())
         self._connection = sqlite3.connect(run.database, isolation_level=None, timeout=30)
-        run.database.chmod(0o600)
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        if self._version() not in (0, SCHEMA_VERSION):
+            raise StoreError(newer_schema(self.run, self._version()))
+        self.run.database.chmod(0o600)
         self._connection.execute(f"PRAGMA journal_mode={self.journal_mode}")
         # FULL: a checkpoint must never be on disk without its steps, even after a power loss. Some ms a step.
         self._connection.execute("PRAGMA synchronous=FULL")
-        if fresh or self._version() == 0:
+        if self._version() == 0:
             with self._transaction():
                 for statement in SCHEMA.split(";"):
                     self._connection.execute(statement)
                 self._connection.execute("INSERT INTO run VALUES ('generation', '1')")
                 self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        elif self._version() != SCHEMA_VERSION:
-            raise StoreError(newer_schema(run, self._version()))
 
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
@@ -110,6 +116,11 @@ class RunWriter:
         """Keep a fact of the run."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, json.dumps(value)))
+
+    def recall(self, key: str) -> Any:
+        """A fact that was remembered; None where there is none."""
+        row = self._connection.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row else None
 
     def evaluations(self, name: str) -> dict[int, dict[str, Any]]:
         rows = self._connection.execute("SELECT step, data FROM evaluations WHERE name = ?", (name,))

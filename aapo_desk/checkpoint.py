@@ -1,0 +1,185 @@
+"""Checkpoints: adapter, optimiser and position, in safetensors and JSON only.
+
+A checkpoint is written into a folder aside, flushed to the disk, and renamed: under its name it is always whole. The
+adapter lies in peft's own layout, so that other tools load a checkpoint's ``adapter`` folder as it is.
+
+Random states are not among what is kept: everything random in a step follows from the run's seed and the step's number
+(``rollout.derive_seed``), the position in the data likewise (``tasks.order``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from aapo_desk.models.policy import Policy
+from aapo_desk.store import read_json
+
+FORMAT = 1
+ADAPTER = "adapter"
+_NAME = re.compile(r"step_(\d{6,})")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is not whole or does not fit; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint's folder. ``state`` holds its step, the learning rate's position and the choices made."""
+
+    path: Path
+    step: int
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / ADAPTER
+
+    def read_state(self) -> dict[str, Any]:
+        """Raises CheckpointError where a file is missing or not what was written."""
+        state = read_json(self.path / "state.json")
+        if state is None or state.get("format") != FORMAT:
+            raise CheckpointError(f"{self.path} has no readable state.json")
+        for name, checksum in state["checksums"].items():
+            file = self.path / name
+            if not file.is_file() or _sha256(file) != checksum:
+                raise CheckpointError(f"{self.path}: {name} is missing or damaged (its checksum is wrong)")
+        return state
+
+
+def checkpoint_name(step: int) -> str:
+    return f"step_{step:06d}"
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """The checkpoints in a run's folder, the newest first. What is half written does not count."""
+    if not folder.is_dir():
+        return []
+    found = [Checkpoint(path, int(match[1])) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return sorted(found, key=lambda checkpoint: checkpoint.step, reverse=True)
+
+
+def newest_whole(folder: Path) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
+    """The newest checkpoint that is whole, its state, and why newer ones were passed over."""
+    refused = []
+    for checkpoint in list_checkpoints(folder):
+        try:
+            return checkpoint, checkpoint.read_state(), refused
+        except CheckpointError as error:
+            refused.append(str(error))
+    if refused:
+        raise CheckpointError(f"no checkpoint can be used: {'; '.join(refused)}")
+    return None
+
+
+def save(
+    folder: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, choices: dict[str, int]
+) -> Checkpoint:
+    """Write the checkpoint of ``step``; gives it when it is on the disk under its name."""
+    target = folder / checkpoint_name(step)
+    aside = folder / f".{target.name}.{os.getpid()}"
+    _remove_leftovers(folder)
+    (aside / ADAPTER).mkdir(parents=True)
+    _save_adapter(policy, aside / ADAPTER)
+    save_file(_optimizer_tensors(policy, optimizer), aside / "optimizer.safetensors")
+    files = [path for path in sorted(aside.rglob("*")) if path.is_file()]
+    state = {
+        "format": FORMAT,
+        "step": step,
+        "choices": choices,
+        "checksums": {str(path.relative_to(aside)): _sha256(path) for path in files},
+    }
+    (aside / "state.json").write_text(json.dumps(state, indent=2))
+    for path in [*files, aside / "state.json", aside / ADAPTER, aside]:
+        _flush(path)
+    if target.exists():
+        shutil.rmtree(target)
+    aside.rename(target)
+    _flush(folder)
+    return Checkpoint(target, step)
+
+
+def restore(
+    checkpoint: Checkpoint, state: dict[str, Any], policy: Policy, optimizer: torch.optim.Optimizer
+) -> dict[str, int]:
+    """Load adapter and optimiser in place; gives the recorded choices."""
+    from peft import set_peft_model_state_dict
+
+    loaded = load_file(checkpoint.adapter / "adapter_model.safetensors")
+    result = set_peft_model_state_dict(policy.model, loaded)
+    if result.unexpected_keys:
+        raise CheckpointError(f"{checkpoint.path} does not fit this model: {result.unexpected_keys[0]}")
+    tensors = load_file(checkpoint.path / "optimizer.safetensors")
+    for name, parameter in policy.adapter_parameters().items():
+        kept = {
+            key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in tensors
+        }
+        if kept:
+            device = {key: value if key == "step" else value.to(parameter.device) for key, value in kept.items()}
+            optimizer.state[parameter] = device
+    choices: dict[str, int] = state["choices"]
+    return choices
+
+
+def prune(folder: Path, keep: int, always: set[int]) -> None:
+    """Remove all but the newest ``keep`` checkpoints and those of the steps in ``always``."""
+    for checkpoint in list_checkpoints(folder)[keep:]:
+        if checkpoint.step not in always:
+            shutil.rmtree(checkpoint.path)
+
+
+def _save_adapter(policy: Policy, folder: Path) -> None:
+    from peft import get_peft_model_state_dict
+
+    tensors = get_peft_model_state_dict(policy.model, save_embedding_layers=False)
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    settings = policy.model.peft_config["default"]
+    was_training, settings.inference_mode = settings.inference_mode, True
+    settings.save_pretrained(str(folder))
+    settings.inference_mode = was_training
+
+
+def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}/{key}": value.detach().cpu().contiguous()
+        for name, parameter in policy.adapter_parameters().items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Halves of checkpoints that a killed trainer left."""
+    for path in _leftovers(folder):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _leftovers(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.name.startswith(".step_"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Have the kernel put a file, or a folder's entries, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,80 @@
+"""The background process: ``python -m aapo_desk.training RUN_DIR``. Exit status 0: finished or stopped; 1: failed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from aapo_desk.store import RunDirectory, RunWriter
+from aapo_desk.training.control import AlreadyRunning, Control, StopRequested, locked
+
+log = logging.getLogger("aapo_desk.training")
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or not Path(arguments[0], "config.json").is_file():
+        sys.stderr.write("usage: python -m aapo_desk.training RUN_DIR (a folder with a config.json)\n")
+        return 2
+    run = RunDirectory(Path(arguments[0]).resolve())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+    logging.captureWarnings(True)
+    # Notes of the libraries to their own developers are nothing for the reader of a run's log.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    try:
+        with locked(run):
+            return work(run)
+    except AlreadyRunning as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def work(run: RunDirectory) -> int:
+    """Train under the lock, and leave the last word in status.json and the events."""
+    config = run.read_config()
+    with Control(run, config.run.steps) as control:
+        control.take_signals()
+        store: RunWriter | None = None
+        try:
+            store = RunWriter(run)
+            control.say(step=store.last_step())
+            _train(run, store, control)
+        except StopRequested:
+            assert store is not None
+            store.write_event("stopped", store.last_step())
+            control.say(state="stopped", phase="idle", progress=None, message="stopped; resume goes on from here")
+            log.info("stopped after step %d", store.last_step())
+            return 0
+        except Exception as error:
+            log.exception("the run failed")
+            line = next(iter(str(error).splitlines()), "") or type(error).__name__
+            if store is not None:
+                store.write_event("failed", store.last_step(), error=line)
+            control.say(state="failed", phase="idle", progress=None, message=line)
+            return 1
+        finally:
+            if store is not None:
+                store.close()
+        control.say(state="finished", phase="idle", progress=None, message="finished")
+        log.info("finished")
+        return 0
+
+
+def _train(run: RunDirectory, store: RunWriter, control: Control) -> None:
+    # Heavy imports come under the heartbeat: the run is seen to start at once.
+    control.report("loading", None, "loading torch and transformers")
+    from aapo_desk.training.loop import Trainer
+    from aapo_desk.training.setup import describe, prepared
+
+    config = run.read_config()
+    store.remember("about", describe(config))
+    with prepared(config, store, control) as ready:
+        Trainer(run, config, ready, store, control).train()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,153 @@
+"""The trainer's side of the run directory: what it says of itself, and what others ask of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from aapo_desk.store import RunDirectory, read_json, write_atomically
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+POLL_SECONDS = 0.25
+LOCK_PATIENCE_SECONDS = 2.0
+
+
+class StopRequested(Exception):
+    """Somebody asked the run to end. The step in flight is given up; nothing of it has been applied."""
+
+
+class AlreadyRunning(RuntimeError):
+    """Another trainer holds the run."""
+
+
+@contextmanager
+def locked(run: RunDirectory) -> Iterator[IO[str]]:
+    """Hold the run's lock; the kernel frees it when this process ends, however it ends.
+
+    A reader that looks at the lock may hold it for an instant, hence some patience. Raises AlreadyRunning.
+    """
+    with run.lock.open("w") as file:
+        deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise AlreadyRunning(f"another trainer is at work on run {run.id}") from None
+                time.sleep(0.05)
+        yield file
+
+
+@dataclass
+class Control:
+    """Keeps status.json fresh and collects requests, in a thread of its own.
+
+    The main thread reads the flags between steps; ``check`` also ends a step in flight when a stop was asked for.
+    """
+
+    run: RunDirectory
+    steps: int
+    status: dict[str, Any] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
+    pause: threading.Event = field(default_factory=threading.Event)
+    checkpoint: threading.Event = field(default_factory=threading.Event)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        now = time.time()
+        self.status = {
+            "state": "starting",
+            "phase": "preparing",
+            "step": 0,
+            "steps": self.steps,
+            "progress": None,
+            "message": "starting",
+            "heartbeat": now,
+            "started": now,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+        }
+        self._thread = threading.Thread(target=self._work, name="control", daemon=True)
+
+    def __enter__(self) -> Control:
+        self.run.commands.mkdir(exist_ok=True)
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._write()
+
+    def take_signals(self) -> None:
+        """SIGTERM and SIGINT ask for a checkpoint and the end."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop.set())
+
+    def say(self, **changes: Any) -> None:
+        """Change what status.json says, at once where the state or the step changes, else with the next heartbeat."""
+        with self._lock:
+            at_once = any(key in ("state", "step") and self.status[key] != value for key, value in changes.items())
+            self.status |= changes
+        if at_once:
+            self._write()
+
+    def report(self, phase: str, progress: float | None = None, message: str = "") -> None:
+        """A phase's progress. Raises StopRequested when a stop was asked for."""
+        self.say(phase=phase, progress=progress, message=message)
+        self.check()
+
+    def check(self) -> None:
+        if self.stop.is_set():
+            raise StopRequested
+
+    def _work(self) -> None:
+        written = 0.0
+        while not self._ended.wait(POLL_SECONDS):
+            self._take_commands()
+            if time.monotonic() - written >= HEARTBEAT_SECONDS:
+                self._write()
+                written = time.monotonic()
+
+    def _write(self) -> None:
+        with self._lock:
+            if self.stop.is_set() and self.status["state"] in ("starting", "running", "paused"):
+                self.status["state"] = "stopping"
+            self.status["heartbeat"] = time.time()
+            text = json.dumps(self.status)
+            try:
+                write_atomically(self.run.status, text, durable=False)
+            except OSError as error:
+                log.warning("status.json cannot be written: %s", error)
+
+    def _take_commands(self) -> None:
+        flags = {"stop": self.stop, "pause": self.pause, "checkpoint": self.checkpoint}
+        try:
+            waiting = sorted(self.run.commands.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        except OSError:
+            return
+        for path in waiting:
+            name = (read_json(path) or {}).get("command")
+            path.unlink(missing_ok=True)
+            log.info("asked for: %s", name)
+            if name == "resume":
+                self.pause.clear()
+            elif name in flags:
+                flags[name].set()
+            else:
+                log.warning("unknown command in %s: %r", path.name, name)

@@ -1,0 +1,178 @@
+"""The run: evaluate, step, checkpoint, until the planned steps are done or somebody asks to stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import Any
+
+from aapo_desk import checkpoint as checkpoints
+from aapo_desk.checkpoint import Checkpoint
+from aapo_desk.config import RunConfig
+from aapo_desk.evaluation import NAME, evaluate
+from aapo_desk.hardware import machine
+from aapo_desk.store import RunDirectory, RunWriter
+from aapo_desk.training.control import Control, StopRequested
+from aapo_desk.training.setup import Prepared
+from aapo_desk.training.step import StepResult, run_step
+
+log = logging.getLogger(__name__)
+
+PAUSE_POLL_SECONDS = 0.1
+
+
+@dataclasses.dataclass
+class Trainer:
+    """One run in this process. ``step`` is the last one that is done and written."""
+
+    run: RunDirectory
+    config: RunConfig
+    prepared: Prepared
+    store: RunWriter
+    control: Control
+    step: int = 0
+    saved: int = 0
+    """The step of the newest checkpoint."""
+
+    def train(self) -> None:
+        """Go on from where the run is, to its end. Raises StopRequested once a stop has been carried out."""
+        self._resume()
+        self.control.say(state="running", step=self.step)
+        try:
+            while True:
+                if self._evaluation_due():
+                    self._evaluate()
+                    self._save()
+                elif self.step and (self.step % self.config.run.checkpoint_every == 0 or self._last()):
+                    self._save()
+                if self._last():
+                    break
+                self._requests()
+                self._step()
+        except StopRequested:
+            self._save()
+            raise
+        self._finish()
+
+    def _last(self) -> bool:
+        return self.step >= self.config.run.steps
+
+    def _resume(self) -> None:
+        """Go back to the newest whole checkpoint, and remove what was written after it."""
+        found = checkpoints.newest_whole(self.run.checkpoints)
+        began_before = self.store.recall("started") is not None
+        if found:
+            checkpoint, state, refused = found
+            for reason in refused:
+                log.warning("passed over: %s", reason)
+                self.store.write_event("notice", checkpoint.step, message=f"checkpoint passed over: {reason}")
+            parts = self.prepared.parts
+            checkpoints.restore(checkpoint, state, parts.policy, parts.optimizer)
+            self.step = self.saved = checkpoint.step
+        if not began_before:
+            self.store.remember("started", time.time())
+            self.store.write_event("started", 0)
+            return
+        self.store.rewind(self.step)
+        self.store.write_event("resumed", self.step, from_step=self.step)
+        log.info("going on from step %d", self.step)
+
+    def _step(self) -> None:
+        number = self.step + 1
+
+        def report(phase: str, progress: float | None) -> None:
+            self.control.report(phase, progress, f"step {number}: {phase}")
+
+        result = run_step(self.prepared.parts, number, report)
+        self.store.write_step(result.record)
+        self.step = number
+        self._tell(result)
+        self.store.write_system(machine().as_json())
+        self.control.say(step=number, phase="idle", progress=None)
+
+    def _tell(self, result: StepResult) -> None:
+        metrics = result.record.metrics
+        log.info(
+            "step %d/%d  reward %.3f  reference %.3f  |advantage| %.3f  grad norm %.3f  %.1f s",
+            self.step,
+            self.config.run.steps,
+            metrics["reward"],
+            metrics["reference_reward"],
+            metrics["advantage_abs"],
+            metrics["grad_norm"],
+            sum(metrics[f"seconds_{phase}"] for phase in ("rollout", "reward", "update")),
+        )
+        if result.unscorable:
+            error, completion = result.unscorable[0]
+            count = len(result.unscorable)
+            log.warning("%d completions could not be scored; the first: %s", count, error)
+            self.store.write_event("unscorable", self.step, count=count, error=error, completion=completion[:500])
+        if not result.update.applied:
+            message = "the loss or the gradient was not finite; this step changed nothing"
+            log.warning(message)
+            self.store.write_event("notice", self.step, message=message)
+
+    def _requests(self) -> None:
+        """What was asked for, carried out between two steps."""
+        if self.control.checkpoint.is_set():
+            self.control.checkpoint.clear()
+            self._save()
+        if self.control.pause.is_set() and not self.control.stop.is_set():
+            self.store.write_event("paused", self.step)
+            self.control.say(state="paused", phase="idle", progress=None, message="paused")
+            while self.control.pause.is_set() and not self.control.stop.is_set():
+                if self.control.checkpoint.is_set():
+                    self.control.checkpoint.clear()
+                    self._save()
+                time.sleep(PAUSE_POLL_SECONDS)
+            if not self.control.stop.is_set():
+                self.store.write_event("unpaused", self.step)
+                self.control.say(state="running", message="")
+        self.control.check()
+
+    def _evaluation_due(self) -> bool:
+        every = self.config.evaluation.every
+        due = self.step == 0 or self._last() or (every > 0 and self.step % every == 0)
+        return due and self.prepared.held_out is not None and self.step not in self.store.evaluations(NAME)
+
+    def _evaluate(self) -> None:
+        asked = self.prepared.held_out
+        assert asked is not None
+        data = evaluate(
+            self.prepared.parts.policy,
+            asked,
+            self.config,
+            base=self.store.evaluations(NAME).get(0),
+            batch_rows=min(64, self.prepared.parts.choices["batch_rows"]),
+            progress=lambda share: self.control.report("evaluation", share, f"evaluating after step {self.step}"),
+        )
+        self.store.write_evaluation(self.step, NAME, data)
+        log.info("held-out accuracy after step %d: greedy %s", self.step, data["greedy"]["accuracy"])
+
+    def _save(self) -> None:
+        """A checkpoint of the last finished step, unless there is one or nothing has been learned yet."""
+        if self.step == 0 or self.step == self.saved:
+            return
+        self.control.say(phase="checkpoint", progress=None, message=f"saving step {self.step}")
+        parts = self.prepared.parts
+        done = checkpoints.save(self.run.checkpoints, self.step, parts.policy, parts.optimizer, parts.choices)
+        self.saved = self.step
+        best = self._best()
+        checkpoints.prune(self.run.checkpoints, self.config.run.keep_checkpoints, {best} if best else set())
+        self.store.write_event("checkpoint", self.step, path=str(done.path.relative_to(self.run.path)), best=best)
+
+    def _best(self) -> int | None:
+        """The step of the best evaluation after training began: by greedy accuracy, then sampled, then the later."""
+
+        def rank(item: tuple[int, dict[str, Any]]) -> tuple[float, float, int]:
+            step, data = item
+            return data["greedy"]["accuracy"] or 0.0, data["sampled"]["accuracy"] or 0.0, step
+
+        evaluated = {step: data for step, data in self.store.evaluations(NAME).items() if step}
+        return max(evaluated.items(), key=rank)[0] if evaluated else None
+
+    def _finish(self) -> None:
+        best = self._best()
+        last = Checkpoint(self.run.checkpoints / checkpoints.checkpoint_name(self.step), self.step)
+        self.store.write_event("finished", self.step, adapter=str(last.adapter.relative_to(self.run.path)), best=best)
