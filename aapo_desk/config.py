@@ -92,7 +92,7 @@ class LoraConfig(Section):
     r: Int = Field(16, ge=1, le=1024, description="Rank of the adapter.")
     alpha: Int = Field(32, gt=0, description="Scale: the adapter's output is multiplied by alpha / r.")
     dropout: Float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input while updating.")
-    targets: Literal["all-linear"] | list[str] = Field(
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
         "all-linear", description="The layers that get an adapter: all-linear, or a list of layer names."
     )
 
@@ -253,11 +253,20 @@ def parse_set(items: Sequence[str]) -> dict[str, Any]:
         path, equals, text = item.partition("=")
         if not equals or not path.strip():
             raise ConfigError(Problem(item, "--set wants PATH=VALUE, such as rollout.group_size=16"))
-        try:
-            values[path.strip()] = yaml.safe_load(text) if text.strip() else None
-        except yaml.YAMLError as error:
-            raise ConfigError(Problem(path, "is not a YAML value", text, "--set")) from error
+        values[path.strip()] = _set_value(path.strip(), text.strip())
     return values
+
+
+def _set_value(path: str, text: str) -> Any:
+    """The value of a ``--set``: YAML in its flow style, else plain text, as in ``system_prompt=Answer: a number``."""
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        if text.startswith(("{", "[", "'", '"')):
+            raise ConfigError(Problem(path, "is not a YAML value", text, "--set")) from error
+        return text
+    block_style = isinstance(value, dict | list) and not text.startswith(("{", "["))
+    return text if block_style else value
 
 
 def resolve(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, origin: str = "") -> RunConfig:
@@ -266,6 +275,8 @@ def resolve(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = None,
     Raises ConfigError with every problem found: its path, what was given and where, what is allowed.
     """
     tree = _copy(data)
+    if "rewards" not in tree and any(path.startswith("rewards.") for path in overrides or {}):
+        tree["rewards"] = [reward.model_dump() for reward in _default_rewards()]
     for path, value in (overrides or {}).items():
         _put(tree, path, value)
     try:
@@ -273,7 +284,8 @@ def resolve(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = None,
     except ValidationError as error:
         problems = [_problem(detail, overrides or {}, origin) for detail in error.errors()]
         # A value that fits no branch of a union is reported once a branch: the first says enough.
-        raise ConfigError(*{problem.path: problem for problem in reversed(problems)}.values()) from None
+        firsts = {problem.path: problem for problem in reversed(problems)}
+        raise ConfigError(*reversed(firsts.values())) from None
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -358,6 +370,8 @@ def _problem(detail: ErrorDetails, overrides: Mapping[str, Any], origin: str) ->
     match detail["type"]:
         case "extra_forbidden":
             return Problem(path, "there is no such setting", None, where, nearest_key(path))
+        case "invalid_key":
+            return Problem(path, "there is no such setting; a setting's name is text", None, where)
         case "missing":
             return Problem(path, "is missing", None, where)
         case "literal_error":
@@ -370,6 +384,7 @@ def _problem(detail: ErrorDetails, overrides: Mapping[str, Any], origin: str) ->
         case _:
             message = re.sub(r"^(Input|String|List) should", "must", detail["msg"])
             message = re.sub(r"a valid dictionary.*", "a mapping", message)
+            message = re.sub(r" after validation, not \d+", "", message)
             return Problem(path, message, given, where)
 
 
@@ -394,6 +409,8 @@ def _data_path(location: tuple[int | str, ...]) -> Iterator[int | str]:
 def nearest_key(path: str) -> str | None:
     """The known path that looks most like an unknown one."""
     known = [*field_paths(), *RunConfig.model_fields]
+    if item := re.match(r"rewards\.\d+\.", path):
+        known = list(field_paths(RewardConfig, item[0]))
     close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
     if close:
         return close[0]

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from aapo_desk import tasks
+from aapo_desk import __version__, tasks
 from aapo_desk.algorithms import build
 from aapo_desk.config import ConfigError, RunConfig
 from aapo_desk.config import Problem as Refusal
@@ -126,5 +126,5 @@ def describe(config: RunConfig) -> dict[str, Any]:
     """The versions a run was made with, for its record."""
     from importlib.metadata import version
 
-    names = ("aapo-desk", "torch", "transformers", "peft", "bitsandbytes")
-    return {"versions": {name: version(name) for name in names}, "algorithm": config.algorithm.name}
+    libraries = {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
+    return {"versions": {"aapo-desk": __version__, **libraries}, "algorithm": config.algorithm.name}

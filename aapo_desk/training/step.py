@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import psutil
@@ -16,7 +17,7 @@ from aapo_desk.config import RunConfig
 from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import Completion, RewardPool, Score
 from aapo_desk.rollout import Completions, Row, Sampling, decode, derive_seed, uniforms
-from aapo_desk.store import Sample, StepRecord
+from aapo_desk.store import Histogram, Sample, StepRecord
 from aapo_desk.tasks import Problem
 from aapo_desk.tasks.order import step_problems
 from aapo_desk.training.metrics import NAN, Edges, advantage_metrics, mean, reward_metrics
@@ -53,11 +54,13 @@ class Side:
     completions: Completions
     texts: list[str]
     scores: list[Score]
+    group_size: int
 
-    def rewards(self, group_size: int) -> Tensor:
+    @property
+    def rewards(self) -> Tensor:
         """[P, G] float64, NaN where unscorable."""
         totals = [NAN if score.total is None else score.total for score in self.scores]
-        return torch.tensor(totals, dtype=torch.float64).reshape(-1, group_size)
+        return torch.tensor(totals, dtype=torch.float64).reshape(-1, self.group_size)
 
 
 @dataclass(frozen=True)
@@ -72,70 +75,25 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
     """Step number ``step`` (from 1). Everything random follows from the run's seed and the step's number."""
     config = parts.config
     torch.manual_seed(derive_seed(config.run.seed, "step", step))
-    started = time.perf_counter()
     chosen = step_problems(len(parts.train), config.rollout.prompts_per_step, step, config.run.seed)
     problems = [parts.train[index] for index in chosen]
     prompts = [parts.prompts[index] for index in chosen]
 
+    clock = [time.perf_counter()]
     completions = _roll_out(parts, prompts, step, lambda share: report("rollout", share))
-    rolled_out = time.perf_counter()
+    clock.append(time.perf_counter())
     report("reward", None)
     sides = _score(parts, problems, completions)
-    scored = time.perf_counter()
+    clock.append(time.perf_counter())
     report("update", 0.0)
-    policy_side = sides[0]
-    group_size = config.rollout.group_size
-    rewards = policy_side.rewards(group_size)
-    reference_rewards = sides[1].rewards(group_size) if len(sides) > 1 else None
     rate = learning_rate(config.optimizer, step, config.run.steps)
-    rollout = Rollout(
-        [prompt for prompt in prompts for _ in range(group_size)],
-        [policy_side.completions.row(row) for row in range(len(policy_side.texts))],
-        config.rollout.temperature,
-    )
-    done = update(
-        parts.policy,
-        parts.optimizer,
-        parts.algorithm,
-        rollout,
-        rewards,
-        reference_rewards,
-        rate=rate,
-        max_grad_norm=config.optimizer.max_grad_norm,
-        token_budget=parts.choices["token_budget"],
-        progress=lambda share: report("update", share),
-    )
-    updated = time.perf_counter()
+    done = _update(parts, prompts, sides, rate, lambda share: report("update", share))
+    clock.append(time.perf_counter())
 
-    tokens = sum(int(side.completions.lengths.sum()) for side in sides)
-    metrics = {
-        **reward_metrics(rewards, reference_rewards, [score.parts for score in policy_side.scores]),
-        **advantage_metrics(done.advantages, rewards, config.algorithm.margin_low, config.algorithm.margin_high),
-        **_completion_metrics(policy_side.completions),
-        "loss": done.loss,
-        "grad_norm": done.grad_norm,
-        "update_norm": done.update_norm,
-        "learning_rate": rate,
-        "unscorable": float(sum(score.total is None for side in sides for score in side.scores)),
-        "tokens_per_second": tokens / max(rolled_out - started, 1e-9),
-        "seconds_rollout": rolled_out - started,
-        "seconds_reward": scored - rolled_out,
-        "seconds_update": updated - scored,
-        "memory_mb": memory_mb(parts.policy.device),
-    }
-    histograms = {
-        "group_advantage": done.advantages.group,
-        "margin": done.advantages.margin,
-        "advantage": done.advantages.total,
-        "reward": rewards,
-        "completion_tokens": policy_side.completions.lengths.double(),
-    } | ({} if reference_rewards is None else {"reference_reward": reference_rewards})
+    metrics = _metrics(parts, sides, done) | _timings(clock, sides)
+    metrics |= {"learning_rate": rate, "memory_mb": memory_mb(parts.policy.device)}
     record = StepRecord(
-        step,
-        time.time(),
-        metrics,
-        {name: parts.edges.histogram(name, values) for name, values in histograms.items()},
-        _samples(step, problems, sides, done, group_size),
+        step, time.time(), metrics, _histograms(parts, sides, done), _samples(step, problems, sides, done)
     )
     unscorable = [
         (score.error or "", text)
@@ -144,6 +102,29 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
         if score.total is None
     ]
     return StepResult(record, done, unscorable)
+
+
+def _update(
+    parts: Parts, prompts: list[list[int]], sides: Sequence[Side], rate: float, progress: Callable[[float], None]
+) -> Update:
+    policy_side = sides[0]
+    rollout = Rollout(
+        [prompt for prompt in prompts for _ in range(parts.config.rollout.group_size)],
+        [policy_side.completions.row(row) for row in range(len(policy_side.texts))],
+        parts.config.rollout.temperature,
+    )
+    return update(
+        parts.policy,
+        parts.optimizer,
+        parts.algorithm,
+        rollout,
+        policy_side.rewards,
+        sides[1].rewards if len(sides) > 1 else None,
+        rate=rate,
+        max_grad_norm=parts.config.optimizer.max_grad_norm,
+        token_budget=parts.choices["token_budget"],
+        progress=progress,
+    )
 
 
 def _roll_out(
@@ -182,7 +163,7 @@ def _score(parts: Parts, problems: Sequence[Problem], completions: Sequence[Comp
     scores = parts.pool.score(asked)
     size = len(texts[0])
     return [
-        Side(side, side_texts, scores[number * size : (number + 1) * size])
+        Side(side, side_texts, scores[number * size : (number + 1) * size], group_size)
         for number, (side, side_texts) in enumerate(zip(completions, texts, strict=True))
     ]
 
@@ -194,13 +175,47 @@ def decode_texts(tokenizer: Any, completions: Completions) -> list[str]:
     return texts
 
 
-def _completion_metrics(completions: Completions) -> dict[str, float]:
-    tokens = completions.lengths.sum()
+def _metrics(parts: Parts, sides: Sequence[Side], done: Update) -> dict[str, float]:
+    side = sides[0]
+    reference_rewards = sides[1].rewards if len(sides) > 1 else None
+    algorithm = parts.config.algorithm
+    tokens = side.completions.lengths
     return {
-        "entropy": float(completions.entropy.sum() / tokens),
-        "completion_tokens": mean(completions.lengths),
-        "truncated": mean((~completions.ended).double()),
+        **reward_metrics(side.rewards, reference_rewards, [score.parts for score in side.scores]),
+        **advantage_metrics(done.advantages, side.rewards, algorithm.margin_low, algorithm.margin_high),
+        "entropy": float(side.completions.entropy.sum() / tokens.sum()),
+        "completion_tokens": mean(tokens),
+        "truncated": mean((~side.completions.ended).double()),
+        "loss": done.loss,
+        "grad_norm": done.grad_norm,
+        "update_norm": done.update_norm,
+        "unscorable": float(sum(score.total is None for one in sides for score in one.scores)),
     }
+
+
+def _timings(clock: Sequence[float], sides: Sequence[Side]) -> dict[str, float]:
+    """Seconds of each phase, and completion tokens a second (the reference's too) while decoding."""
+    rollout, reward, update_seconds = (after - before for before, after in pairwise(clock))
+    tokens = sum(int(side.completions.lengths.sum()) for side in sides)
+    return {
+        "tokens_per_second": tokens / max(rollout, 1e-9),
+        "seconds_rollout": rollout,
+        "seconds_reward": reward,
+        "seconds_update": update_seconds,
+    }
+
+
+def _histograms(parts: Parts, sides: Sequence[Side], done: Update) -> dict[str, Histogram]:
+    values = {
+        "group_advantage": done.advantages.group,
+        "margin": done.advantages.margin,
+        "advantage": done.advantages.total,
+        "reward": sides[0].rewards,
+        "completion_tokens": sides[0].completions.lengths.double(),
+    }
+    if len(sides) > 1:
+        values["reference_reward"] = sides[1].rewards
+    return {name: parts.edges.histogram(name, value) for name, value in values.items()}
 
 
 def memory_mb(device: torch.device) -> float:
@@ -210,15 +225,13 @@ def memory_mb(device: torch.device) -> float:
     return float(psutil.Process().memory_info().rss / 2**20)
 
 
-def _samples(
-    step: int, problems: Sequence[Problem], sides: Sequence[Side], done: Update, group_size: int
-) -> list[Sample]:
+def _samples(step: int, problems: Sequence[Problem], sides: Sequence[Side], done: Update) -> list[Sample]:
     """Every completion of the step; the advantage's terms stand with the policy's."""
     terms = [value.reshape(-1) for value in (done.advantages.group, done.advantages.margin, done.advantages.total)]
     samples = []
     for number, side in enumerate(sides):
         for row, (text, score) in enumerate(zip(side.texts, side.scores, strict=True)):
-            problem = problems[row // group_size]
+            problem = problems[row // side.group_size]
             group, margin, total = (float(term[row]) for term in terms) if number == 0 else (None, None, None)
             samples.append(
                 Sample(

@@ -1,0 +1,109 @@
+"""Presets: the YAML files that come with the package, and the user's own beside them.
+
+A preset's first comment line is its title, the comment lines after it say what it needs and how it is launched.
+A preset of the user's own hides a shipped one of the same name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from aapo_desk.config import ConfigError, Problem, RunConfig, load_yaml, resolve
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One preset file: its mapping as it stands in the file, not yet checked to be a ``RunConfig``.
+
+    ``notes`` are the header's comment lines after the title. ``error`` says why a file cannot be used at all (then
+    ``data`` is empty).
+    """
+
+    name: str
+    path: Path
+    title: str
+    notes: list[str]
+    data: dict[str, Any] = field(default_factory=dict)
+    own: bool = False
+    error: str | None = None
+
+
+def shipped_folder() -> Path:
+    """The presets inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "_presets"
+    return installed if installed.is_dir() else package.parent / "presets"
+
+
+def own_folder() -> Path:
+    """``$AAPO_DESK_CONFIG/presets``, or ``presets`` in the platform's folder for user settings."""
+    chosen = os.environ.get("AAPO_DESK_CONFIG")
+    return (Path(chosen).expanduser() if chosen else platformdirs.user_config_path("aapo-desk")) / "presets"
+
+
+def list_presets() -> list[Preset]:
+    """All presets by name. One that cannot be read is among them, with its ``error``."""
+    found: dict[str, Preset] = {}
+    for folder, own in ((shipped_folder(), False), (own_folder(), True)):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path.suffix in SUFFIXES:
+                preset = _read(path, own)
+                found[preset.name] = preset
+    return [found[name] for name in sorted(found)]
+
+
+def find(name_or_path: str) -> Preset:
+    """The preset of a name, or a YAML file. Raises ConfigError with the nearest name, or why it cannot be read."""
+    path = Path(name_or_path).expanduser()
+    presets = {preset.name: preset for preset in list_presets()}
+    if name_or_path in presets:
+        preset = presets[name_or_path]
+    elif path.is_file():
+        preset = _read(path, own=True)
+    elif path.suffix in SUFFIXES and path.stem in presets and path.name == name_or_path:
+        preset = presets[path.stem]
+    elif path.suffix in SUFFIXES or path.name != name_or_path:
+        raise ConfigError(Problem("preset", "there is no such file", name_or_path))
+    else:
+        close = difflib.get_close_matches(name_or_path, presets, n=1, cutoff=0.4)
+        message = f"there is no such preset; there are {', '.join(presets)}"
+        raise ConfigError(Problem("preset", message, name_or_path, nearest=close[0] if close else None))
+    if preset.error:
+        raise ConfigError(Problem("preset", preset.error))
+    return preset
+
+
+def load(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """The configuration of a preset with dotted ``overrides`` laid over it. Raises ConfigError."""
+    preset = find(name_or_path)
+    return resolve(preset.data, overrides, origin=preset.path.name)
+
+
+def _read(path: Path, own: bool) -> Preset:
+    try:
+        data = load_yaml(path)
+    except ConfigError as error:
+        return Preset(path.stem, path, path.stem, [], own=own, error=str(error))
+    header = _header(path.read_text(encoding="utf-8"))
+    title = header[0] if header else path.stem
+    notes = "\n".join(header[1:]).strip("\n").splitlines()
+    return Preset(path.stem, path, title, notes, data, own)
+
+
+def _header(text: str) -> list[str]:
+    """The comment lines that a file begins with, without their marks, from the first that says something."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("#").removeprefix(" ").rstrip())
+    return "\n".join(lines).lstrip("\n").splitlines()

@@ -1,0 +1,168 @@
+"""What a run's data looks like to its model: a process that loads the tokenizer and never the weights.
+
+    python -m aapo_desk.preview preflight < config.json
+
+Standard output holds one JSON object: what was found, ``{"ok": true, ...}``; what the user must mend,
+``{"ok": false, "problems": [...]}``, exit status 2; or what failed, ``{"ok": false, "error": "..."}``, exit status 1.
+Standard error holds a JSON object a line while it works, ``{"progress": "..."}``, and whatever libraries say besides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from aapo_desk import tasks
+from aapo_desk.config import ConfigError, Problem, RunConfig, TaskConfig, resolve
+from aapo_desk.models import sources
+from aapo_desk.tasks import prompts
+
+SHOWN_PROMPTS = 3
+Progress = Callable[[str], None]
+
+
+def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
+    """What a run of ``config`` would find: numbers of problems, prompt lengths in tokens, the first prompts as text.
+
+    The data come first, so that a slip there is known before a model is fetched. Raises ConfigError for what the user
+    can mend in the configuration, ModelError where the model cannot be had.
+    """
+    sources.check_id(config.model)
+    progress(f"reading {config.task.source}")
+    data = tasks.load(config.task, config.run.seed)
+    if data.dropped:
+        progress(f"{data.dropped} rows of {config.task.source} hold no problem or no answer and are left out")
+    resolved = sources.resolve(config.model, progress, weights=False)
+    progress(f"loading the tokenizer of {resolved.path}")
+    tokenizer = sources.load_tokenizer(resolved, config.model.trust_remote_code)
+    progress(f"measuring {len(data.train) + len(data.held_out)} prompts")
+    options = config.model.chat_template_options
+    train = prompts.fit(tokenizer, data.train, config.task, options)
+    held_out = prompts.fit(tokenizer, data.held_out, config.task, options)
+    for fit in (train, held_out):
+        _refuse_if_all_too_long(config.task, fit)
+    longest = max(train.longest, held_out.longest)
+    _refuse_if_beyond(_context_length(resolved, config, tokenizer), longest, config)
+    return {
+        "train": len(train.problems),
+        "held_out": len(held_out.problems),
+        "dropped": train.dropped,
+        "dropped_held_out": held_out.dropped,
+        "longest_prompt": longest,
+        "model": resolved.path,
+        "revision": resolved.revision,
+        "prompts": [str(tokenizer.decode(prompt)) for prompt in train.prompts[:SHOWN_PROMPTS]],
+    }
+
+
+def _refuse_if_all_too_long(task: TaskConfig, fit: prompts.Fit) -> None:
+    if fit.dropped and not fit.problems:
+        message = f"all {fit.dropped} prompts are longer; the shortest has {fit.shortest} tokens"
+        raise ConfigError(Problem("task.max_prompt_tokens", message, task.max_prompt_tokens))
+
+
+def _refuse_if_beyond(context: int | None, longest: int, config: RunConfig) -> None:
+    """Raise ConfigError where the longest prompt and the longest completion are more than the model takes."""
+    asked = {"rollout.max_new_tokens": config.rollout.max_new_tokens}
+    if config.evaluated_problems and config.evaluation.max_new_tokens:
+        asked["evaluation.max_new_tokens"] = config.evaluation.max_new_tokens
+    for path, tokens in asked.items():
+        if context is not None and longest + tokens > context:
+            message = (
+                f"with the longest prompt ({longest} tokens) it is more than the {context} tokens the model takes; "
+                f"{context - longest} is the most"
+                if longest < context
+                else f"the longest prompt ({longest} tokens) fills the {context} tokens the model takes; "
+                f"lower task.max_prompt_tokens to less than that"
+            )
+            raise ConfigError(Problem(path, message, tokens))
+
+
+def _context_length(resolved: sources.ResolvedModel, config: RunConfig, tokenizer: Any) -> int | None:
+    """Tokens the model takes at most, from its configuration, else from its tokenizer; None where neither says."""
+    if not resolved.local or Path(resolved.path, "config.json").is_file():
+        from transformers import AutoConfig
+
+        try:
+            model = AutoConfig.from_pretrained(
+                resolved.path,
+                revision=resolved.revision or "main",
+                trust_remote_code=config.model.trust_remote_code,
+            )
+        except (OSError, ValueError) as error:
+            raise sources.ModelError(sources.explain_load_failure(resolved, error)) from error
+        length = getattr(model.get_text_config(), "max_position_embeddings", None)
+    else:
+        length = getattr(tokenizer, "model_max_length", None)
+    # A tokenizer that does not know says so with a number beyond all models.
+    return int(length) if length and length < 10**9 else None
+
+
+def main(arguments: list[str]) -> int:
+    """The process: configuration on standard input, the answer on standard output."""
+    if arguments != ["preflight"]:
+        sys.stderr.write("usage: python -m aapo_desk.preview preflight < config.json\n")
+        return 2
+    answers = _own_standard_output()
+    _silence_libraries()
+    try:
+        found = preflight(_read_config(sys.stdin), _say)
+    except ConfigError as error:
+        problems = [dataclasses.asdict(problem) for problem in error.problems]
+        return _answer(answers, {"ok": False, "problems": problems}, 2)
+    except sources.ModelError as error:
+        return _answer(answers, {"ok": False, "error": str(error)}, 1)
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        _answer(answers, {"ok": False, "error": f"{type(error).__name__}: {first}"}, 1)
+        raise  # the traceback goes to standard error, and the exit status is 1
+    return _answer(answers, {"ok": True, **found}, 0)
+
+
+def _read_config(stream: IO[str]) -> RunConfig:
+    try:
+        data = json.load(stream)
+    except ValueError as error:
+        raise ConfigError(Problem("configuration", f"is not JSON: {error}")) from error
+    if not isinstance(data, dict):
+        raise ConfigError(Problem("configuration", "must be a mapping with the sections model, task, rollout, ..."))
+    return resolve(data)
+
+
+def _own_standard_output() -> IO[str]:
+    """Standard output for the answer alone: what libraries print there goes to standard error from now on."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
+
+
+def _silence_libraries() -> None:
+    """Before they are imported, since they read these then. What a user has set already is kept."""
+    for name, value in (
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("HF_HUB_VERBOSITY", "error"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+    ):
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(json.dumps({"progress": text}) + "\n")
+    sys.stderr.flush()
+
+
+def _answer(answers: IO[str], answer: dict[str, Any], status: int) -> int:
+    with answers:
+        answers.write(json.dumps(answer, default=str) + "\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

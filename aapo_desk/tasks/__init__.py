@@ -1,0 +1,97 @@
+"""Tasks: problems with right answers, made up or read from a data set, as prompts for a model.
+
+check(config)         what can be refused without reading anything
+load(config, seed)    the problems to train on and those to evaluate on
+prompts, order        problems as tokens; which problems a step gets
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from aapo_desk.config import ConfigError, TaskConfig
+from aapo_desk.config import Problem as Refusal
+from aapo_desk.tasks import arithmetic, files, hub, tables
+from aapo_desk.tasks.records import Problem, TaskData
+
+__all__ = ["Problem", "TaskData", "check", "load", "local_path"]
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+def local_path(config: TaskConfig) -> Path | None:
+    """The file or folder that the source names; none for arithmetic and for a data set on the hub."""
+    kind, _, name = config.source.partition(":")
+    path = Path(name).expanduser()
+    if kind == "file" or (kind == "hub" and (path.is_dir() or name.startswith(("/", "./", "../", "~")))):
+        return path
+    return None
+
+
+def check(config: TaskConfig) -> None:
+    """Raises ConfigError for what is wrong without reading data: options, a missing file, an unknown suffix."""
+    if config.source == "arithmetic":
+        arithmetic.check(config)
+        return
+    path = local_path(config)
+    if path is None:
+        _check_hub_name(config)
+    else:
+        _check_path(config, path)
+    _check_options(config, single_file=path is not None and path.is_file())
+
+
+def load(config: TaskConfig, seed: int) -> TaskData:
+    """The problems of a task; the same for the same seed in every process.
+
+    Raises ConfigError for all that ``check`` refuses, and for a source that cannot be read, has not the columns
+    named, is empty or has too few problems to hold any out.
+    """
+    check(config)
+    if config.source == "arithmetic":
+        return arithmetic.load(config, seed)
+    path = local_path(config)
+    if path is None:
+        splits = hub.read_hub(config, config.source.removeprefix("hub:"))
+    elif path.is_dir():
+        splits = hub.read_folder(config, path)
+    else:
+        splits = {"train": files.read_file(path, {config.problem_column, config.answer_column})}
+    return tables.task_data(config, splits, seed)
+
+
+def _check_path(config: TaskConfig, path: Path) -> None:
+    if not path.exists():
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, beside, n=1)
+        nearest = f"{config.source.partition(':')[0]}:{path.parent / close[0]}" if close else None
+        raise ConfigError(Refusal("task.source", "there is no such file or folder", config.source, nearest=nearest))
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        message = f"must be a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file, or a folder in the hub's layout"
+        raise ConfigError(Refusal("task.source", message, config.source))
+
+
+def _check_hub_name(config: TaskConfig) -> None:
+    name = config.source.removeprefix("hub:")
+    if Path(name).is_file():
+        raise ConfigError(Refusal("task.source", "is a file here", config.source, nearest=f"file:{name}"))
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        message = "must be hub:OWNER/DATASET as on huggingface.co, or a folder"
+        raise ConfigError(Refusal("task.source", message, config.source))
+
+
+def _check_options(config: TaskConfig, single_file: bool) -> None:
+    known = [] if single_file else ["config"]
+    for name, value in config.options.items():
+        path = f"task.options.{name}"
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            has = "has no options" if single_file else "has only the option config (which of the data set's)"
+            nearest = f"task.options.{close[0]}" if close else None
+            raise ConfigError(Refusal(path, f"there is no such option; {config.source} {has}", None, nearest=nearest))
+        if not isinstance(value, str) or not value:
+            raise ConfigError(Refusal(path, "must be the name of one of the data set's configurations", value))
+    if single_file and config.split not in (None, "train"):
+        raise ConfigError(Refusal("task.split", "a single file has only the split train; leave it out", config.split))

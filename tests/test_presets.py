@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aapo_desk import presets, rewards, tasks
+from aapo_desk.config import ConfigError
+
+SHIPPED = ["demo", "qwen2.5-0.5b_qlora_8gb", "qwen3-1.7b_qlora_12gb", "smollm2-135m_qlora_cpu"]
+MINE = """\
+# My preset
+#
+# Needs    patience
+#          and time
+model: {id: owner/name}
+# a comment further down
+task: {source: arithmetic}
+"""
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own presets folder, empty."""
+    monkeypatch.setenv("AAPO_DESK_CONFIG", str(tmp_path / "settings"))
+    folder = tmp_path / "settings" / "presets"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def refusal(name: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        presets.find(name)
+    return str(caught.value)
+
+
+def test_the_shipped_presets_are_listed_by_name() -> None:
+    assert [preset.name for preset in presets.list_presets()] == SHIPPED
+    assert not any(preset.own or preset.error for preset in presets.list_presets())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_preset_is_a_valid_run_and_says_what_it_needs(name: str) -> None:
+    config = presets.load(name)
+    tasks.check(config.task)
+    rewards.check(config.rewards)
+    preset = presets.find(name)
+    header = "\n".join(preset.notes)
+    assert preset.title
+    for word in ("Model ", "Needs ", "Trains ", "Launch ", "Apache-2.0"):
+        assert word in header
+    launch = "aapo-desk demo" if name == "demo" else f"aapo-desk train {name}"
+    assert header.endswith(launch)
+    assert config.evaluated_problems >= 100
+    assert all(reward.weight > 0 for reward in config.rewards)
+    assert sum(reward.weight for reward in config.rewards) == pytest.approx(1)
+
+
+def test_the_thinking_of_qwen3_is_switched_off_explicitly() -> None:
+    assert presets.load("qwen3-1.7b_qlora_12gb").model.chat_template_options == {"enable_thinking": False}
+
+
+def test_the_demo_and_its_twin_from_the_hub_differ_only_in_where_the_model_comes_from() -> None:
+    demo, twin = presets.find("demo").data, presets.find("smollm2-135m_qlora_cpu").data
+    assert twin["model"] == demo["model"] | {"id": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+    assert {**demo, "model": None} == {**twin, "model": None}
+
+
+def test_title_and_notes_are_the_comment_lines_at_the_top(own: Path) -> None:
+    (own / "mine.yaml").write_text(MINE)
+    preset = presets.find("mine")
+    assert preset.title == "My preset"
+    assert preset.notes == ["Needs    patience", "         and time"]
+    assert preset.own
+
+
+def test_a_preset_without_comments_is_titled_by_its_name(own: Path) -> None:
+    (own / "bare.yml").write_text("model: {id: a/b}\ntask: {source: arithmetic}\n")
+    assert presets.find("bare").title == "bare"
+    assert presets.find("bare").notes == []
+
+
+def test_a_preset_of_ones_own_hides_a_shipped_one(own: Path) -> None:
+    (own / "demo.yaml").write_text(MINE)
+    assert presets.load("demo").model.id == "owner/name"
+    assert [preset.name for preset in presets.list_presets()] == SHIPPED
+
+
+def test_overrides_are_laid_over_the_preset() -> None:
+    config = presets.load("demo", {"rollout.group_size": 4, "task.options.high": 9})
+    assert config.rollout.group_size == 4
+    assert config.task.options["high"] == 9
+    assert config.task.options["low"] == 1
+
+
+def test_a_wrong_value_is_refused_with_the_file_it_stands_in(own: Path) -> None:
+    (own / "mine.yaml").write_text(MINE + "run: {steps: 0}\n")
+    with pytest.raises(ConfigError, match=r"run\.steps = 0 \(from mine\.yaml\): must be greater"):
+        presets.load("mine")
+
+
+def test_a_file_can_be_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere.yaml").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    for name in (str(tmp_path / "elsewhere.yaml"), "elsewhere.yaml", "./elsewhere.yaml"):
+        assert presets.find(name).title == "My preset"
+
+
+def test_a_shipped_preset_may_be_named_with_its_suffix() -> None:
+    assert presets.find("demo.yaml") == presets.find("demo")
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    assert refusal("dmeo") == (
+        "preset = 'dmeo': there is no such preset; there are " + ", ".join(SHIPPED) + "; did you mean demo?"
+    )
+
+
+def test_a_missing_file_is_refused() -> None:
+    assert "there is no such file" in refusal("nowhere/mine.yaml")
+    assert "there is no such file" in refusal("mine.yaml")
+
+
+def test_a_broken_preset_of_ones_own_spoils_no_other(own: Path) -> None:
+    (own / "broken.yaml").write_text("# Title\nmodel: {id\n")
+    (own / "list.yaml").write_text("- 1\n")
+    errors = {preset.name: preset.error for preset in presets.list_presets() if preset.error}
+    assert set(errors) == {"broken", "list"}
+    assert "is not valid YAML (line 3)" in refusal("broken")
+    assert "must be a mapping" in refusal("list")
+    assert presets.find("demo").error is None
+
+
+def test_without_a_setting_ones_own_presets_are_in_the_platforms_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AAPO_DESK_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/settings")
+    assert presets.own_folder() == Path("/settings/aapo-desk/presets")

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aapo_desk.config import ConfigError, resolve
+from aapo_desk.models.sources import ModelError
+from aapo_desk.preview import main, preflight
+
+
+@pytest.fixture
+def config(tiny_config: dict[str, Any], tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
+    """The tiny model's configuration, on a copy of its folder that holds no weights."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    return tiny_config | {"model": tiny_config["model"] | {"id": str(folder)}}
+
+
+def look(config: dict[str, Any], **overrides: Any) -> tuple[dict[str, Any], list[str]]:
+    said: list[str] = []
+    found = preflight(resolve(config, {key.replace("__", "."): value for key, value in overrides.items()}), said.append)
+    return found, said
+
+
+def refusal(config: dict[str, Any], **overrides: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        look(config, **overrides)
+    return str(caught.value)
+
+
+def write_problems(path: Path, texts: list[str]) -> str:
+    path.write_text("".join(json.dumps({"problem": text, "answer": "1"}) + "\n" for text in texts))
+    return f"file:{path}"
+
+
+def run(arguments: list[str], text: str) -> tuple[int, dict[str, Any], list[str]]:
+    """Exit status, standard output and what was said of the progress, of the real process."""
+    command = [sys.executable, "-m", "aapo_desk.preview", *arguments]
+    process = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    progress = [json.loads(line)["progress"] for line in process.stderr.splitlines() if line.startswith('{"progress"')]
+    return process.returncode, json.loads(process.stdout), progress
+
+
+def test_the_process_answers_in_json_without_the_models_weights(config: dict[str, Any]) -> None:
+    status, answer, progress = run(["preflight"], resolve(config).model_dump_json())
+    assert status == 0
+    prompts = answer.pop("prompts")
+    longest = answer.pop("longest_prompt")
+    model = config["model"]["id"]
+    assert answer == {
+        "ok": True,
+        "train": answer["train"],
+        "held_out": 8,
+        "dropped": 0,
+        "dropped_held_out": 0,
+        "model": model,
+        "revision": None,
+    }
+    assert 300 < answer["train"] < 400
+    assert 20 < longest <= 200
+    assert len(prompts) == 3
+    assert prompts[0].startswith("<|im_start|>user\nWhat is ")
+    assert prompts[0].endswith(" Answer with just the number.<|im_end|>\n<|im_start|>assistant\n")
+    assert progress == ["reading arithmetic", f"loading the tokenizer of {model}", progress[2]]
+    assert progress[2].startswith("measuring ")
+
+
+def test_the_process_names_what_the_user_must_mend(config: dict[str, Any]) -> None:
+    wrong = resolve(config, {"task.held_out": 400}).model_dump_json()
+    status, answer, _ = run(["preflight"], wrong)
+    assert status == 2
+    assert answer["ok"] is False
+    assert [problem["path"] for problem in answer["problems"]] == ["task.held_out"]
+    assert answer["problems"][0]["given"] == 400
+    assert set(answer["problems"][0]) == {"path", "message", "given", "origin", "nearest"}
+
+
+def test_the_process_names_a_model_that_cannot_be_had(config: dict[str, Any]) -> None:
+    (Path(config["model"]["id"]) / "tokenizer.json").write_text("no json")
+    (Path(config["model"]["id"]) / "tokenizer_config.json").unlink()
+    status, answer, _ = run(["preflight"], json.dumps(config))
+    assert status == 1
+    assert answer["ok"] is False
+    assert "\n" not in answer["error"]
+    assert answer["error"]
+
+
+def test_a_configuration_that_is_no_json_is_refused() -> None:
+    status, answer, _ = run(["preflight"], "{")
+    assert status == 2
+    assert answer["problems"][0]["message"].startswith("is not JSON")
+
+
+def test_another_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights"]) == 2
+    assert "usage: python -m aapo_desk.preview preflight" in capsys.readouterr().err
+
+
+def test_prompts_that_are_too_long_are_counted_apart_for_training_and_held_out(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    config["task"] = {"source": write_problems(tmp_path / "a.jsonl", [f"{n}" + "long " * n for n in range(40)])}
+    found, _ = look(config, task__held_out=20, task__max_prompt_tokens=100)
+    assert found["train"] + found["dropped"] == 20
+    assert found["held_out"] + found["dropped_held_out"] == 20
+    assert found["dropped"] + found["dropped_held_out"] > 5
+    assert found["longest_prompt"] <= 100
+
+
+def test_rows_that_are_left_out_are_told_of(config: dict[str, Any], tmp_path: Path) -> None:
+    config["task"] = {"source": write_problems(tmp_path / "a.jsonl", ["p", "q", "", ""]), "held_out": 1}
+    found, said = look(config)
+    assert (found["train"], found["held_out"]) == (1, 1)
+    assert any(line.startswith("2 rows of file:") for line in said)
+
+
+def test_prompts_all_too_long_are_refused_with_the_shortest_length(config: dict[str, Any]) -> None:
+    shortest = look(config, task__held_out=0, task__options={"high": 1})[0]["longest_prompt"]
+    said = refusal(config, task__held_out=0, task__options={"high": 1}, task__max_prompt_tokens=shortest - 1)
+    assert said.startswith(f"task.max_prompt_tokens = {shortest - 1}: all 1 prompts are longer")
+    assert f"the shortest has {shortest} tokens" in said
+
+
+def test_prompts_and_completions_that_exceed_the_models_context_are_refused(config: dict[str, Any]) -> None:
+    longest = look(config)[0]["longest_prompt"]
+    assert look(config, rollout__max_new_tokens=1024 - longest)[0]["longest_prompt"] == longest
+    said = refusal(config, rollout__max_new_tokens=1025 - longest)
+    assert said.startswith(f"rollout.max_new_tokens = {1025 - longest}: with the longest prompt ({longest} tokens)")
+    assert f"{1024 - longest} is the most" in said
+    assert refusal(config, evaluation__max_new_tokens=1024).startswith("evaluation.max_new_tokens = 1024: ")
+    assert look(config, evaluation__max_new_tokens=1024, evaluation__problems=0)
+
+
+def test_a_slip_in_the_data_is_known_before_the_model_is_fetched(config: dict[str, Any]) -> None:
+    config["model"] = {"id": "owner/model-that-does-not-exist"}
+    assert refusal(config, task__held_out=10_000).startswith("task.held_out = 10000: ")
+
+
+def test_an_impossible_model_id_is_refused_at_once(config: dict[str, Any]) -> None:
+    config["model"] = {"id": "no such/model/at all"}
+    assert refusal(config).startswith("model.id = ")
+
+
+def test_a_model_folder_that_cannot_be_read_is_a_model_error(config: dict[str, Any]) -> None:
+    (Path(config["model"]["id"]) / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        look(config)
