@@ -38,7 +38,7 @@ def read_file(path: Path, wanted: Collection[str]) -> Table:
 
 
 def _parquet_table(path: Path, wanted: Collection[str]) -> Table:
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+    from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as file:

@@ -1,0 +1,90 @@
+"""What the vectors do not hold: unscorable rows, float noise, aggregation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from aapo_desk.algorithms import Batch, aapo, build, grpo
+from aapo_desk.algorithms.base import group_advantage
+from aapo_desk.config import AlgorithmConfig
+
+NAN = math.nan
+
+
+def rewards(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def test_a_group_that_is_constant_but_for_float_noise_has_no_group_advantage() -> None:
+    noisy = torch.full((1, 24), 0.85, dtype=torch.float32)
+    assert float(noisy.std()) != 0  # the trap: a deviation that is noise
+    assert not group_advantage(noisy, scale=True, epsilon=1e-6).any()
+
+
+def test_a_constant_group_still_teaches_where_the_reference_differs() -> None:
+    batch = Batch(rewards([1, 1], [0, 0]), torch.ones(4, 3, dtype=torch.float64), rewards([0, 1], [1, 0]))
+    advantages = aapo.make().advantages(batch)
+    assert not advantages.group.any()
+    torch.testing.assert_close(advantages.total, rewards([0.28, 0.0], [-0.2, 0.0]))
+
+
+def test_unscorable_rows_are_left_out_of_mean_deviation_and_loss() -> None:
+    mask = torch.ones(4, 2, dtype=torch.float64)
+    logps = torch.full((4, 2), -0.5, dtype=torch.float64)
+    with_gap = Batch(rewards([1, 0, NAN, 1]), mask, rewards([0, 0, 1, 0]))
+    without = Batch(rewards([1, 0, 1]), mask[:3], rewards([0, 0, 0]))
+    algorithm = aapo.make()
+    gap, whole = algorithm.objective(with_gap, logps), algorithm.objective(without, logps[:3])
+    torch.testing.assert_close(gap.advantages.total[:, [0, 1, 3]], whole.advantages.total)
+    torch.testing.assert_close(gap.loss, whole.loss)
+    assert not gap.gradient[2].any()
+    torch.testing.assert_close(gap.gradient[[0, 1, 3]], whole.gradient)
+
+
+def test_a_group_with_one_scorable_row_has_no_group_advantage() -> None:
+    assert not group_advantage(rewards([NAN, 1, NAN]), scale=True).any()
+
+
+def test_a_row_whose_reference_is_unscorable_has_no_margin() -> None:
+    batch = Batch(rewards([1, 0]), torch.ones(2, 1, dtype=torch.float64), rewards([NAN, 1]))
+    assert aapo.make().advantages(batch).margin.tolist() == [[0.0, -0.2]]
+
+
+def test_a_step_without_any_scorable_row_has_loss_and_gradient_zero() -> None:
+    batch = Batch(rewards([NAN, NAN]), torch.ones(2, 3, dtype=torch.float64), rewards([1, NAN]))
+    for algorithm in (aapo.make(), aapo.make(aggregation="groups"), grpo.make()):
+        objective = algorithm.objective(batch, torch.zeros(2, 3, dtype=torch.float64))
+        assert float(objective.loss) == 0
+        assert not objective.gradient.any()
+
+
+def test_aggregation_over_groups_is_the_mean_of_each_groups_own_token_mean() -> None:
+    mask = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 0, 0]], dtype=torch.float64)
+    logps = -torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole = Batch(rewards([1, 0], [0, 1]), mask, rewards([0, 0], [0, 0]))
+    halves = [
+        Batch(whole.rewards[i : i + 1], mask[2 * i : 2 * i + 2], whole.reference_rewards[i : i + 1])  # type: ignore[index]
+        for i in (0, 1)
+    ]
+    one, each = aapo.make(aggregation="groups"), aapo.make()
+    expected = sum(each.objective(half, logps[2 * i : 2 * i + 2]).loss for i, half in enumerate(halves)) / 2
+    torch.testing.assert_close(one.objective(whole, logps).loss, torch.as_tensor(expected))
+
+
+def test_grpo_on_its_own_rollout_has_the_gradient_it_would_have_with_old_log_probs() -> None:
+    mask = torch.ones(4, 3, dtype=torch.float64)
+    logps = -torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    algorithm = grpo.make()
+    implied = algorithm.objective(Batch(rewards([1, 0], [0.5, 1]), mask), torch.zeros_like(logps))
+    explicit = algorithm.objective(Batch(rewards([1, 0], [0.5, 1]), mask, old_logps=logps), logps)
+    torch.testing.assert_close(implied.gradient, explicit.gradient)
+
+
+def test_the_configuration_reaches_the_algorithm() -> None:
+    batch = Batch(rewards([1, 0]), torch.ones(2, 1, dtype=torch.float64), rewards([0, 1]))
+    made = build(AlgorithmConfig(margin_low=-0.5, margin_high=0.1, scale_rewards=False))
+    assert made.advantages(batch).total.tolist() == [[0.6, -1.0]]
+    assert not build(AlgorithmConfig(name="grpo")).needs_reference_rewards
+    assert build(AlgorithmConfig(name="grpo", options={"beta": 0.04})).needs_reference_logps

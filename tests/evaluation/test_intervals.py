@@ -1,0 +1,48 @@
+"""Intervals against figures from the literature and against what they must never do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aapo_desk.evaluation import paired_difference, proportion
+
+
+def test_wilson_gives_its_published_figures() -> None:
+    """Newcombe 1998, table I: 81/263, 15/148, 0/20, 1/29."""
+    for hits, n, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        estimate = proportion([1.0] * hits + [0.0] * (n - hits))
+        assert (estimate.low, estimate.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_a_paired_difference_of_nothing_still_has_an_interval() -> None:
+    estimate = paired_difference([1.0] * 50, [1.0] * 50)
+    assert estimate.mean == 0
+    assert estimate.low < 0 < estimate.high
+
+
+def test_a_clear_gain_lies_above_zero_and_a_small_one_does_not() -> None:
+    base = [0.0] * 70 + [1.0] * 30
+    assert paired_difference(base, [1.0] * 30 + base[30:]).low > 0.15
+    assert paired_difference(base, [1.0] * 3 + base[3:]).low < 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=60))
+def test_intervals_hold_their_mean_and_stay_in_range(pairs: list[tuple[float, float]]) -> None:
+    before, after = [a for a, _ in pairs], [b for _, b in pairs]
+    one, difference = proportion(after), paired_difference(before, after)
+    assert 0 <= one.low <= one.mean <= one.high <= 1
+    assert -1 <= difference.low <= difference.high <= 1
+
+
+def test_no_scores_are_refused() -> None:
+    with pytest.raises(ValueError, match="no scores"):
+        proportion([])
+    with pytest.raises(ValueError, match="no pairs"):
+        paired_difference([], [])

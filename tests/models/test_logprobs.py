@@ -1,0 +1,43 @@
+"""Log-probs of completions against the model's own forward, one row at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aapo_desk.models import logprobs
+from aapo_desk.models.logprobs import completion_logps
+from tests.policies import load_tiny
+
+PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12], [13]]
+COMPLETIONS = [[20, 21, 22, 2], [23], [24, 25]]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_they_equal_the_models_own_forward(tiny_model: Path, temperature: float) -> None:
+    policy = load_tiny(tiny_model, "float64")
+    with torch.no_grad():
+        values = completion_logps(policy, PROMPTS, COMPLETIONS, 6, temperature)
+        for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
+            logits = policy.model(torch.tensor([prompt + completion])).logits[0].double() / temperature
+            expected = logits.log_softmax(1)[range(len(prompt) - 1, len(prompt) + len(completion) - 1), completion]
+            torch.testing.assert_close(values[row, : len(completion)], expected, atol=1e-9, rtol=0)
+            assert not values[row, len(completion) :].any()
+
+
+def test_the_head_in_chunks_changes_neither_values_nor_gradients(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_tiny(tiny_model, "float64")
+    gradients = []
+    for at_once in (1 << 25, 3 * 300):
+        monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", at_once)
+        policy.model.zero_grad()
+        values = completion_logps(policy, PROMPTS, COMPLETIONS, 4)
+        values.sum().backward()  # type: ignore[no-untyped-call]
+        gradients.append([p.grad.clone() for p in policy.adapter_parameters().values() if p.grad is not None])
+    assert len(gradients[0]) == len(policy.adapter_parameters())
+    for whole, chunked in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, chunked, atol=1e-12, rtol=1e-9)

@@ -1,0 +1,108 @@
+"""Grouped decoding against the plain way: one row at a time through transformers' own generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aapo_desk.models.logprobs import completion_logps
+from aapo_desk.models.policy import Policy
+from aapo_desk.rollout import Completions, Row, Sampling, decode, uniforms
+from tests.policies import load_tiny
+
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21], [30, 31, 32, 33]]
+WIDTH = 12
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_model: Path) -> Policy:
+    return load_tiny(tiny_model)
+
+
+def greedy(policy: Policy, rows: list[Row], width: int = WIDTH, batch_rows: int = 99) -> Completions:
+    return decode(policy, PROMPTS, rows, width, Sampling(), uniforms(len(rows), width, 0), batch_rows)
+
+
+def sampled(policy: Policy, rows: list[Row], batch_rows: int = 99, seed: int = 7) -> Completions:
+    return decode(policy, PROMPTS, rows, WIDTH, Sampling(1.3), uniforms(len(rows), WIDTH, seed), batch_rows)
+
+
+@torch.no_grad()
+def generated(policy: Policy, prompt: list[int], adapter: bool, width: int = WIDTH) -> list[int]:
+    """The plain path."""
+    ids = torch.tensor([prompt])
+    settings = {"max_new_tokens": width, "do_sample": False, "eos_token_id": list(policy.eos_ids)}
+    if adapter:
+        out = policy.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+    else:
+        with policy.as_reference():
+            out = policy.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+    return [int(token) for token in out[0, len(prompt) :]]
+
+
+def test_greedy_rows_equal_plain_generation_for_policy_and_reference_in_one_batch(policy: Policy) -> None:
+    rows = [Row(prompt, adapter, greedy=True) for adapter in (True, False) for prompt in range(3) for _ in range(2)]
+    done = greedy(policy, rows)
+    texts = [done.row(number) for number in range(len(rows))]
+    for row, text in zip(rows, texts, strict=True):
+        assert text == generated(policy, PROMPTS[row.prompt], row.adapter)
+    assert texts[:6] != texts[6:]  # the adapter does something, and the mask keeps it from the reference
+
+
+def test_rows_end_at_any_of_several_eos_tokens_and_leave_the_batch(policy: Policy) -> None:
+    rows = [Row(prompt, adapter, greedy=True) for adapter in (True, False) for prompt in range(3)]
+    free = greedy(policy, rows)
+    ends = (int(free.tokens[0, 2]), int(free.tokens[4, 0]))
+    cut = Policy(policy.model, policy.tokenizer, policy.device, ends, policy.pad_id)
+    done = greedy(cut, rows)
+    assert done.ended.any()
+    for row in range(len(rows)):
+        whole = free.row(row)
+        end = next((number + 1 for number, token in enumerate(whole) if token in ends), len(whole))
+        assert done.row(row) == whole[:end]
+        assert bool(done.ended[row]) == (whole[end - 1] in ends)
+        assert (done.tokens[row, end:] == policy.pad_id).all()
+        assert not done.logps[row, end:].any()
+
+
+def test_a_split_of_the_batch_changes_nothing(policy: Policy) -> None:
+    rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(3) for _ in range(4)]
+    whole = sampled(policy, rows)
+    for size in (1, 5, 24):
+        part = sampled(policy, rows, batch_rows=size)
+        assert torch.equal(part.tokens, whole.tokens)
+        torch.testing.assert_close(part.logps, whole.logps)
+    assert len({tuple(whole.row(number)) for number in range(4)}) > 1
+    assert not torch.equal(sampled(policy, rows, seed=8).tokens, whole.tokens)
+
+
+def test_log_probs_of_the_rollout_equal_those_of_the_update(policy: Policy) -> None:
+    rows = [Row(prompt, adapter=True) for prompt in range(3) for _ in range(3)]
+    done = sampled(policy, rows)
+    completions = [done.row(number) for number in range(len(rows))]
+    prompts = [PROMPTS[row.prompt] for row in rows]
+    with torch.no_grad():
+        again = completion_logps(policy, prompts, completions, WIDTH, temperature=1.3)
+    torch.testing.assert_close(done.logps, again, atol=1e-4, rtol=0)
+
+
+def test_one_token_completions_and_groups_that_end_at_once(policy: Policy) -> None:
+    rows = [Row(1, greedy=True), Row(1, greedy=True)]
+    first = greedy(policy, rows, width=1)
+    assert first.lengths.tolist() == [1, 1]
+    assert not first.ended.any()
+    end = int(first.tokens[0, 0])
+    cut = Policy(policy.model, policy.tokenizer, policy.device, (end,), policy.pad_id)
+    done = greedy(cut, rows)
+    assert done.ended.all()
+    assert done.lengths.tolist() == [1, 1]
+
+
+def test_progress_rises_to_one(policy: Policy) -> None:
+    heard: list[float] = []
+    rows = [Row(0), Row(1), Row(2)]
+    decode(policy, PROMPTS, rows, 4, Sampling(), uniforms(3, 4, 0), batch_rows=2, progress=heard.append)
+    assert heard == sorted(heard)
+    assert heard[-1] == 1

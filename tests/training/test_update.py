@@ -1,0 +1,130 @@
+"""One update, whatever the micro-batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aapo_desk.algorithms import Algorithm, aapo, grpo
+from aapo_desk.config import OptimizerConfig
+from aapo_desk.models.policy import Policy
+from aapo_desk.training import update as engine
+from aapo_desk.training.update import Rollout, learning_rate, micro_batches, update
+from tests.policies import load_tiny
+
+PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
+COMPLETIONS = [[20, 21, 22, 2], [23, 2], [24, 25, 26, 27, 28], [29], [30, 31], [32, 33, 2], [34, 35, 36], [37, 2]]
+ROLLOUT = Rollout([PROMPTS[row // 4] for row in range(8)], COMPLETIONS, temperature=1.0)
+REWARDS = torch.tensor([[1.0, 0.0, 0.5, float("nan")], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+REFERENCE = torch.tensor([[0.0, 1.0, 0.5, 0.0], [1.0, 0.0, 1.0, 0.9]], dtype=torch.float64)
+
+
+def run_update(policy: Policy, algorithm: Algorithm, token_budget: int, rate: float = 0.0) -> engine.Update:
+    optimizer = torch.optim.SGD(policy.adapter_parameters().values(), lr=0.0)
+    return update(
+        policy, optimizer, algorithm, ROLLOUT, REWARDS, REFERENCE,
+        rate=rate, max_grad_norm=1e9, token_budget=token_budget,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", [aapo.make(), aapo.make(aggregation="groups"), grpo.make(), grpo.make(beta=0.1)])
+def test_loss_and_gradient_do_not_depend_on_the_micro_batch(tiny_model: Path, algorithm: Algorithm) -> None:
+    policy = load_tiny(tiny_model, "float64")
+    results = []
+    for token_budget in (1, 12, 10_000):
+        done = run_update(policy, algorithm, token_budget)
+        gradients = [parameter.grad.clone() for parameter in policy.adapter_parameters().values()]  # type: ignore[union-attr]
+        results.append((done.loss, done.grad_norm, gradients))
+    assert results[0][1] > 0
+    for loss, norm, gradients in results[1:]:
+        assert loss == pytest.approx(results[0][0], abs=1e-9)
+        assert norm == pytest.approx(results[0][1], abs=1e-9)
+        for one, other in zip(gradients, results[0][2], strict=True):
+            torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
+
+
+def test_the_gradient_is_that_of_the_loss_written_out(tiny_model: Path) -> None:
+    """AAPO's formula through the model's own forward and autograd, without the engine."""
+    policy = load_tiny(tiny_model, "float64")
+    run_update(policy, aapo.make(), 12)
+    from_engine = [parameter.grad.clone() for parameter in policy.adapter_parameters().values()]  # type: ignore[union-attr]
+    policy.model.zero_grad()
+    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    for row, completion in enumerate(COMPLETIONS):
+        reward, reference = REWARDS.flatten()[row], REFERENCE.flatten()[row]
+        if torch.isnan(reward):
+            continue
+        group = REWARDS[row // 4][~torch.isnan(REWARDS[row // 4])]
+        advantage = (reward - group.mean()) / (group.std() + 1e-4) if group.max() > group.min() else 0.0
+        advantage = advantage + (reward - reference).clamp(-0.2, 0.28)
+        prompt = PROMPTS[row // 4]
+        logits = policy.model(torch.tensor([prompt + completion])).logits[0]
+        logps = logits.log_softmax(1)[range(len(prompt) - 1, len(prompt) + len(completion) - 1), completion]
+        total = total - advantage * logps.sum()
+        tokens += len(completion)
+    (total / tokens).backward()  # type: ignore[no-untyped-call]
+    for parameter, gradient in zip(policy.adapter_parameters().values(), from_engine, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-9, rtol=1e-6)
+
+
+def test_rows_without_advantage_are_not_computed_and_change_nothing(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_tiny(tiny_model)
+    computed: list[int] = []
+    plain = engine.completion_logps
+
+    def counting(policy: Policy, prompts: list[list[int]], *rest: object) -> torch.Tensor:
+        computed.append(len(prompts))
+        return plain(policy, prompts, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "completion_logps", counting)
+    run_update(policy, aapo.make(), 10_000)
+    # Row 3 is unscorable; rows 4 and 6 have neither a group advantage nor a margin; row 2 neither: 0.5 is the mean.
+    assert sum(computed) == 4
+
+
+def test_a_step_without_signal_leaves_the_adapter_as_it_is(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    before = [value.detach().clone() for value in policy.adapter_parameters().values()]
+    ones = torch.ones(2, 4, dtype=torch.float64)
+    optimizer = torch.optim.AdamW(policy.adapter_parameters().values(), weight_decay=0.0)
+    done = update(
+        policy, optimizer, aapo.make(), ROLLOUT, ones, ones, rate=1e-2, max_grad_norm=1.0, token_budget=64
+    )  # fmt: skip
+    assert (done.loss, done.grad_norm, done.update_norm, done.applied) == (0.0, 0.0, 0.0, True)
+    for old, new in zip(before, policy.adapter_parameters().values(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_says_so(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    weight = next(iter(policy.adapter_parameters().values()))
+    weight.data[0, 0] = float("inf")
+    others = [value.detach().clone() for value in policy.adapter_parameters().values()]
+    done = run_update(policy, aapo.make(), 64, rate=1.0)
+    assert not done.applied
+    for old, new in zip(others, policy.adapter_parameters().values(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_micro_batches_keep_to_the_budget_and_hold_every_row_once() -> None:
+    lengths = [7, 3, 9, 3, 20, 1]
+    batches = micro_batches(lengths, range(6), token_budget=10)
+    assert sorted(row for batch in batches for row in batch) == list(range(6))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= 10 for batch in batches)
+    assert micro_batches(lengths, [], 10) == []
+
+
+def test_the_learning_rate_warms_up_and_follows_its_schedule() -> None:
+    def rates(schedule: str, warmup: int = 0) -> list[float]:
+        config = OptimizerConfig.model_validate({"learning_rate": 1.0, "schedule": schedule, "warmup_steps": warmup})
+        return [round(learning_rate(config, step, 4), 4) for step in range(1, 5)]
+
+    assert rates("constant") == [1, 1, 1, 1]
+    assert rates("linear") == [1, 0.75, 0.5, 0.25]
+    assert rates("cosine") == [1, 0.8536, 0.5, 0.1464]
+    assert rates("constant", warmup=2) == [0.3333, 0.6667, 1, 1]
+    assert rates("linear", warmup=4) == [0.2, 0.4, 0.6, 0.8]
