@@ -1,0 +1,48 @@
+"""The ``format`` reward: 1 where the completion has the wanted form, else 0.
+
+Options: ``pattern``, a regular expression (Python's ``re``; a dot matches line ends too), and ``mode``: ``search``
+(the default: it is found anywhere) or ``full`` (it covers the whole completion).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aapo_desk.rewards.base import Completion, Refusal, Scorer, nearest, unknown_options
+
+MODES = ("search", "full")
+
+
+def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
+    yield from unknown_options(options, ("pattern", "mode"))
+    pattern, mode = options.get("pattern"), options.get("mode", MODES[0])
+    if "pattern" not in options:
+        yield Refusal("pattern", "is missing: format wants a regular expression, such as <answer>.+</answer>")
+    elif not isinstance(pattern, str) or not pattern:
+        yield Refusal("pattern", "must be a regular expression: text that is not empty", pattern)
+    else:
+        try:
+            _compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            yield Refusal("pattern", f"is not a regular expression: {error}", pattern)
+    if mode not in MODES:
+        yield Refusal("mode", f"must be {' or '.join(MODES)}", mode, nearest(str(mode), MODES))
+
+
+def build(options: Mapping[str, Any]) -> Scorer:
+    pattern = _compile(options["pattern"])
+    matches = pattern.fullmatch if options.get("mode") == "full" else pattern.search
+
+    def score(completion: Completion) -> float:
+        return float(matches(completion.text) is not None)
+
+    return score
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as "possible nested set": a matter of taste, not an error
+        return re.compile(pattern, re.DOTALL)

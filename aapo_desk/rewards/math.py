@@ -1,0 +1,99 @@
+"""The ``math`` reward: 1 where the completion's answer equals the right answer, else 0, by math-verify.
+
+math-verify finds the answer in the text and compares the two as mathematics (``1/2`` is ``0.5``). A completion
+without any readable answer is wrong: 0. What breaks it raises, what hangs it is ended from outside; neither is 0.
+Model text is never handed to sympy's own parser here. No options.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from aapo_desk.rewards.base import Completion, Refusal, Scorer, unknown_options
+
+Reader = Callable[[str], tuple[Any, ...]]
+
+# math-verify reads formulas only between LaTeX marks, and numbers anywhere. A text that is all formula gets marks.
+_MARKED = re.compile(r"\$|\\\(|\\\[|\\boxed")
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:[ ,]\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|[.,]\d+)\.?")
+_NOT_LATEX = re.compile(r"[\n#%`]|\*\*|[\u0400-\u1fff\u2c00-\uffff]")
+_COMMAND = re.compile(r"\\(?:text|mbox|textbf|mathrm|operatorname|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_FUNCTION = re.compile(r"\b(?:a(?:rc)?)?(?:sin|cos|tan|cot|sec|csc)h?\b|\b(?:log|ln|exp|sqrt|pi|mod|min|max|lim|det)\b")
+_WORD = r"[^\W\d_]{2,}"
+_PROSE = re.compile(rf"[^\W\d_]{{4,}}|\b{_WORD}[.,:;!?]*\s+[-\w$]|\w[.,:;!?]*\s+{_WORD}\b|^{_WORD}[.,:;!?]*$")
+_LONGEST_FORMULA = 500
+
+
+def check(options: Mapping[str, Any]) -> Iterable[Refusal]:
+    return unknown_options(options)
+
+
+def build(options: Mapping[str, Any]) -> Scorer:
+    from math_verify import verify
+    from sympy.core.random import seed  # type: ignore[import-untyped]
+
+    read = reader()
+
+    def score(completion: Completion) -> float:
+        if same_text(completion.text, completion.answer):
+            return 1.0
+        right = read(completion.answer) or read(f"${completion.answer}$")
+        if not right:
+            raise ValueError("the right answer is empty")
+        seed(0)  # sympy tries random numbers: the same answer must get the same score in a resumed run
+        broken: Exception | None = None
+        for gold, given in sorted(product(right, read(completion.text)), key=_texts_first):
+            try:
+                if verify(gold, given, timeout_seconds=None, raise_on_error=True):
+                    return 1.0
+            except Exception as error:  # noqa: BLE001 (another reading of the same text may still be equal)
+                broken = error
+        if broken is not None:
+            raise broken
+        return 0.0
+
+    # The first use loads the parser's tables; that is no completion's time.
+    score(Completion("$\\frac{1}{3}$", "", "$\\frac{1}{2}$", 1, 1, False))
+    return score
+
+
+@lru_cache(maxsize=1)
+def reader() -> Reader:
+    """What finds the answer in a text: as a sympy object and as it is written (this alone if it is no formula)."""
+    from math_verify import parse
+
+    @lru_cache(maxsize=512)
+    def read(text: str) -> tuple[Any, ...]:
+        # No time limit of its own: it works by signals, which C code holds up. The pool's limit always works.
+        return tuple(parse(prepare(text), parsing_timeout=None, raise_on_error=True))
+
+    return read
+
+
+def prepare(text: str) -> str:
+    """The text as math-verify reads it best: a formula without LaTeX marks gets them, prose stays as it is."""
+    text = text.strip().replace("\N{MINUS SIGN}", "-")
+    if is_formula(text):
+        return f"${text.rstrip('.')}$"
+    return re.sub(r"(?<=[A-Za-z]):(?=-?\d)", ": ", text)  # "Answer:72"
+
+
+def is_formula(text: str) -> bool:
+    """True where the whole text is one formula without LaTeX marks: ``x = \\frac{1}{2}``, but not ``It is 72``."""
+    if not text or len(text) > _LONGEST_FORMULA or _MARKED.search(text) or _NOT_LATEX.search(text):
+        return False
+    return not _NUMBER.fullmatch(text) and not _PROSE.search(_FUNCTION.sub("", _COMMAND.sub(" ", text)))
+
+
+def same_text(completion: str, answer: str) -> bool:
+    """True where the completion is the right answer letter by letter, which also serves answers that are words."""
+    return bool(answer.strip()) and completion.strip().casefold() == answer.strip().casefold()
+
+
+def _texts_first(pair: tuple[Any, Any]) -> bool:
+    """Comparing two strings costs nothing and cannot break."""
+    return not all(isinstance(item, str) for item in pair)

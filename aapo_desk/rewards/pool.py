@@ -1,0 +1,215 @@
+"""Scoring in worker processes, so that nothing a completion does can hang, break or fill the trainer.
+
+A worker gets one completion at a time. One that takes too long, dies or fills its memory is killed and replaced;
+its completion is unscorable, the others keep their scores.
+"""
+
+from __future__ import annotations
+
+import math
+import selectors
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from aapo_desk.rewards.base import Completion, Refusal, RefusedError, RewardError, Score
+from aapo_desk.rewards.process import START_LIMIT, WorkerGoneError, WorkerProcess, setup_message
+
+if TYPE_CHECKING:
+    from aapo_desk.config import RewardConfig
+
+_MAX_IDLE_DEATHS = 10
+
+
+@dataclass
+class _Task:
+    """A completion on its way: the values of the parts that have come."""
+
+    completion: Completion
+    values: list[float | None] = field(default_factory=list)
+    error: str | None = None
+
+
+@dataclass
+class _Worker:
+    """A worker and what it is busy with: starting (not ``ready``) or a task, to be done by ``deadline``."""
+
+    process: WorkerProcess
+    deadline: float
+    ready: bool = False
+    task: _Task | None = None
+
+    @property
+    def busy(self) -> bool:
+        return not self.ready or self.task is not None
+
+
+class RewardPool:
+    """Scores completions by the configured rewards (checked by ``check``), in processes that start when first needed.
+
+    workers: processes side by side. time_limit: seconds for one completion, all rewards together. memory_limit_mb:
+    address space of a worker. Files of custom rewards are read here once: a change takes effect with the next pool.
+    Raises RewardError where a worker cannot start. Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        rewards: Sequence[RewardConfig],
+        workers: int = 2,
+        time_limit: float = 5.0,
+        memory_limit_mb: int = 2048,
+    ) -> None:
+        self.names = part_names(rewards)
+        self._weights = [reward.weight for reward in rewards]
+        self._size = workers
+        self._time_limit = time_limit
+        self._workers: list[_Worker] = []
+        self._starter: ThreadPoolExecutor | None = None
+        self._idle_deaths = 0
+        try:
+            self._setup = setup_message(rewards, memory_limit_mb)
+        except RefusedError as error:
+            raise RewardError(f"the rewards cannot be loaded: {error}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every worker. A later ``score`` starts new ones."""
+        while self._workers:
+            self._workers.pop().process.end()
+        if self._starter is not None:
+            self._starter.shutdown()
+            self._starter = None
+
+    def score(self, completions: Sequence[Completion]) -> list[Score]:
+        """The scores, in the order of the completions. Raises RewardError where no worker can work."""
+        tasks = [_Task(completion) for completion in completions]
+        waiting = deque(tasks)
+        self._idle_deaths = 0
+        try:
+            while waiting or any(worker.task for worker in self._workers):
+                self._start_workers(len(waiting))
+                self._hand_out(waiting)
+                self._wait()
+        except BaseException:
+            self.close()  # a worker left busy would answer the next call with this one's scores
+            raise
+        return [self._total(task) for task in tasks]
+
+    def _start_workers(self, waiting: int) -> None:
+        free = sum(worker.task is None for worker in self._workers)
+        for _ in range(min(waiting - free, self._size - len(self._workers))):
+            # Linux ends a worker with the thread that started it, not the process: that thread must live on.
+            self._starter = self._starter or ThreadPoolExecutor(1, "reward-starter")
+            process = self._starter.submit(WorkerProcess, self._setup).result()
+            self._workers.append(_Worker(process, time.monotonic() + START_LIMIT))
+
+    def _hand_out(self, waiting: deque[_Task]) -> None:
+        for worker in [worker for worker in self._workers if not worker.busy]:
+            if not waiting:
+                return
+            try:
+                worker.process.send(asdict(waiting[0].completion), self._time_limit)
+            except WorkerGoneError as gone:
+                self._lose(worker, str(gone))
+            else:
+                worker.task = waiting.popleft()
+                worker.deadline = time.monotonic() + self._time_limit
+
+    def _wait(self) -> None:
+        """Wait until a worker says something or takes too long, and deal with it."""
+        now = time.monotonic()
+        deadlines = [worker.deadline - now for worker in self._workers if worker.busy]
+        if not deadlines:
+            return
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers:
+                selector.register(worker.process, selectors.EVENT_READ, worker)
+            heard = [key.data for key, _ in selector.select(max(0.0, min(deadlines)))]
+        for worker in heard:
+            self._listen(worker)
+        now = time.monotonic()
+        for worker in [worker for worker in self._workers if worker.busy and worker.deadline <= now]:
+            self._lose(worker, None)
+
+    def _listen(self, worker: _Worker) -> None:
+        try:
+            messages = worker.process.receive(limit=1.0)
+        except WorkerGoneError as gone:
+            self._lose(worker, str(gone))
+            return
+        for message in messages:
+            if worker.task is not None:
+                self._take(worker, worker.task, message)
+            elif "refused" in message:
+                refused = [f"{self.names[at]}: {Refusal(**refusal)}" for at, refusal in message["refused"]]
+                raise RewardError(f"the rewards cannot be loaded: {'; '.join(refused)}")
+            else:
+                worker.ready = True
+
+    def _take(self, worker: _Worker, task: _Task, message: dict[str, Any]) -> None:
+        """A part's score."""
+        if message["retire"]:
+            self._fail(task, message["error"])
+            self._dismiss(worker)
+            return
+        if message["error"] and not task.error:
+            task.error = f"{self.names[len(task.values)]}: {message['error']}"
+        task.values.append(message["value"])
+        if len(task.values) == len(self.names):
+            worker.task = None
+
+    def _lose(self, worker: _Worker, how: str | None) -> None:
+        """A worker has ended, ``how`` says in what way, or (None) has taken too long."""
+        if not worker.ready:
+            raise RewardError(
+                f"a reward worker did not start: it {how or f'has not loaded its rewards in {START_LIMIT:g} s'}"
+            )
+        if worker.task is not None:
+            self._fail(worker.task, f"the worker {how}" if how else f"timed out after {self._time_limit:g} s")
+        else:
+            self._idle_deaths += 1
+            if self._idle_deaths > _MAX_IDLE_DEATHS:
+                raise RewardError(f"reward workers end while they have nothing to do: the last one {how}")
+        self._dismiss(worker)
+
+    def _fail(self, task: _Task, why: str) -> None:
+        """No score for the part at work, nor for those after it."""
+        task.error = task.error or f"{self.names[len(task.values)]}: {why}"
+        task.values += [None] * (len(self.names) - len(task.values))
+
+    def _dismiss(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.process.end()
+
+    def _total(self, task: _Task) -> Score:
+        parts = dict(zip(self.names, task.values, strict=True))
+        if any(value is None for value in task.values):
+            return Score(None, parts, task.error)
+        total = sum(weight * (value or 0.0) for weight, value in zip(self._weights, task.values, strict=True))
+        if not math.isfinite(total):
+            return Score(None, parts, f"the weighted sum of {parts} is not finite")
+        return Score(total, parts)
+
+
+def part_names(rewards: Sequence[RewardConfig]) -> list[str]:
+    """The names of the parts of a score: a custom reward's is its function's, the second of a name is ``name_2``."""
+    names: list[str] = []
+    for reward in rewards:
+        name = base = reward.name.rpartition(":")[2]
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{base}_{number}"
+        names.append(name)
+    return names

@@ -1,0 +1,134 @@
+"""One worker process as the pool sees it: start it, send, receive, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aapo_desk
+from aapo_desk.rewards import custom
+from aapo_desk.rewards.base import one_line
+
+if TYPE_CHECKING:
+    from aapo_desk.config import RewardConfig
+
+START_LIMIT = 60.0
+"""Seconds in which a worker must have loaded its rewards."""
+
+# The package is found where this process found it, without putting that folder, or the current one, before others.
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import aapo_desk; del sys.path[0]; "
+    "from aapo_desk.rewards.worker import main; main()"
+)
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",  # a resumed run scores alike
+}
+
+
+class WorkerGoneError(Exception):
+    """The worker has ended. ``str()`` says how, after "the worker"."""
+
+
+class WorkerProcess:
+    """A worker; see ``aapo_desk.rewards.worker`` for what it says."""
+
+    def __init__(self, setup: Mapping[str, Any]) -> None:
+        self._incoming = b""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in end())
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START, str(Path(aapo_desk.__file__).parents[1])],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=self._errors,
+                env=os.environ | _ENVIRONMENT,
+                process_group=0,  # what a reward starts is ended with it
+            )
+        with contextlib.suppress(WorkerGoneError):  # receive() will tell
+            self.send(setup, START_LIMIT)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def send(self, message: Mapping[str, Any], limit: float) -> None:
+        """Raises WorkerGoneError where the worker has ended or takes nothing within ``limit`` seconds."""
+        self._channel.settimeout(limit)
+        try:
+            self._channel.sendall(json.dumps(message).encode() + b"\n")
+        except TimeoutError:
+            raise WorkerGoneError("takes no input") from None
+        except OSError:
+            raise WorkerGoneError(self._how_it_ended()) from None
+
+    def receive(self, limit: float) -> list[dict[str, Any]]:
+        """What came, waiting ``limit`` seconds for the first of it. Raises WorkerGoneError where the worker ended."""
+        self._channel.settimeout(limit)
+        try:
+            data = self._channel.recv(1 << 16)
+        except TimeoutError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            raise WorkerGoneError(self._how_it_ended())
+        *lines, self._incoming = (self._incoming + data).split(b"\n")
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError:
+            raise WorkerGoneError("broke the protocol") from None
+
+    def end(self) -> None:
+        """Kill the process and what it started, and wait until it is gone."""
+        self._kill()
+        self._channel.close()
+        self._errors.close()
+
+    def _kill(self) -> int:
+        """The exit status; where the process had ended by itself, its own."""
+        if self._process.returncode is None:
+            # Not waited for yet, so the number is still this process's, even if it has ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        return self._process.wait()
+
+    def _how_it_ended(self) -> str:
+        status = self._kill()
+        if status == -signal.SIGKILL:
+            return "was killed, perhaps by the system for want of memory"
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        said = self._last_words()
+        return f"{how}: {said}" if said else how
+
+    def _last_words(self) -> str:
+        """The last line that went to standard error: of a worker that did not start, why."""
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - 2000))
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return one_line(lines[-1]) if lines else ""
+
+
+def setup_message(rewards: Sequence[RewardConfig], memory_limit_mb: int) -> dict[str, Any]:
+    """What a worker needs to load these rewards. Raises RefusedError where a file cannot be read."""
+    described = []
+    for reward in rewards:
+        found = custom.find(reward.name) if custom.is_custom(reward.name) else None
+        options = reward.model_dump(mode="json")["options"]
+        described.append({"name": reward.name, "options": options, "custom": vars(found) if found else None})
+    return {"rewards": described, "memory_limit_mb": memory_limit_mb}

@@ -1,0 +1,110 @@
+"""The ``math`` and ``readable`` rewards through real workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from aapo_desk.config import RewardConfig
+from aapo_desk.rewards import Completion, RewardPool, Score
+
+
+def completion(text: str, answer: str) -> Completion:
+    return Completion(text, problem="", answer=answer, tokens=5, max_tokens=50, truncated=False)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RewardPool]:
+    # The time limit is wide: what is meant to be scored here must not depend on how busy the machine is.
+    with RewardPool([RewardConfig(name="math"), RewardConfig(name="readable", weight=0)], 1, time_limit=60) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("72", "72"),
+        (" 72\n", "72"),
+        ("72.", "72"),
+        ("The answer is 72.", "72"),
+        ("It is 72", "72"),
+        ("Answer:72", "72"),
+        ("72 apples", "72"),
+        ("**72**", "72"),
+        ("$72", "72"),
+        ("#### 72", "72"),
+        ("\\boxed{72}", "72"),
+        ("First 3, then 4. The sum is $7$.", "7"),
+        ("12 + 7 = 19", "19"),
+        ("x = 4", "4"),
+        ("72", "\\boxed{72}"),
+        ("72", "$72$"),
+        ("42", "42 apples"),
+        ("-5", "-5"),
+        ("\N{MINUS SIGN}5", "-5"),
+        ("Final answer: -3.5", "-3.5"),
+        ("1234", "1,234"),
+        ("1,234", "1234"),
+        ("0.5", "\\frac{1}{2}"),
+        ("1/2", "\\frac{1}{2}"),
+        ("\\frac{2}{4}", "1/2"),
+        ("(r+5)^2", "(r+5)(r+5)"),
+        ("\\begin{pmatrix} 1 & 0.5 \\\\ 0 & 1 \\end{pmatrix}", "\\begin{pmatrix} 1 & 1/2 \\\\ 0 & 1 \\end{pmatrix}"),
+        ("$12:00$", "$12:00$"),
+        ("white", "White"),
+        ("The colour is $\\text{white}$", "\\text{white}"),
+    ],
+)
+def test_an_equal_answer_is_right(pool: RewardPool, text: str, answer: str) -> None:
+    assert pool.score([completion(text, answer)]) == [Score(1.0, {"math": 1.0, "readable": 1.0})]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("73", "72"),
+        ("5", "-5"),
+        ("-5", "5"),
+        ("12 + 7 = 20", "19"),
+        ("19 20", "19"),
+        ("12, 19", "19"),
+        ("\\frac{1}{3}", "1/2"),
+        ("It was 72, but now it is 71", "72"),
+    ],
+)
+def test_another_answer_is_wrong_but_readable(pool: RewardPool, text: str, answer: str) -> None:
+    assert pool.score([completion(text, answer)]) == [Score(0.0, {"math": 0.0, "readable": 1.0})]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "I do not know.", "seventy-two", "Yes.", "!!!!", "\\frac{", "$$", "💥"])
+def test_a_text_without_an_answer_is_wrong_and_not_readable(pool: RewardPool, text: str) -> None:
+    assert pool.score([completion(text, "72")]) == [Score(0.0, {"math": 0.0, "readable": 0.0})]
+
+
+def test_what_breaks_the_verifier_is_unscorable_and_never_zero(pool: RewardPool) -> None:
+    [score] = pool.score([completion("$1:00$", "$12:00$")])
+    assert score.total is None
+    assert score.parts == {"math": None, "readable": 1.0}
+    assert score.error == "math: raised ValueError: Can't evaluate nan or zoo"
+
+
+def test_an_empty_right_answer_is_said_and_not_scored(pool: RewardPool) -> None:
+    [score] = pool.score([completion("", " ")])
+    assert score.parts["math"] is None
+    assert score.error == "math: raised ValueError: the right answer is empty"
+
+
+def test_what_hangs_the_verifier_is_unscorable_and_its_neighbours_are_scored() -> None:
+    texts = ["72", "\\boxed{9^{9^{9^{9}}}}", "The answer is 72.", "71"]
+    with RewardPool([RewardConfig(name="math")], workers=1, time_limit=2) as pool:
+        scores = pool.score([completion(text, "72") for text in texts])
+    assert [score.total for score in scores] == [1.0, None, 1.0, 0.0]
+    assert scores[1].error == "math: timed out after 2 s"
+
+
+def test_code_in_a_completion_is_not_run(pool: RewardPool, tmp_path_factory: pytest.TempPathFactory) -> None:
+    trace = tmp_path_factory.mktemp("trace") / "ran"
+    code = f"__import__('os').system('touch {trace}')"
+    pool.score([completion(text, "72") for text in (code, f"${code}$", f"\\boxed{{{code}}}", f"1 + {code}")])
+    assert not trace.exists()

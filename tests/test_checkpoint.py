@@ -1,0 +1,114 @@
+"""Checkpoints: whole or absent, and bit for bit what was saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aapo_desk import checkpoint as checkpoints
+from aapo_desk.checkpoint import CheckpointError
+from aapo_desk.models.policy import Policy
+from tests.policies import load_tiny
+
+CHOICES = {"token_budget": 64, "batch_rows": 8, "threads": 2}
+
+
+def optimizer_of(policy: Policy) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(policy.adapter_parameters().values(), lr=1e-2, weight_decay=0.0)
+
+
+def train(policy: Policy, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for step in range(steps):
+        policy.model(torch.tensor([[3, 4, 5 + step]])).logits.square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def weights(policy: Policy) -> list[torch.Tensor]:
+    return [value.detach().clone() for value in policy.adapter_parameters().values()]
+
+
+def test_training_goes_on_from_a_checkpoint_bit_for_bit(tiny_model: Path, tmp_path: Path) -> None:
+    policy = load_tiny(tiny_model)
+    optimizer = optimizer_of(policy)
+    train(policy, optimizer, 3)
+    saved = checkpoints.save(tmp_path, 3, policy, optimizer, CHOICES)
+    train(policy, optimizer, 2)
+
+    other = load_tiny(tiny_model, trained=False)
+    other_optimizer = optimizer_of(other)
+    assert checkpoints.restore(saved, saved.read_state(), other, other_optimizer) == CHOICES
+    train(other, other_optimizer, 2)
+
+    for one, two in zip(weights(policy), weights(other), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_peft_loads_the_adapter_as_it_lies(tiny_model: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    policy = load_tiny(tiny_model)
+    saved = checkpoints.save(tmp_path, 1, policy, optimizer_of(policy), CHOICES)
+    settings = json.loads((saved.adapter / "adapter_config.json").read_text())
+    assert settings["inference_mode"]
+    base = AutoModelForCausalLM.from_pretrained(settings["base_model_name_or_path"], dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, str(saved.adapter)).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, policy.model(ids).logits)
+    assert not policy.model.peft_config["default"].inference_mode
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny_model: Path, tmp_path: Path) -> None:
+    policy = load_tiny(tiny_model)
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, policy, optimizer_of(policy), CHOICES)
+    damaged = tmp_path / "step_000002" / "adapter" / "adapter_model.safetensors"
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    found = checkpoints.newest_whole(tmp_path)
+    assert found is not None
+    checkpoint, state, refused = found
+    assert (checkpoint.step, state["step"]) == (1, 1)
+    assert "adapter_model.safetensors is missing or damaged" in refused[0]
+    (tmp_path / "step_000001" / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no checkpoint can be used"):
+        checkpoints.newest_whole(tmp_path)
+
+
+def test_half_written_checkpoints_do_not_count_and_go_with_the_next(tiny_model: Path, tmp_path: Path) -> None:
+    policy = load_tiny(tiny_model)
+    half = tmp_path / ".step_000009.123"
+    half.mkdir()
+    assert checkpoints.newest_whole(tmp_path) is None
+    checkpoints.save(tmp_path, 1, policy, optimizer_of(policy), CHOICES)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path, tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    for step in range(1, 6):
+        checkpoints.save(tmp_path, step, policy, optimizer_of(policy), CHOICES)
+    checkpoints.prune(tmp_path, keep=2, always={1})
+    assert [checkpoint.step for checkpoint in checkpoints.list_checkpoints(tmp_path)] == [5, 4, 1]
+
+
+def test_only_safetensors_and_json_are_written(tmp_path: Path, tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    optimizer = optimizer_of(policy)
+    train(policy, optimizer, 1)
+    saved = checkpoints.save(tmp_path, 1, policy, optimizer, CHOICES)
+    names = sorted(str(path.relative_to(saved.path)) for path in saved.path.rglob("*") if path.is_file())
+    assert names == [
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    ]
+    assert all(torch.isfinite(value).all() for value in load_file(saved.path / "optimizer.safetensors").values())
