@@ -1,0 +1,110 @@
+"""The program: its commands, and what becomes of an error."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aapo_desk import __version__
+from aapo_desk.cli import presets, runs, train
+from aapo_desk.cli.output import complain, interactive
+from aapo_desk.cli.start import open_screen
+from aapo_desk.config import ConfigError
+from aapo_desk.launch import LaunchError
+from aapo_desk.store import StoreError, home
+
+PROGRAM = "aapo-desk"
+DONE, FAILED, WRONG_USE = 0, 1, 2
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Fine-tune a small language model with AAPO and watch it learn. Without a command: the terminal UI.",
+    epilog="RUN is a run's id, the beginning of it, its name, or: last. Exit status: 0 done, 1 failed, 2 wrong use.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train.add_to(app)
+runs.add_to(app)
+presets.add_to(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(invoke_without_command=True)
+def desk(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    if not interactive():
+        complain("the screen needs a terminal; for the commands see: aapo-desk --help")
+        raise typer.Exit(WRONG_USE)
+    raise typer.Exit(open_screen())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (by default the process's own). Gives the exit status; nothing is raised for the user."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? and does not break the work
+    try:
+        status = app(arguments, prog_name=PROGRAM, standalone_mode=False)
+        return status if isinstance(status, int) else DONE
+    except ConfigError as error:
+        complain(str(error), prefix="")
+        return WRONG_USE
+    except (LaunchError, StoreError) as error:
+        complain(str(error))
+        return FAILED
+    except typer.TyperException as error:  # wrong use of the command line itself
+        complain(f"{' '.join(error.format_message().split())} See: {_command_of(error)} --help")
+        return error.exit_code
+    except typer.Abort:
+        complain("nothing was done")
+        return FAILED
+    except Exception as error:  # noqa: BLE001 - the last place that can turn it into a line for the user
+        complain(_unexpected(error))
+        return FAILED
+
+
+def _command_of(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return str(context.command_path) if context else PROGRAM
+
+
+def _unexpected(error: Exception) -> str:
+    """One line on an error nobody foresaw, and where its traceback lies."""
+    said = " ".join(str(error).split())
+    line = f"unexpected error: {type(error).__name__}: {said}" if said else f"unexpected {type(error).__name__}"
+    if os.environ.get("AAPO_DESK_DEBUG") == "1":
+        traceback.print_exception(error)
+        return line
+    try:
+        log = _write_traceback(error)
+    except OSError:
+        return f"{line} (AAPO_DESK_DEBUG=1 shows where)"
+    return f"{line} (traceback: {log}; AAPO_DESK_DEBUG=1 shows it here)"
+
+
+def _write_traceback(error: Exception) -> Path:
+    folder = home() / "logs"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return log

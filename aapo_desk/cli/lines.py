@@ -1,0 +1,103 @@
+"""A run in plain lines: a step, an event, an evaluation, the last word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aapo_desk.cli.output import printable, table
+
+Metrics = Mapping[str, float | None]
+Answers = Mapping[str, Any]
+
+# Events that say nothing a line of its own would not say better.
+SILENT_EVENTS = frozenset({"evaluation", "finished", "failed", "stopped"})
+
+
+def step_line(step: int, steps: int, metrics: Metrics) -> str:
+    """A step in about 100 columns. The loss is left out: it does not tell whether the model learns."""
+    seconds = sum(metrics.get(f"seconds_{part}") or 0.0 for part in ("rollout", "reward", "update"))
+    parts = [
+        f"step {step:>{len(str(steps))}}/{steps}",
+        f"reward {_number(metrics.get('reward'), '.3f', 6)}",
+        f"ref {_number(metrics.get('reference_reward'), '.3f', 6)}",
+        f"|adv| {_number(metrics.get('advantage_abs'), '.2f', 4)}",
+        f"teaching {_number(metrics.get('teaching'), '.0%', 4)}",
+        f"grad {_number(metrics.get('grad_norm'), '.3f', 5)}",
+        f"tokens {_number(metrics.get('completion_tokens'), '.0f', 4)}",
+        f"{seconds:6.1f} s",
+    ]
+    return "  ".join(parts)
+
+
+def _number(value: float | None, form: str, width: int) -> str:
+    return ("-" if value is None else format(value, form)).rjust(width)
+
+
+def event_line(kind: str, data: Mapping[str, Any]) -> str | None:
+    """What happened, in one line; None where another line says it."""
+    if kind in SILENT_EVENTS:
+        return None
+    match kind:
+        case "started":
+            text = "started"
+        case "resumed":
+            text = f"resumed after step {data.get('from_step')}"
+        case "dropped":
+            text = f"dropped {data.get('count')} problems ({data.get('source')}): their prompts are too long"
+        case "checkpoint":
+            text = f"checkpoint written: {data.get('path')}"
+        case "paused":
+            text = "paused"
+        case "unpaused":
+            text = "goes on"
+        case "command":
+            text = f"asked to {data.get('name')}"
+        case "unscorable":
+            text = f"{data.get('count')} answers could not be scored: {data.get('error')}"
+        case "notice":
+            text = str(data.get("message"))
+        case "alarm":
+            text = f"ALARM: {data.get('message')}"
+        case _:
+            facts = ", ".join(f"{key}={value}" for key, value in data.items())
+            text = f"{kind}: {facts}" if facts else kind
+    return printable(text)
+
+
+def evaluation_line(step: int, data: Answers) -> str:
+    """An evaluation: accuracy with its 95 % interval, and the change against the base model."""
+    who = "base model" if step == 0 else f"after step {step}"
+    parts = [f"evaluation, {who}: greedy {interval(data['greedy'], 'accuracy')}"]
+    if data.get("difference"):
+        parts.append(f"change {interval(data['difference'], 'mean', '+')}")
+    parts.append(f"sampled {interval(data['sampled'], 'accuracy')}")
+    parts.append(f"{data['problems']} problems")
+    return "  ".join(parts)
+
+
+def interval(data: Mapping[str, float | None], key: str, sign: str = "") -> str:
+    """``0.31 [0.23, 0.41]``"""
+    value, low, high = (_short(data.get(name), sign) for name in (key, "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _short(value: float | None, sign: str) -> str:
+    return "-" if value is None else format(value, f"{sign}.2f")
+
+
+def base_against_tuned(evaluations: Mapping[int, Answers]) -> list[str]:
+    """The run's last word; empty where there was no evaluation before and after."""
+    last = max(evaluations, default=0)
+    if last == 0 or 0 not in evaluations:
+        return []
+    base, tuned = evaluations[0], evaluations[last]
+    rows = [
+        ["base", interval(base["greedy"], "accuracy"), interval(base["sampled"], "accuracy")],
+        [f"tuned, step {last}", interval(tuned["greedy"], "accuracy"), interval(tuned["sampled"], "accuracy")],
+    ]
+    differences = [tuned.get("difference"), tuned.get("difference_sampled")]
+    if any(differences):
+        rows.append(["difference", *(interval(item, "mean", "+") if item else "-" for item in differences)])
+    problems = f"share of {tuned['problems']} held-out problems answered right, with 95 % intervals"
+    return [problems, *(f"  {line}" for line in table(["", "greedy", "sampled"], rows))]

@@ -1,0 +1,194 @@
+"""runs: list, show and remove them; pause, stop, checkpoint: ask a running one for something."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from aapo_desk import launch
+from aapo_desk.cli.follow import adapters
+from aapo_desk.cli.lines import base_against_tuned
+from aapo_desk.cli.output import complain, interactive, printable, say, say_json, table
+from aapo_desk.cli.train import Run
+from aapo_desk.config import ConfigError, Problem
+from aapo_desk.store import RunDirectory, RunReader, StoreError, find_run, list_runs, read_json
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
+
+app = typer.Typer(help="The runs: list, show, remove.", rich_markup_mode=None)
+
+
+def add_to(parent: typer.Typer) -> None:
+    parent.add_typer(app, name="runs")
+    parent.command("pause")(pause)
+    parent.command("stop")(stop)
+    parent.command("checkpoint")(checkpoint)
+
+
+@app.callback(invoke_without_command=True)
+def runs(context: typer.Context, json: Json = False) -> None:
+    if context.invoked_subcommand is None:
+        _list(json)
+
+
+@app.command("list")
+def list_them(json: Json = False) -> None:
+    """List the runs, the newest first."""
+    _list(json)
+
+
+@app.command("show")
+def show(run: Run, json: Json = False) -> None:
+    """Show a run: state, last step, evaluations, folder."""
+    found = find_run(run)
+    facts = summary(found)
+    reader = RunReader(found)
+    evaluations = {step: data for step, name, data in reader.poll().evaluations if name == "held_out"}
+    last = reader.last_metrics()
+    adapter = next(reversed(adapters(found).values()), None)
+    if json:
+        for data in evaluations.values():
+            for answers in ("greedy", "sampled"):
+                data[answers].pop("scores", None)  # a number a problem: too much for a summary
+        say_json(
+            facts
+            | {
+                "adapter": str(adapter) if adapter else None,
+                "metrics": last[1] if last else {},
+                "evaluations": {str(step): data for step, data in evaluations.items()},
+                "config": read_json(found.config),
+            }
+        )
+        return
+    lines = {
+        "run": facts["name"] if facts["name"] == facts["id"] else f"{facts['name']} ({facts['id']})",
+        "state": facts["state"],
+        "step": f"{facts['step']} of {facts['steps']}",
+        "reward": _number(facts["reward"]),
+        "model": facts["model"],
+        "task": facts["task"],
+        "algorithm": facts["algorithm"],
+        "created": facts["created"],
+        "folder": facts["path"],
+        "log": str(found.log),
+        "adapter": str(adapter) if adapter else "none yet",
+    }
+    if facts["problem"]:
+        lines["problem"] = facts["problem"]
+    for key, value in lines.items():
+        say(f"{key:<10} {printable(str(value))}")
+    for line in base_against_tuned(evaluations):
+        say(line)
+
+
+@app.command("rm")
+def remove(
+    references: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs to remove.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove runs with all their checkpoints. Running ones are refused."""
+    found = [find_run(reference) for reference in references]
+    if not yes and not interactive():
+        raise ConfigError(Problem("--yes", "is needed to remove a run where nobody can be asked"))
+    for run in found:
+        if not yes:
+            typer.confirm(f"Remove run {printable(run.name)} with all its checkpoints?", abort=True)
+        name = run.name
+        launch.remove(run)
+        say(f"removed {printable(name)}")
+
+
+def pause(run: Run) -> None:
+    """Ask a running run to pause after its step."""
+    _ask(run, "pause", "it pauses after this step; go on with: aapo-desk resume {id}")
+
+
+def stop(run: Run) -> None:
+    """Ask a running run to write a checkpoint and stop."""
+    _ask(run, "stop", "it writes a checkpoint and stops after this step; go on with: aapo-desk resume {id}")
+
+
+def checkpoint(run: Run) -> None:
+    """Ask a running run to write a checkpoint."""
+    _ask(run, "checkpoint", "it writes a checkpoint after this step")
+
+
+def _ask(reference: str, command: launch.Command, answer: str) -> None:
+    found = find_run(reference)
+    launch.request(found, command)
+    say(f"run {printable(found.name)}: {answer.format(id=found.id)}")
+
+
+def _list(json: bool) -> None:
+    found = [summary(run) for run in list_runs()]
+    if json:
+        say_json(found)
+        return
+    if not found:
+        complain("there are no runs yet; start one with: aapo-desk demo")
+        return
+    header = ["run", "state", "step", "reward", "model", "created"]
+    rows = [
+        [
+            printable(facts["name"]),
+            facts["state"],
+            f"{facts['step']}/{facts['steps']}",
+            _number(facts["reward"]),
+            printable(_short_model(str(facts["model"]))),
+            facts["created"].replace("T", " ")[:16],
+        ]
+        for facts in found
+    ]
+    for line in table(header, rows, right=("step", "reward")):
+        say(line)
+
+
+def summary(run: RunDirectory) -> dict[str, Any]:
+    """What a list shows of a run. A run that cannot be read is listed too, with the reason as its problem.
+
+    The configuration is taken as it lies there, not checked: a run of another version must not hide the others.
+    """
+    config = read_json(run.config) or {}
+    status = run.read_status()
+    facts: dict[str, Any] = {
+        "id": run.id,
+        "name": run.name,
+        "state": "unknown",
+        "step": status.get("step", 0),
+        "steps": _inside(config, "run", "steps"),
+        "reward": None,
+        "model": _inside(config, "model", "id"),
+        "task": _inside(config, "task", "source"),
+        "algorithm": _inside(config, "algorithm", "name"),
+        "created": datetime.fromtimestamp(run.config.stat().st_mtime).astimezone().isoformat(timespec="seconds"),
+        "path": str(run.path),
+        "problem": None,
+    }
+    try:
+        facts["state"] = launch.state(run)
+        facts["problem"] = launch.reason(run)
+        if last := RunReader(run).last_metrics():
+            facts["step"], facts["reward"] = last[0], last[1].get("reward")
+    except (StoreError, OSError, sqlite3.Error) as error:
+        facts["problem"] = str(error)
+    return facts
+
+
+def _inside(config: dict[str, Any], section: str, key: str) -> Any:
+    """A value of the configuration; None where this version's place for it holds none."""
+    part = config.get(section)
+    return part.get(key) if isinstance(part, dict) else None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _short_model(model: str) -> str:
+    """A model's id without what it is fetched by."""
+    if model.startswith("pip:"):
+        model = model.partition("#")[0].rpartition("/")[2].removesuffix(".gguf")
+    return model if len(model) <= 36 else f"…{model[-35:]}"

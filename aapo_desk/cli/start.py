@@ -1,0 +1,30 @@
+"""A quick start: the first frame is to be there within a second."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aapo_desk.config import RunConfig
+    from aapo_desk.store import RunDirectory
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """For imports: what they make stays, and looking through it for garbage takes a tenth of their time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def open_screen(run: RunDirectory | None = None, start: tuple[RunConfig, str | None] | None = None) -> int:
+    """Show the terminal UI until the user leaves; the exit status."""
+    with without_collecting():
+        from aapo_desk.tui.app import run_app
+    return run_app(run=run, start=start)

@@ -1,0 +1,135 @@
+"""train, demo, watch, resume: everything that starts a run or looks at one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from aapo_desk import launch
+from aapo_desk.cli.follow import Follower, follow
+from aapo_desk.cli.output import complain, interactive, printable, say
+from aapo_desk.cli.start import open_screen
+from aapo_desk.config import RunConfig, parse_set
+from aapo_desk.store import RunDirectory, check_name, find_run
+
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, such as rollout.group_size=16. Repeatable."),
+]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="The run's name; by default its id.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Start the run, say how to reach it, and end.")]
+Headless = Annotated[bool, typer.Option("--headless", help="Follow in plain lines, as without a terminal.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or: last.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("demo")(demo)
+    app.command("train")(train)
+    app.command("watch")(watch)
+    app.command("resume")(resume)
+
+
+def demo(sets: Sets = None, name: Name = None, detach: Detach = False, headless: Headless = False) -> None:
+    """Fine-tune a small real model on sums.
+
+    It takes minutes, also without a GPU. Options as for train.
+    """
+    _train("demo", sets, name, detach, headless)
+
+
+def train(
+    preset: Annotated[
+        str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML file.", show_default=False)
+    ],
+    sets: Sets = None,
+    name: Name = None,
+    detach: Detach = False,
+    headless: Headless = False,
+) -> None:
+    """Fine-tune a model as a preset or a YAML file says.
+
+    The training goes on when the screen is closed. With --headless, Ctrl-C asks it to write a checkpoint and stop;
+    a second Ctrl-C ends it at once.
+    """
+    _train(preset, sets, name, detach, headless)
+
+
+def _train(preset: str, sets: list[str] | None, name: str | None, detach: bool, headless: bool) -> None:
+    config = configuration(preset, sets or [], name)
+    if interactive() and not (headless or detach):
+        raise typer.Exit(open_screen(start=(config, name)))
+    run = _start(config, name)
+    if detach:
+        _say_how_to_reach(run)
+        return
+    say(f"run {run.name} started; see it also with: aapo-desk watch {run.id}")
+    raise typer.Exit(follow(Follower(run), ends_the_run=True))
+
+
+def configuration(preset: str, sets: list[str], name: str | None) -> RunConfig:
+    """What is to be run. Raises ConfigError for all that can be refused without a model."""
+    from aapo_desk import presets
+
+    config = presets.load(preset, parse_set(sets))
+    if name is not None:
+        check_name(name)
+    launch.check(config)
+    return config
+
+
+def _start(config: RunConfig, name: str | None) -> RunDirectory:
+    """Preflight in plain lines, then the trainer."""
+    try:
+        found = launch.preflight(config, progress=lambda line: say(printable(line)))
+    except KeyboardInterrupt:
+        complain("cancelled; nothing was started")
+        raise typer.Exit(130) from None
+    for line in _description(config, found):
+        say(line)
+    return launch.start(config, name)
+
+
+def _description(config: RunConfig, found: launch.Preflight) -> list[str]:
+    dropped = found.dropped + found.dropped_held_out
+    lines = [
+        f"model {config.model.id}",
+        f"task {config.task.source}: {found.train} problems to train on, {found.held_out} held out, "
+        f"longest prompt {found.longest_prompt} tokens",
+    ]
+    if dropped:
+        lines.append(f"dropped {dropped} problems: longer than task.max_prompt_tokens={config.task.max_prompt_tokens}")
+    return [printable(line) for line in lines]
+
+
+def watch(run: Run, headless: Headless = False) -> None:
+    """Look at a run, whether it trains or has ended. Leaving never stops it."""
+    _watch(find_run(run), headless)
+
+
+def _watch(run: RunDirectory, headless: bool) -> None:
+    if interactive() and not headless:
+        raise typer.Exit(open_screen(run=run))
+    raise typer.Exit(follow(Follower(run), ends_the_run=False))
+
+
+def resume(run: Run, detach: Detach = False, headless: Headless = False) -> None:
+    """Unpause a run, or go on from its last checkpoint."""
+    found = find_run(run)
+    follower = Follower(found)
+    if headless or not interactive():
+        follower.skip()
+    launch.resume(found)
+    if detach:
+        _say_how_to_reach(found)
+        return
+    if interactive() and not headless:
+        _watch(found, headless)
+    say(f"run {found.name} goes on")
+    raise typer.Exit(follow(follower, ends_the_run=True))
+
+
+def _say_how_to_reach(run: RunDirectory) -> None:
+    say(f"run {run.name} started" if run.name == run.id else f"run {run.name} started ({run.id})")
+    say(f"watch: aapo-desk watch {run.id}")
+    say(f"stop:  aapo-desk stop {run.id}")

@@ -1,0 +1,40 @@
+"""Start, find, pause, resume, stop and end trainer processes.
+
+The trainer is a process of its own, in its own session, that outlives whoever started it. Whether it lives is told by
+the lock that it holds; everything else it says in the run directory.
+"""
+
+from aapo_desk.launch.errors import LaunchError
+from aapo_desk.launch.preflight import Preflight, check, preflight, with_absolute_paths
+from aapo_desk.launch.trainer import (
+    COMMANDS,
+    LIVE,
+    Command,
+    is_alive,
+    kill,
+    reason,
+    remove,
+    request,
+    resume,
+    start,
+    state,
+)
+
+__all__ = [
+    "COMMANDS",
+    "LIVE",
+    "Command",
+    "LaunchError",
+    "Preflight",
+    "check",
+    "is_alive",
+    "kill",
+    "preflight",
+    "reason",
+    "remove",
+    "request",
+    "resume",
+    "start",
+    "state",
+    "with_absolute_paths",
+]

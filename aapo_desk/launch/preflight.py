@@ -1,0 +1,204 @@
+"""What is looked at before a run exists: refusals that cost nothing, then a subprocess that knows the tokenizer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from aapo_desk.config import ConfigError, Problem, RunConfig
+from aapo_desk.launch.child import environment, python
+from aapo_desk.launch.errors import LaunchError
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What the preflight found: numbers of problems, the longest prompt in tokens, the model, the first prompts."""
+
+    train: int
+    held_out: int
+    dropped: int
+    dropped_held_out: int
+    longest_prompt: int
+    model: str
+    revision: str | None
+    prompts: list[str]
+
+
+def check(config: RunConfig) -> None:
+    """Refusals that need no model and no tokenizer. Raises ConfigError with all of them."""
+    from aapo_desk import rewards, tasks  # here: listing runs needs none of them
+
+    problems: list[Problem] = []
+    checks: tuple[Callable[[], None], ...] = (
+        lambda: _check_device(config),
+        lambda: tasks.check(config.task),
+        lambda: rewards.check(config.rewards),
+    )
+    for look in checks:
+        try:
+            look()
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _check_device(config: RunConfig) -> None:
+    if config.model.device != "cuda":
+        return
+    from aapo_desk.hardware import gpus  # costs what the start of the screen would miss
+
+    if not gpus():
+        message = (
+            "this machine shows no NVIDIA GPU; try it on the CPU with --set model.device=cpu, or with: aapo-desk demo"
+        )
+        raise ConfigError(Problem("model.device", message, "cuda"))
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The same configuration, to be used from any working directory."""
+    from aapo_desk import tasks
+
+    task, model = config.task, config.model
+    if path := tasks.local_path(task):
+        kind = task.source.partition(":")[0]
+        task = task.model_copy(update={"source": f"{kind}:{_absolute(path)}"})
+    # The rule of the models package, which this one must not import: a folder by its look, or because there is one.
+    if model.id.startswith(("/", "./", "../", "~")) or Path(model.id).is_dir():
+        model = model.model_copy(update={"id": _absolute(model.id)})
+    functions = []
+    for reward in config.rewards:
+        file, colon, function = reward.name.rpartition(":")
+        if colon and file.endswith(".py"):
+            reward = reward.model_copy(update={"name": f"{_absolute(file)}:{function}"})
+        functions.append(reward)
+    return config.model_copy(update={"task": task, "model": model, "rewards": functions})
+
+
+def _absolute(path: str | Path) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def preflight(
+    config: RunConfig,
+    progress: Callable[[str], None] = lambda _: None,
+    cancelled: threading.Event | None = None,
+    command: Sequence[str] = (),
+) -> Preflight:
+    """Have the model's tokenizer look at the data, in a process of its own.
+
+    ``progress`` is called in this thread with each line that the process says of its work. Setting ``cancelled`` ends
+    the process within a fraction of a second. ``command`` is the process; by default this package's own.
+    Raises ConfigError for what the user can mend in the configuration, LaunchError for everything else.
+    """
+    process = subprocess.Popen(
+        list(command) or [*python("aapo_desk.preview"), "preflight"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=environment(),
+        # A session of its own: Ctrl-C reaches us, not it, and what it starts (a download) ends with it.
+        start_new_session=True,
+    )
+    with process:  # closes the pipes and waits
+        output, noise = _listen(process, config, progress, cancelled or threading.Event())
+    return _verdict(_json_object(output), process.returncode, noise)
+
+
+def _listen(
+    process: subprocess.Popen[str],
+    config: RunConfig,
+    progress: Callable[[str], None],
+    cancelled: threading.Event,
+) -> tuple[str, list[str]]:
+    """The process's standard output, and what its standard error held besides progress, once both are closed."""
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+    readers = [
+        threading.Thread(target=_read, args=(name, stream, lines), daemon=True)
+        for name, stream in (("out", process.stdout), ("err", process.stderr))
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        with contextlib.suppress(BrokenPipeError):  # it died before it read: its last words tell why
+            process.stdin.write(config.model_dump_json())
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        return _sort_lines(lines, progress, cancelled)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+        raise
+    finally:
+        for reader in readers:
+            reader.join()
+
+
+def _sort_lines(
+    lines: queue.SimpleQueue[tuple[str, str | None]], progress: Callable[[str], None], cancelled: threading.Event
+) -> tuple[str, list[str]]:
+    output: list[str] = []
+    noise: list[str] = []
+    still_open = 2
+    while still_open:
+        if cancelled.is_set():
+            raise LaunchError("cancelled; nothing was started")
+        try:
+            name, line = lines.get(timeout=0.1)
+        except queue.Empty:
+            continue
+        if line is None:
+            still_open -= 1
+        elif name == "out":
+            output.append(line)
+        elif (said := _progress_in(line)) is not None:
+            progress(said)
+        elif line.strip():
+            noise.append(line.strip())
+    return "".join(output), noise
+
+
+def _read(name: str, stream: IO[str], lines: queue.SimpleQueue[tuple[str, str | None]]) -> None:
+    for line in stream:
+        lines.put((name, line))
+    lines.put((name, None))
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _progress_in(line: str) -> str | None:
+    """What a line of the process's standard error says of its work; None for a library's own talk."""
+    said = (_json_object(line) or {}).get("progress")
+    return None if said is None else str(said)
+
+
+def _verdict(answer: dict[str, Any] | None, status: int, noise: Sequence[str]) -> Preflight:
+    if answer is None:
+        last = f": {noise[-1]}" if noise else ""
+        raise LaunchError(f"the preflight ended without an answer (exit status {status}){last}")
+    if answer.get("ok"):
+        return Preflight(**{key: answer[key] for key in Preflight.__dataclass_fields__})
+    if problems := answer.get("problems"):
+        raise ConfigError(*(Problem(**problem) for problem in problems))
+    raise LaunchError(str(answer.get("error") or f"the preflight failed (exit status {status})"))

@@ -1,0 +1,265 @@
+"""The trainer process of a run: whether it lives, starting it, asking it for something, ending it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from aapo_desk.config import RunConfig
+from aapo_desk.launch.child import environment, python
+from aapo_desk.launch.errors import LaunchError
+from aapo_desk.launch.preflight import with_absolute_paths
+from aapo_desk.store import RunDirectory, RunReader, create_run, read_json, write_atomically
+
+Command = Literal["pause", "resume", "stop", "checkpoint"]
+COMMANDS: tuple[Command, ...] = ("pause", "resume", "stop", "checkpoint")
+LIVE = frozenset({"starting", "running", "paused", "stopping"})
+
+# A new process is believed to be coming up for this long before it holds its lock: Python may start from a cold disk.
+SECONDS_TO_TAKE_THE_LOCK = 30.0
+# How long a launch waits for those who hold the lock for a moment.
+SECONDS_TO_WAIT_FOR_READERS = 1.0
+SECONDS_TO_WAIT_FOR_AN_END = 5.0
+LOG_MARK = "--- starting the trainer, "
+FIRST_WORDS = "starting the trainer"  # status.json's message until the trainer says something itself
+
+
+def is_alive(run: RunDirectory) -> bool:
+    """Whether a trainer holds the run's lock.
+
+    Asked by a shared lock, taken without waiting and given back at once. /proc/locks would not touch the lock at all,
+    but it hides the locks of other process namespaces (containers) and names files by device numbers that overlay
+    and btrfs do not keep. Readers do not disturb each other, and a trainer that starts in that moment tries again.
+    """
+    try:
+        file = run.lock.open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def state(run: RunDirectory) -> str:
+    """status.json's state, or "crashed" where it claims to live and no trainer does."""
+    # The lock first: a trainer writes its last state before it lets go, so this order cannot miss it.
+    return _state(run, is_alive(run))
+
+
+def _state(run: RunDirectory, alive: bool) -> str:
+    status = run.read_status()
+    claimed = str(status.get("state", "starting"))
+    if alive or claimed not in LIVE:
+        return claimed
+    if claimed == "starting" and _coming_up(run, status):
+        return claimed
+    return "crashed"
+
+
+def _coming_up(run: RunDirectory, status: dict[str, Any]) -> bool:
+    """Whether a process that holds no lock yet may still be on its way to it."""
+    if not status:
+        with contextlib.suppress(OSError):  # created, not yet spawned
+            return time.time() - run.config.stat().st_mtime < SECONDS_TO_TAKE_THE_LOCK
+        return False
+    if abs(time.time() - float(status.get("heartbeat", 0))) > SECONDS_TO_TAKE_THE_LOCK:
+        return False
+    return status.get("host") != socket.gethostname() or _exists(int(status.get("pid", 0)))
+
+
+def _exists(pid: int) -> bool:
+    """Whether a process of this number runs here; one that has ended and waits for its parent does not count."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def reason(run: RunDirectory) -> str | None:
+    """Why a run failed or crashed, in one line; None where it did neither."""
+    current = state(run)
+    if current not in ("failed", "crashed"):
+        return None
+    status = run.read_status()
+    if current == "failed" and status.get("message"):
+        return str(status["message"])
+    return _last_error(run, died_young=status.get("message") == FIRST_WORDS) or (
+        "the trainer ended without a word: it was killed, memory ran out or the machine went down"
+    )
+
+
+def _last_error(run: RunDirectory, died_young: bool) -> str | None:
+    """The error at the end of the log of the last start."""
+    lines = list(RunReader(run).log_tail())
+    marks = [index for index, line in enumerate(lines) if line.startswith(LOG_MARK)]
+    lines = [line for line in lines[marks[-1] + 1 if marks else 0 :] if line.strip()]
+    tracebacks = [index for index, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    after = lines[tracebacks[-1] + 1 :] if tracebacks else []
+    error = next((line for line in after if re.match(r"[\w.]+(:|$)", line)), None)
+    error = error or next((line for line in lines if line.startswith("Fatal Python error")), None)
+    if error is None and died_young and lines:
+        error = lines[-1]  # the interpreter's own complaint
+    return error
+
+
+def start(config: RunConfig, name: str | None = None, command: Sequence[str] = ()) -> RunDirectory:
+    """A new run and its trainer. Raises ConfigError for a bad name, LaunchError where no process can be started.
+
+    Gives back at once: a trainer that dies while it starts is seen by ``state``, its reason by ``reason``.
+    ``command`` is what runs, the run's folder comes after it; by default this package's trainer.
+    """
+    run = create_run(with_absolute_paths(config), name)
+    try:
+        with _alone(run):
+            _spawn(run, command)
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+    return run
+
+
+def resume(run: RunDirectory, command: Sequence[str] = ()) -> None:
+    """Unpause a paused trainer, or start one that goes on from the last checkpoint.
+
+    Raises LaunchError where neither makes sense: it runs already, or it has finished.
+    """
+    current = state(run)
+    if current == "paused" or (current == "running" and _pause_pending(run)):
+        request(run, "resume")
+        return
+    if current in LIVE:
+        raise LaunchError(f"run {run.name} is {current} already")
+    with _alone(run):
+        current = _state(run, alive=False)
+        if current == "finished":
+            raise LaunchError(f"run {run.name} has finished all its steps; there is nothing left to do")
+        if current in LIVE:
+            raise LaunchError(f"run {run.name} is {current} already")
+        for left_over in run.commands.glob("*.json"):  # meant for the trainer that is gone
+            left_over.unlink(missing_ok=True)
+        _spawn(run, command)
+
+
+def request(run: RunDirectory, command: Command) -> None:
+    """Ask the trainer for something; it does it between two steps. Raises LaunchError when no trainer lives."""
+    current = state(run)
+    if current not in LIVE:
+        raise LaunchError(f"run {run.name} is not running ({current}), so it cannot be asked to {command}")
+    message = json.dumps({"command": command, "time": time.time()})
+    write_atomically(run.commands / f"{uuid.uuid4().hex}.json", message)
+
+
+def kill(run: RunDirectory) -> None:
+    """End the trainer and its workers at once; what it did since its last checkpoint is lost. Raises LaunchError."""
+    if state(run) not in LIVE:
+        raise LaunchError(f"run {run.name} is not running")
+    status = run.read_status()
+    pid, host = int(status.get("pid", 0)), status.get("host")
+    if host != socket.gethostname():
+        raise LaunchError(f"run {run.name} runs on {host}; end it there")
+    try:
+        if pid <= 1 or os.getpgid(pid) != pid:  # the trainer leads its own session, so this is somebody else
+            raise LaunchError(f"run {run.name} gives no process of this machine that could be ended")
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def remove(run: RunDirectory) -> None:
+    """Delete a run with all its checkpoints. Raises LaunchError while its trainer lives."""
+    refusal = f"run {run.name} is running; stop it first with: aapo-desk stop {run.id}"
+    if state(run) in LIVE:
+        raise LaunchError(refusal)
+    with _alone(run):
+        if _state(run, alive=False) in LIVE:
+            raise LaunchError(refusal)
+        run.config.unlink(missing_ok=True)  # no run any more for anyone, even if the rest fails half-way
+        shutil.rmtree(run.path)
+
+
+@contextmanager
+def _alone(run: RunDirectory) -> Iterator[None]:
+    """Hold the run's lock for a moment, so that of two launches at once only one goes on.
+
+    The new trainer waits for it to be given back, and by then the first status is written. Raises LaunchError.
+    """
+    with run.lock.open("ab") as file:
+        began = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                _go_on_waiting(run, time.monotonic() - began)
+                time.sleep(0.05)
+        yield
+
+
+def _go_on_waiting(run: RunDirectory, waited: float) -> None:
+    """A reader holds the lock for microseconds, a trainer that ends for some seconds, one that trains for ever."""
+    claimed = run.read_status().get("state")
+    if claimed in LIVE and waited > SECONDS_TO_WAIT_FOR_READERS:
+        raise LaunchError(f"run {run.name} is {claimed} already")
+    if waited > SECONDS_TO_WAIT_FOR_AN_END:
+        raise LaunchError(f"run {run.name} is still held by a trainer that ends; try again in a moment")
+
+
+def _spawn(run: RunDirectory, command: Sequence[str]) -> None:
+    """Start the trainer in a session of its own and write the first status. Call it inside ``_alone``."""
+    arguments = [*(command or python("aapo_desk.training")), str(run.path)]
+    try:
+        with run.log.open("ab") as log:
+            run.log.chmod(0o600)
+            log.write(f"{LOG_MARK}{time.strftime('%Y-%m-%d %H:%M:%S')} ---\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=run.path,
+                env=environment(),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise LaunchError(f"the trainer cannot be started: {error.strerror or error}") from error
+    # Somebody must take note of its end, or it stays behind as a zombie while this program goes on.
+    threading.Thread(target=process.wait, name=f"trainer {run.id}", daemon=True).start()
+    now = time.time()
+    before = run.read_status()
+    planned = (read_json(run.config) or {}).get("run", {}).get("steps", 0)
+    status = {
+        "state": "starting",
+        "phase": "preparing",
+        "step": before.get("step", 0),
+        "steps": before.get("steps", planned),
+        "progress": None,
+        "message": FIRST_WORDS,
+        "heartbeat": now,
+        "started": now,
+        "pid": process.pid,
+        "host": socket.gethostname(),
+    }
+    write_atomically(run.status, json.dumps(status), durable=False)
+
+
+def _pause_pending(run: RunDirectory) -> bool:
+    return any((read_json(path) or {}).get("command") == "pause" for path in run.commands.glob("*.json"))

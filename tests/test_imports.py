@@ -1,0 +1,75 @@
+"""What starts at once stays light: the command line and the screen load nothing of the GPU stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aapo_desk.config import resolve
+from aapo_desk.launch.child import environment
+from aapo_desk.store import RunWriter, StepRecord, create_run
+
+HEAVY = {"torch", "transformers", "peft", "datasets", "sympy", "bitsandbytes", "accelerate", "math_verify"}
+
+
+def imported(*arguments: str) -> set[str]:
+    """The top-level packages that Python loads for a command line."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    names = re.findall(r"^import time: .*\| +([\w.]+)$", done.stderr, flags=re.MULTILINE)
+    assert "aapo_desk" in names
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.fixture
+def several_runs(desk_home: Path) -> int:
+    config = resolve({"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}})
+    for _ in range(5):
+        run = create_run(config)
+        writer = RunWriter(run)
+        for step in range(1, 4):
+            writer.write_step(StepRecord(step, 0.0, {"reward": 0.5}, {}, []))
+        writer.close()
+    return 5
+
+
+@pytest.mark.parametrize("module", ["aapo_desk.cli.app", "aapo_desk.tui.app", "aapo_desk.launch", "aapo_desk.store"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    assert not imported("-c", f"import {module}") & HEAVY
+
+
+@pytest.mark.parametrize("command", [["runs", "--json"], ["presets", "--json"], ["runs", "show", "last"], ["--help"]])
+@pytest.mark.usefixtures("several_runs")
+def test_the_plain_commands_load_nothing_heavy_and_no_screen(command: list[str]) -> None:
+    assert not imported("-m", "aapo_desk", *command) & (HEAVY | {"textual"})
+
+
+def test_listing_the_runs_takes_less_than_six_tenths_of_a_second(several_runs: int) -> None:
+    """Measured in processor time, which other work on the machine stretches less than the clock's."""
+    taken = []
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "aapo_desk", "runs", "--json"], env=environment(), stdout=subprocess.PIPE
+        )
+        assert process.stdout
+        with process.stdout:
+            assert len(json.load(process.stdout)) == several_runs
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        taken.append(usage.ru_utime + usage.ru_stime)
+    assert min(taken) < 0.6

@@ -1,0 +1,294 @@
+"""Wrong use is refused before a model is loaded: one clear line, exit status 2, nothing left behind.
+
+And what only looks wrong is accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aapo_desk import hardware, preview
+from aapo_desk.cli.app import run
+from aapo_desk.cli.train import configuration
+from aapo_desk.config import RunConfig, resolve
+from aapo_desk.launch.child import environment
+from aapo_desk.store import create_run, list_runs
+
+SUMS = [{"problem": f"What is {a} + {b}?", "answer": str(a + b)} for a in range(1, 6) for b in range(1, 6)]
+FILES = {
+    "sums.jsonl": "\n".join(json.dumps(row) for row in SUMS),
+    "empty.jsonl": "",
+    "header.csv": "problem,answer\n",
+    "broken.py": "import a_module_that_is_not_there\n",
+    "fine.py": "def fair(completion, answer):\n    return 1.0\n",
+    "short.py": "def fair(completion):\n    return 1.0\n",
+    "broken.yaml": "model: [\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def here(desk_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_config: dict[str, Any]) -> Path:
+    """A working directory with some data, a preset of the tiny model and one run named "taken"."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_config))
+    monkeypatch.chdir(folder)
+    create_run(resolve(tiny_config), "taken")
+    return folder
+
+
+FROM_FILE = ("--set", "task.held_out=5", "--set", "evaluation.problems=5", "--set")
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "an unknown preset": (["train", "demmo"], r"demmo.*no such preset.*did you mean demo\?"),
+    "a preset file that is not there": (["train", "no/such.yaml"], r"no/such\.yaml.*there is no such file"),
+    "a preset file that is no YAML": (["train", "broken.yaml"], r"broken\.yaml.*not valid YAML \(line 2\)"),
+    "an unknown key": (
+        ["train", "tiny.yaml", "--set", "rollout.group_sise=8"],
+        r"rollout\.group_sise.*no such setting; did you mean rollout\.group_size\?",
+    ),
+    "a key without its section": (
+        ["train", "tiny.yaml", "--set", "learning_rate=1"],
+        r"learning_rate.*did you mean optimizer\.learning_rate\?",
+    ),
+    "no value": (["train", "tiny.yaml", "--set", "rollout.group_size"], r"PATH=VALUE"),
+    "a wrong type": (
+        ["train", "tiny.yaml", "--set", "run.steps=many"],
+        r"run\.steps = 'many' \(from --set\): must be a valid integer",
+    ),
+    "true for a number": (["train", "tiny.yaml", "--set", "run.steps=true"], r"run\.steps = True.*a number is wanted"),
+    "half a step": (["train", "tiny.yaml", "--set", "run.steps=2.5"], r"run\.steps = 2\.5.*integer"),
+    "group_size 1": (
+        ["train", "tiny.yaml", "--set", "rollout.group_size=1"],
+        r"rollout\.group_size = 1.*greater than or equal to 2",
+    ),
+    "a negative number": (
+        ["train", "tiny.yaml", "--set", "rollout.prompts_per_step=-4"],
+        r"rollout\.prompts_per_step = -4.*greater than or equal to 1",
+    ),
+    "a negative learning rate": (
+        ["train", "tiny.yaml", "--set", "optimizer.learning_rate=-1e-4"],
+        r"optimizer\.learning_rate = '-1e-4'.*greater than 0",
+    ),
+    "not a number": (
+        ["train", "tiny.yaml", "--set", "optimizer.learning_rate=.nan"],
+        r"optimizer\.learning_rate = nan.*finite number",
+    ),
+    "an infinite weight": (
+        ["train", "tiny.yaml", "--set", "rewards.0.weight=inf"],
+        r"rewards\.0\.weight = 'inf'.*finite number",
+    ),
+    "margin_low above margin_high": (
+        ["train", "tiny.yaml", "--set", "algorithm.margin_low=0.5"],
+        r"margin_low \(0\.5\) is above margin_high \(0\.28\)",
+    ),
+    "zero steps": (["train", "tiny.yaml", "--set", "run.steps=0"], r"run\.steps = 0.*greater than or equal to 1"),
+    "an unknown reward": (["train", "tiny.yaml", "--set", "rewards.0.name=maths"], r"maths.*did you mean math\?"),
+    "a reward too many": (["train", "tiny.yaml", "--set", "rewards.2.name=math"], r"rewards has the positions 0 to 1"),
+    "a custom reward that is not there": (
+        ["train", "tiny.yaml", "--set", "rewards.0.name=nobody.py:fair"],
+        r"nobody\.py",
+    ),
+    "a custom reward without its function": (
+        ["train", "tiny.yaml", "--set", "rewards.0.name=fine.py:unfair"],
+        r"fine\.py.*unfair",
+    ),
+    "a custom reward that takes too little": (
+        ["train", "tiny.yaml", "--set", "rewards.0.name=short.py:fair"],
+        r"short\.py:fair.*two arguments",
+    ),
+    "a custom reward that does not import": (
+        ["train", "tiny.yaml", "--set", "rewards.0.name=broken.py:fair"],
+        r"broken\.py.*a_module_that_is_not_there",
+    ),
+    "a missing data file": (
+        ["train", "tiny.yaml", *FROM_FILE, "task.source=file:sum.jsonl"],
+        r"task\.source = 'file:sum\.jsonl'.*no such file.*did you mean file:sums\.jsonl\?",
+    ),
+    "a data file of an unknown kind": (
+        ["train", "tiny.yaml", *FROM_FILE, "task.source=file:fine.py"],
+        r"task\.source = 'file:fine\.py'.*\.jsonl",
+    ),
+    "a file without the named column": (
+        ["train", "tiny.yaml", *FROM_FILE, "task.source=file:sums.jsonl", "--set", "task.problem_column=problems"],
+        r"task\.problem_column.*no column problems; it has problem, answer; did you mean problem\?",
+    ),
+    "an empty data set": (["train", "tiny.yaml", *FROM_FILE, "task.source=file:empty.jsonl"], r"task\.source.*empty"),
+    "a data set of nothing but its header": (
+        ["train", "tiny.yaml", *FROM_FILE, "task.source=file:header.csv"],
+        r"task\.source",
+    ),
+    "prompts all too long": (
+        ["train", "tiny.yaml", "--set", "task.max_prompt_tokens=3"],
+        r"task\.max_prompt_tokens = 3: all \d+ prompts are longer; the shortest has \d+ tokens",
+    ),
+    "a name in use": (["train", "tiny.yaml", "--name", "taken"], r"--name = 'taken': a run of this name exists"),
+    "a name with a slash": (["train", "tiny.yaml", "--name", "a/b"], r"--name = 'a/b': must be text without slashes"),
+    "an empty name": (["train", "tiny.yaml", "--name", ""], r"--name = '': must be text"),
+    "a model folder that is not there": (
+        ["train", "tiny.yaml", "--set", "model.id=./nowhere"],
+        r"model\.id = './nowhere': there is no such folder",
+    ),
+    "a source of no known kind": (
+        ["train", "tiny.yaml", "--set", "task.source=sums.jsonl"],
+        r"task\.source = 'sums\.jsonl'.*arithmetic, hub:OWNER/DATASET or file:PATH",
+    ),
+    "no preset": (["train"], r"Missing argument 'PRESET\|FILE'"),
+    "an unknown option": (["demo", "--hedless"], r"No such option: --hedless.*--headless"),
+    "an unknown command": (["trian"], r"No such command 'trian'"),
+    "no such run": (["watch", "nobody"], r"RUN = 'nobody': there is no such run"),
+    "removing without being asked": (["runs", "rm", "taken"], r"--yes: is needed"),
+    "the screen without a terminal": ([], r"the screen needs a terminal"),
+}
+if not hardware.gpus():
+    REFUSED["a GPU preset without a GPU"] = (
+        ["train", "qwen2.5-0.5b_qlora_8gb"],
+        r"model\.device = 'cuda': .*--set model\.device=cpu.*aapo-desk demo",
+    )
+
+
+@pytest.mark.parametrize(("arguments", "expected"), REFUSED.values(), ids=REFUSED.keys())
+def test_is_refused_in_one_line_with_status_2(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = list_runs()
+    status = run(arguments)
+    captured = capsys.readouterr()
+    assert status == 2, captured.err
+    (line,) = captured.err.splitlines()
+    assert "Traceback" not in captured.err
+    assert re.search(expected, line), line
+    assert line not in captured.out
+    assert list_runs() == before, "no run is left behind"
+
+
+def test_the_program_itself_refuses_the_same_way(here: Path) -> None:
+    """The whole program in a process of its own: the same line and status, and nothing heavy on the way."""
+    arguments = ["train", "tiny.yaml", "--set", "rollout.group_size=1"]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "aapo_desk", *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(lines) == 1
+    assert lines[0].startswith("rollout.group_size = 1 (from --set): ")
+    assert not any(line.endswith((" torch", " transformers")) for line in done.stderr.splitlines())
+
+
+def test_several_mistakes_are_told_together_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "tiny.yaml", "--set", "rollout.group_size=1", "--set", "run.steps=0"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(line.split()[0] for line in lines) == ["rollout.group_size", "run.steps"]
+
+
+def accepted(*sets: str, preset: str = "tiny.yaml", name: str | None = None) -> tuple[RunConfig, dict[str, Any]]:
+    """All that stands between a command line and the trainer, the preflight in this process."""
+    config = configuration(preset, list(sets), name)
+    return config, preview.preflight(config, lambda _: None)
+
+
+NUMBERS: dict[str, tuple[str, str, Any]] = {
+    "spaces around": (" rollout.group_size = 6 ", "rollout.group_size", 6),
+    "an exponent without a point": ("optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
+    "a whole number written as a decimal": ("rollout.group_size=8.0", "rollout.group_size", 8),
+    "a number in quotes": ('run.steps="12"', "run.steps", 12),
+    "no evaluation": ("evaluation.problems=0", "evaluation.problems", 0),
+    "a high learning rate": ("optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
+    "an equals sign in the value": ("task.system_prompt=say x=1", "task.system_prompt", "say x=1"),
+    "nothing as a value": ("task.system_prompt=", "task.system_prompt", None),
+}
+
+
+@pytest.mark.parametrize(("item", "path", "value"), NUMBERS.values(), ids=NUMBERS.keys())
+def test_a_value_that_only_looks_wrong_is_accepted(item: str, path: str, value: Any) -> None:
+    config, found = accepted(item)
+    section, key = path.split(".")
+    assert getattr(getattr(config, section), key) == value
+    assert found["train"] > 0
+
+
+def test_a_reward_may_have_a_negative_weight_and_the_margins_may_be_equal() -> None:
+    config, _ = accepted("rewards.0.weight=-0.5", "algorithm.margin_low=0", "algorithm.margin_high=0")
+    assert config.rewards[0].weight == -0.5
+
+
+@pytest.mark.parametrize("name", ["größer 三", "two words", "v1.2", "tak", "demo", "..."])
+def test_an_odd_name_is_accepted(name: str) -> None:
+    config = configuration("tiny.yaml", [], name)
+    assert create_run(config, name).name == name
+
+
+@pytest.mark.parametrize("preset", ["./tiny.yaml", "my presets/größe 1.yml", "absolute"])
+def test_a_preset_may_be_given_by_its_path(preset: str, here: Path) -> None:
+    (here / "my presets").mkdir()
+    (here / "my presets" / "größe 1.yml").write_text((here / "tiny.yaml").read_text())
+    assert accepted(preset=str(here / "tiny.yaml") if preset == "absolute" else preset)[1]["train"] > 0
+
+
+ROWS = [(row["problem"], row["answer"]) for row in SUMS]
+DATA: dict[str, tuple[str, bytes, list[str]]] = {
+    "a path with spaces": ("my data/sums 1.jsonl", FILES["sums.jsonl"].encode(), []),
+    "an answer column of numbers": (
+        "numbers.jsonl",
+        "\n".join(json.dumps({"problem": problem, "answer": int(answer)}) for problem, answer in ROWS).encode(),
+        [],
+    ),
+    "lines that end as on Windows": ("crlf.jsonl", FILES["sums.jsonl"].replace("\n", "\r\n").encode(), []),
+    "empty lines between": ("gaps.jsonl", FILES["sums.jsonl"].replace("\n", "\n\n").encode(), []),
+    "a CSV as a spreadsheet saves it": (
+        "bom.csv",
+        b"\xef\xbb\xbf" + b"problem,answer\r\n" + "".join(f"{p},{a}\r\n" for p, a in ROWS).encode(),
+        [],
+    ),
+    "a comma and a line break in a cell": (
+        "quoted.csv",
+        ("problem,answer\n" + "".join(f'"First,\n{p}",{a}\n' for p, a in ROWS)).encode(),
+        [],
+    ),
+    "other columns besides": (
+        "wide.csv",
+        ("id,Frage,Antwort\n" + "".join(f"{i},{p},{a}\n" for i, (p, a) in enumerate(ROWS))).encode(),
+        ["task.problem_column=Frage", "task.answer_column=Antwort"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "sets"), DATA.values(), ids=DATA.keys())
+def test_data_that_only_look_wrong_are_accepted(name: str, content: bytes, sets: list[str]) -> None:
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_bytes(content)
+    _, found = accepted(f"task.source=file:{name}", "task.held_out=5", "evaluation.problems=5", *sets)
+    assert (found["train"], found["held_out"], found["dropped"]) == (20, 5, 0)
+
+
+def test_a_custom_reward_beside_you_is_accepted() -> None:
+    config, _ = accepted("rewards.0.name=fine.py:fair")
+    assert config.rewards[0].name == "fine.py:fair"
+
+
+def test_a_gpu_preset_is_accepted_with_the_advice_that_its_refusal_gave() -> None:
+    assert configuration("qwen2.5-0.5b_qlora_8gb", ["model.device=cpu"], None).model.device == "cpu"
+
+
+def test_what_is_wrong_in_ones_own_preset_names_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    data = yaml.safe_load(Path("tiny.yaml").read_text())
+    data["rollout"]["group_size"] = 1
+    Path("mine.yaml").write_text(yaml.safe_dump(data))
+    assert run(["train", os.fspath(Path("mine.yaml"))]) == 2
+    assert "rollout.group_size = 1 (from mine.yaml): " in capsys.readouterr().err
