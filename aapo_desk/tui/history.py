@@ -1,0 +1,154 @@
+"""What the monitor remembers of a run: numbers in flat columns, so that a hundred thousand steps stay small."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Container, Sequence
+from statistics import median
+from typing import Any
+
+from aapo_desk.store import Delta, Event
+
+SMOOTHED = ("reward", "reference_reward")
+SMOOTHING = 0.8
+EVENTS_KEPT = 500
+RECENT_STEPS = 20
+STEP_SECONDS = ("seconds_rollout", "seconds_reward", "seconds_update")
+BEGINNINGS = {"started", "resumed"}
+
+
+class History:
+    """The steps, events and evaluations read so far. Missing values are NaN."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.steps: array[int] = array("q")
+        self.columns: dict[str, array[float]] = {}
+        self.smooth: dict[str, array[float]] = {key: array("d") for key in SMOOTHED}
+        self._weights = dict.fromkeys(SMOOTHED, 0.0)
+        self._sums = dict.fromkeys(SMOOTHED, 0.0)
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.evaluations: dict[int, dict[str, Any]] = {}
+        self._segment_start: float | None = None
+        self._last_time: float | None = None
+        self._elapsed_before = 0.0
+
+    def extend(self, delta: Delta) -> None:
+        """Take in what is new."""
+        if delta.reset:
+            self.clear()
+        for step, _, metrics in delta.metrics:
+            self._add(step, metrics)
+        self._account(delta)
+        self.events.extend(delta.events)
+        for step, name, data in delta.evaluations:
+            if name == "held_out":
+                self.evaluations[step] = data
+
+    def _add(self, step: int, metrics: dict[str, float | None]) -> None:
+        known = len(self.steps)
+        self.steps.append(step)
+        for key in metrics.keys() - self.columns.keys():
+            self.columns[key] = array("d", [math.nan]) * known
+        for key, column in self.columns.items():
+            value = metrics.get(key)
+            column.append(math.nan if value is None else value)
+        for key in SMOOTHED:
+            self.smooth[key].append(self._smoothed(key, metrics.get(key)))
+
+    def _smoothed(self, key: str, value: float | None) -> float:
+        """The exponential mean so far, without the pull towards its start at zero."""
+        if value is not None and math.isfinite(value):
+            self._sums[key] = SMOOTHING * self._sums[key] + (1 - SMOOTHING) * value
+            self._weights[key] = SMOOTHING * self._weights[key] + (1 - SMOOTHING)
+        return self._sums[key] / self._weights[key] if self._weights[key] else math.nan
+
+    def _account(self, delta: Delta) -> None:
+        """Add up the time trained: from each start to the last sign of life before the next."""
+        marks = [(when, False) for _, when, _ in delta.metrics]
+        marks += [(event.time, event.kind in BEGINNINGS) for event in delta.events]
+        for when, begins in sorted(marks):
+            if self._segment_start is None or self._last_time is None:
+                self._segment_start = self._last_time = when
+            elif begins:
+                self._elapsed_before += self._last_time - self._segment_start
+                self._segment_start = when
+            self._last_time = max(self._last_time, when)
+
+    def elapsed(self, now: float | None) -> float | None:
+        """Seconds trained, over all resumes. ``now`` while a trainer lives, None when none does."""
+        if self._segment_start is None or self._last_time is None:
+            return None
+        end = self._last_time if now is None else max(now, self._last_time)
+        return self._elapsed_before + end - self._segment_start
+
+    @property
+    def last_step(self) -> int:
+        return self.steps[-1] if self.steps else 0
+
+    @property
+    def first_step(self) -> int:
+        return self.steps[0] if self.steps else 0
+
+    def column(self, key: str) -> Sequence[float]:
+        return self.columns.get(key, array("d"))
+
+    def index(self, step: int) -> int | None:
+        """The place of a step in the columns."""
+        place = bisect_left(self.steps, step)
+        return place if place < len(self.steps) and self.steps[place] == step else None
+
+    def value(self, key: str, step: int) -> float | None:
+        """One number of one step; None where there is none."""
+        return self._at(self.columns.get(key), step)
+
+    def smooth_value(self, key: str, step: int) -> float | None:
+        return self._at(self.smooth.get(key), step)
+
+    def _at(self, column: Sequence[float] | None, step: int) -> float | None:
+        place = self.index(step)
+        if column is None or place is None:
+            return None
+        return column[place] if math.isfinite(column[place]) else None
+
+    def step_seconds(self) -> float | None:
+        """How long a step takes: the median of the last ones."""
+        columns = [self.columns[key][-RECENT_STEPS:] for key in STEP_SECONDS if key in self.columns]
+        sums = [total for row in zip(*columns, strict=True) if math.isfinite(total := sum(row))]
+        return median(sums) if sums else None
+
+    def remaining(self, steps: int, evaluate_every: int, evaluated: bool) -> float | None:
+        """Seconds that the rest of the run will take, its evaluations included; None while nobody can say."""
+        per_step = self.step_seconds()
+        if per_step is None or not steps:
+            return None
+        seconds = per_step * max(0, steps - self.last_step)
+        if evaluated:
+            due = _evaluations_due(self.last_step, steps, evaluate_every, self.evaluations)
+            seconds += due * max((_seconds(data) for data in self.evaluations.values()), default=0.0)
+        return seconds
+
+    def base(self) -> dict[str, Any] | None:
+        """The evaluation of the base model."""
+        return self.evaluations.get(0)
+
+    def latest(self) -> tuple[int, dict[str, Any]] | None:
+        """The newest evaluation of the tuned model."""
+        step = max(self.evaluations, default=0)
+        return (step, self.evaluations[step]) if step else None
+
+
+def _evaluations_due(done: int, steps: int, every: int, have: Container[int]) -> int:
+    between = max(0, (steps - 1) // every - done // every) if every else 0
+    return between + (steps not in have)
+
+
+def _seconds(data: dict[str, Any]) -> float:
+    value = data.get("seconds")
+    return float(value) if isinstance(value, int | float) else 0.0

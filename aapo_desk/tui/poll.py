@@ -1,0 +1,277 @@
+"""Reading runs without holding up the screen: a timer, a thread that reads what is new, a message that brings it.
+
+``RunSource`` is all the monitor knows of a run, so tests feed it another one. ``StoredRun`` is the real one.
+``launch`` and ``presets`` are imported where they are used, in the threads: the first frame does not wait for them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from textual.message import Message
+from textual.screen import Screen
+
+from aapo_desk.config import ConfigError, RunConfig, resolve
+from aapo_desk.store import Delta, Histogram, RunDirectory, RunReader, Sample, StoreError, list_runs
+from aapo_desk.tui.labels import LIVE_STATES
+
+READ_ERRORS = (StoreError, sqlite3.Error, OSError)
+LOG_LINES = 300
+
+
+@dataclass(frozen=True)
+class About:
+    """What never changes about a run, but for its name."""
+
+    name: str
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at a run. ``about`` and ``log`` are None where they are as before; ``reason``: why it failed."""
+
+    state: str
+    status: dict[str, Any] = field(default_factory=dict)
+    delta: Delta = field(default_factory=Delta)
+    about: About | None = None
+    log: Sequence[str] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class StepDetail:
+    """What is kept of one step besides its numbers."""
+
+    step: int
+    histograms: dict[str, Histogram]
+    samples: list[Sample]
+
+
+class RunSource(Protocol):
+    """A run as the monitor sees it. Called from threads, one call at a time for each method."""
+
+    def read(self) -> Reading:
+        """What is new. Raises StoreError, sqlite3.Error or OSError."""
+        ...
+
+    def detail(self, step: int) -> StepDetail:
+        """One step's histograms and samples. Raises as ``read``."""
+        ...
+
+
+class StoredRun:
+    """A run on disk."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self._reader = RunReader(run)
+        self._about: About | None = None
+        self._log_stamp: tuple[int, int] | None = None
+        self._reason: tuple[str, str | None] = ("", None)
+
+    def read(self) -> Reading:
+        about = None
+        if self._about is None:
+            about = self._about = About(self.run.name, self.run.read_config())
+        from aapo_desk import launch
+
+        # The state first: a trainer writes its last step before it says that it has ended.
+        state = launch.state(self.run)
+        if state != self._reason[0]:
+            self._reason = (state, launch.reason(self.run))
+        delta = self._reader.poll()
+        return Reading(state, self.run.read_status(), delta, about, self._new_log(), self._reason[1])
+
+    def detail(self, step: int) -> StepDetail:
+        return StepDetail(step, self._reader.histograms(step), self._reader.samples(step))
+
+    def _new_log(self) -> Sequence[str] | None:
+        try:
+            stat = self.run.log.stat()
+        except OSError:
+            return None
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        if stamp == self._log_stamp:
+            return None
+        self._log_stamp = stamp
+        return self._reader.log_tail(LOG_LINES)
+
+
+class RunRead(Message):
+    """A reading has come."""
+
+    def __init__(self, reading: Reading) -> None:
+        super().__init__()
+        self.reading = reading
+
+
+class DetailRead(Message):
+    """The histograms and samples of a step have come."""
+
+    def __init__(self, detail: StepDetail) -> None:
+        super().__init__()
+        self.detail = detail
+
+
+class ReadFailed(Message):
+    """The run could not be read this time."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+class RunPoll:
+    """Keeps a screen posted about one run: RunRead at intervals, DetailRead for the step it last asked for."""
+
+    def __init__(self, screen: Screen[Any], source: RunSource, seconds: float = 0.5) -> None:
+        self._screen = screen
+        self._source = source
+        self._seconds = seconds
+        self._reading = False
+        self._wanted: int | None = None
+        self._detailing = False
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        self._screen.set_interval(self._seconds, self.tick)
+        self.tick()
+
+    def tick(self) -> None:
+        """Read once, unless a reading is under way."""
+        if not self._reading:
+            self._reading = True
+            self._screen.run_worker(self._read, thread=True, group="read", exit_on_error=False)
+
+    def want(self, step: int) -> None:
+        """Ask for a step's detail. While one is being read, only the last step asked for counts."""
+        with self._lock:
+            self._wanted = step
+            if self._detailing:
+                return
+            self._detailing = True
+        self._screen.run_worker(self._read_detail, thread=True, group="detail", exit_on_error=False)
+
+    def _read(self) -> None:
+        try:
+            self._screen.post_message(RunRead(self._source.read()))
+        except READ_ERRORS as error:
+            self._screen.post_message(ReadFailed(str(error)))
+        finally:
+            self._reading = False
+
+    def _read_detail(self) -> None:
+        while (step := self._next_detail()) is not None:
+            try:
+                self._screen.post_message(DetailRead(self._source.detail(step)))
+            except READ_ERRORS as error:
+                self._screen.post_message(ReadFailed(str(error)))
+
+    def _next_detail(self) -> int | None:
+        with self._lock:
+            step, self._wanted = self._wanted, None
+            self._detailing = step is not None
+            return step
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run as Home lists it."""
+
+    run: RunDirectory
+    name: str
+    state: str
+    model: str
+    step: int
+    steps: int
+    reward: float | None
+    created: float
+
+
+class RunList:
+    """Reads all runs for Home; what a run without a trainer left behind is read once."""
+
+    def __init__(self) -> None:
+        self._cache: dict[str, tuple[tuple[int, int], RunRow]] = {}
+
+    def read(self) -> list[RunRow]:
+        """The runs, newest first. A run that cannot be read is listed with what can be said of it."""
+        rows = [self._row(run) for run in list_runs()]
+        self._cache = {row.run.id: self._cache[row.run.id] for row in rows if row.run.id in self._cache}
+        return rows
+
+    def _row(self, run: RunDirectory) -> RunRow:
+        from aapo_desk import launch
+
+        state = launch.state(run)
+        stamp = (_modified(run.status), _modified(run.meta))
+        cached = self._cache.get(run.id)
+        if cached and cached[0] == stamp and cached[1].state == state and state not in LIVE_STATES:
+            return cached[1]
+        row = _read_row(run, state)
+        self._cache[run.id] = (stamp, row)
+        return row
+
+
+def _read_row(run: RunDirectory, state: str) -> RunRow:
+    model, steps, step, reward = "?", 0, 0, None
+    try:
+        config = run.read_config()
+        model, steps = config.model.id, config.run.steps
+        last = RunReader(run).last_metrics()
+        if last:
+            step, reward = last[0], last[1].get("reward")
+    except READ_ERRORS:
+        pass  # its own screen tells why
+    status = run.read_status()
+    return RunRow(run, run.name, state, model, step, int(status.get("steps") or steps), reward, created(run))
+
+
+def _modified(path: Any) -> int:
+    try:
+        return int(path.stat().st_mtime_ns)
+    except OSError:
+        return 0
+
+
+def created(run: RunDirectory) -> float:
+    """When the run was made, from its id; where that tells nothing, from its configuration file."""
+    try:
+        return time.mktime(time.strptime(run.id[:15], "%Y%m%d-%H%M%S"))
+    except ValueError:
+        return _modified(run.config) / 1e9
+
+
+@dataclass(frozen=True)
+class PresetRow:
+    """A preset as Home offers it. ``config`` is None where ``error`` says what is wrong with it."""
+
+    name: str
+    title: str
+    notes: list[str]
+    config: RunConfig | None
+    error: str = ""
+
+
+def read_presets() -> list[PresetRow]:
+    """All presets, the demo first."""
+    from aapo_desk import presets
+
+    rows: list[PresetRow] = []
+    for preset in presets.list_presets():
+        if preset.error:
+            rows.append(PresetRow(preset.name, preset.title, preset.notes, None, preset.error))
+            continue
+        config: RunConfig | None
+        try:
+            config, error = resolve(preset.data, origin=preset.path.name), ""
+        except ConfigError as problem:
+            config, error = None, str(problem)
+        rows.append(PresetRow(preset.name, preset.title, preset.notes, config, error))
+    return sorted(rows, key=lambda row: (row.name != "demo", row.name))

@@ -1,0 +1,119 @@
+"""Small questions over a screen: stop this run? start this preset? which keys are there?"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Horizontal
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Static
+
+from aapo_desk.tui.labels import model_label
+from aapo_desk.tui.poll import PresetRow
+from aapo_desk.tui.text import one_line, plain
+from aapo_desk.tui.widgets.pane import Pane
+
+
+class Question(ModalScreen[bool]):
+    """A yes-or-no question; Escape is no."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "Yes"),
+        Binding("n,escape", "answer(False)", "No"),
+        Binding("left,right,h,l", "other_button", "Other button", show=False),
+    ]
+
+    def __init__(self, title: str, text: Content, yes: str, no: str, default: bool) -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._yes = yes
+        self._no = no
+        self._default = default
+
+    def compose(self) -> ComposeResult:
+        with Container(id="dialog"):
+            yield Static(Content.styled(self._title, "bold"), id="dialog-title")
+            with Pane(id="dialog-body", can_focus=False):
+                yield Static(self._text, id="dialog-text")
+            with Horizontal(id="dialog-buttons"):
+                yield Button(Content(self._yes), id="yes", compact=True)
+                yield Button(Content(self._no), id="no", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#yes" if self._default else "#no", Button).focus()
+
+    def action_answer(self, answer: bool) -> None:
+        self.dismiss(answer)
+
+    def action_other_button(self) -> None:
+        self.focus_next(Button)
+
+    @on(Button.Pressed)
+    def _pressed(self, event: Button.Pressed) -> None:
+        self.dismiss(event.button.id == "yes")
+
+
+class StopQuestion(Question):
+    """Asked before a run is stopped; the safe answer is the default."""
+
+    def __init__(self, name: str) -> None:
+        text = (
+            "It writes a checkpoint first, and r resumes it later. To leave it running unwatched, quit with q instead."
+        )
+        super().__init__(f"Stop {one_line(name)}?", Content(text), "y  Stop it", "n  Keep it running", default=False)
+
+
+class StartQuestion(Question):
+    """Shows what a preset is; Enter starts it."""
+
+    def __init__(self, row: PresetRow) -> None:
+        super().__init__(f"Start {one_line(row.name)}?", describe(row), "y  Start", "n  Not now", default=True)
+
+
+def describe(row: PresetRow) -> Content:
+    """What a preset trains, on what, how long, and its author's notes."""
+    parts: list[Content] = [Content.styled(one_line(row.title), "bold"), Content("")]
+    config = row.config
+    if config is not None:
+        batch = config.rollout
+        weights = "4-bit weights (nf4)" if config.model.quantization == "nf4" else "weights not quantised"
+        device = "the GPU if there is one" if config.model.device == "auto" else f"the {config.model.device.upper()}"
+        facts = {
+            "model": ", ".join([one_line(model_label(config.model.id)), weights, f"on {device}"]),
+            "task": f"{one_line(config.task.source)}, {config.evaluated_problems} problems held out",
+            "method": f"{config.algorithm.name.upper()}, LoRA r={config.lora.r}, "
+            f"learning rate {config.optimizer.learning_rate:g}",
+            "steps": f"{config.run.steps} of {batch.prompts_per_step} prompts x {batch.group_size} completions, "
+            f"up to {batch.max_new_tokens} tokens each",
+        }
+        parts += [Content.assemble((f"{name:<8}", "$foreground 70%"), text) for name, text in facts.items()]
+    if row.notes:
+        parts += [Content(""), *(plain(note) for note in row.notes)]
+    return Content("\n").join(parts)
+
+
+class HelpScreen(ModalScreen[None]):
+    """The keys of the screen below, from its bindings."""
+
+    AUTO_FOCUS = "#dialog-body"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q,enter", "dismiss", "Close")]
+
+    def __init__(self, keys: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self._keys = keys
+
+    def compose(self) -> ComposeResult:
+        lines = [Content.assemble((f"{keys:>14}  ", "bold $text-primary"), text) for keys, text in self._keys]
+        with Container(id="dialog"):
+            yield Static(Content.styled("Keys", "bold"), id="dialog-title")
+            with Pane(id="dialog-body"):
+                yield Static(Content("\n").join(lines), id="dialog-text")
+            yield Static(Content.styled("esc closes · runs go on whatever is closed here", "$foreground 70%"))
+
+    def on_click(self) -> None:
+        self.dismiss()

@@ -1,0 +1,347 @@
+"""The monitor: one run, live or as it was, step by step."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.reactive import reactive
+from textual.widgets import Footer, Static
+
+from aapo_desk.config import ConfigError
+from aapo_desk.store import RunDirectory
+from aapo_desk.tui.history import History
+from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES, model_label, number
+from aapo_desk.tui.poll import About, DetailRead, ReadFailed, Reading, RunPoll, RunRead, RunSource, StepDetail
+from aapo_desk.tui.screens.dialogs import StopQuestion
+from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
+from aapo_desk.tui.text import one_line
+from aapo_desk.tui.widgets.braille import Series
+from aapo_desk.tui.widgets.chart import Legend, LineChart
+from aapo_desk.tui.widgets.header import HeaderFacts, RunHeader
+from aapo_desk.tui.widgets.histogram import HistogramView
+from aapo_desk.tui.widgets.notes import VIEWS, NotesView, Tabs, evaluations_text, events_text, log_text
+from aapo_desk.tui.widgets.samples import SampleView
+from aapo_desk.tui.widgets.scrubber import Scrubber
+from aapo_desk.tui.widgets.teaching import Shares, TeachingView
+
+HISTOGRAMS = {
+    "group_advantage": ("group advantage", "group adv."),
+    "margin": ("margin", "margin"),
+    "advantage": ("advantage", "advantage"),
+}
+JUMP = 10
+STEPS = Binding.Group("Step", compact=True)
+SAMPLES = Binding.Group("Sample", compact=True)
+
+
+class MonitorScreen(DeskScreen[None]):
+    """Shows a run and asks its trainer for what the keys say. Leaving it leaves the run alone."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "unpause", "Go on", tooltip="Let the paused run go on"),
+        Binding("p", "pause", "Pause", tooltip="Pause the run after this step"),
+        Binding("s", "stop", "Stop", tooltip="Write a checkpoint and end; asks first"),
+        Binding("c", "checkpoint", "Save", tooltip="Write a checkpoint now"),
+        Binding("r", "resume", "Resume", tooltip="Go on from the last checkpoint"),
+        Binding("left", "move(-1)", "Previous step", key_display="←", group=STEPS),
+        Binding("right", "move(1)", "Next step", key_display="→", group=STEPS),
+        Binding("h", "move(-1)", "Previous step", show=False),
+        Binding("l", "move(1)", "Next step", show=False),
+        Binding("shift+left,H", f"move(-{JUMP})", f"Back {JUMP} steps", show=False),
+        Binding("shift+right,L", f"move({JUMP})", f"On {JUMP} steps", show=False),
+        Binding("home", "first", "First step", show=False),
+        Binding("end,G", "follow", "Follow the newest step", show=False),
+        Binding("n", "turn(1)", "Next sample", group=SAMPLES),
+        Binding("N", "turn(-1)", "Previous sample", group=SAMPLES),
+        Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
+        Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
+        Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
+        Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this one goes on"),
+        Binding("b", "back", "Home", show=False),
+    ]
+
+    step: reactive[int] = reactive(0, init=False)
+    following: reactive[bool] = reactive(True, init=False)
+    state: reactive[str] = reactive("starting", init=False)
+
+    def __init__(self, run: RunDirectory, source: RunSource) -> None:
+        super().__init__()
+        self.run_directory = run
+        self.history = History()
+        self._poll = RunPoll(self, source)
+        self._about: About | None = None
+        self._status: dict[str, Any] = {}
+        self._reason = ""
+        self._unreadable = ""
+        self._detail: StepDetail | None = None
+
+    def compose(self) -> ComposeResult:
+        yield TooSmall(id="too-small")
+        yield RunHeader(id="header")
+        with Container(id="top"):
+            yield LineChart("reward", "waiting for the first step", id="chart")
+            with Container(id="side"):
+                yield TeachingView(id="teaching")
+                yield Static(id="evaluations", markup=False)
+        yield Scrubber(id="scrubber")
+        with Container(id="histograms"):
+            for name, (title, short) in HISTOGRAMS.items():
+                yield HistogramView(title, short, id=f"histogram-{name}")
+        with Container(id="lower"):
+            yield SampleView(id="samples")
+            yield NotesView(id="notes")
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self._poll.start()
+
+    # What comes in
+
+    @on(RunRead)
+    def _take_in(self, message: RunRead) -> None:
+        reading = message.reading
+        with self.app.batch_update():
+            self._unreadable = ""
+            self._about = reading.about or self._about
+            self._status = reading.status
+            self._reason = reading.reason or ""
+            self.history.extend(reading.delta)
+            if reading.delta.metrics or reading.delta.reset:
+                self._new_steps(reading.delta.reset)
+            if reading.log is not None:
+                self.query_one(NotesView).put("log", log_text(reading.log))
+            if reading.delta.events or reading.delta.reset:
+                self.query_one(NotesView).put("events", events_text(self.history.events))
+            if reading.delta.evaluations or reading.delta.reset:
+                self._show_evaluations()
+            self.state = reading.state
+            self._show_header(reading)
+
+    @on(DetailRead)
+    def _take_detail(self, message: DetailRead) -> None:
+        detail = message.detail
+        if detail.step != self.step:
+            return
+        self._detail = detail
+        with self.app.batch_update():
+            for name in HISTOGRAMS:
+                self.query_one(f"#histogram-{name}", HistogramView).show(detail.histograms.get(name))
+            self.query_one(SampleView).show(detail.samples)
+
+    @on(ReadFailed)
+    def _say_unreadable(self, message: ReadFailed) -> None:
+        self._unreadable = message.reason
+        self._show_header(None)
+
+    def _new_steps(self, reset: bool) -> None:
+        scrubber = self.query_one(Scrubber)
+        scrubber.first, scrubber.last = self.history.first_step, self.history.last_step
+        history = self.history
+        self.query_one(LineChart).show(
+            [
+                Series("reward_raw", history.steps, history.column("reward"), "points"),
+                Series("reference_reward", history.steps, history.smooth["reference_reward"], "dashes"),
+                Series("reward", history.steps, history.smooth["reward"], "line"),
+            ],
+            self._legend(),
+        )
+        if self.following or history.index(self.step) is None:
+            self.step = history.last_step
+            if reset and not self.following:
+                self.following = True
+        elif reset:
+            self._poll.want(self.step)
+
+    def _legend(self) -> list[Legend]:
+        reward, reference = (self.history.smooth_value(key, self.step) for key in ("reward", "reference_reward"))
+        return [
+            Legend("reward", "━━", f"policy {number(reward)}"),
+            Legend("reference_reward", "╍╍", f"reference {number(reference)}"),
+            Legend("reward_raw", "⠐⠂", "each step"),
+        ]
+
+    def _show_evaluations(self) -> None:
+        text = evaluations_text(self.history.evaluations)
+        self.query_one("#evaluations", Static).update(text)
+        self.query_one(NotesView).put("evaluations", text)
+
+    def _show_header(self, reading: Reading | None) -> None:
+        self.query_one(RunHeader).show(self._facts())
+        if reading is not None and not self.history.steps:
+            message = one_line(str(self._status.get("message") or ""))
+            self.query_one(LineChart).wait(message or f"{reading.state}: no step yet")
+
+    def _facts(self) -> HeaderFacts:
+        history, status, now = self.history, self._status, self.desk.clock()
+        config = self._about.config if self._about else None
+        live = self.state in LIVE_STATES
+        step = history.last_step
+        steps = int(status.get("steps") or (config.run.steps if config else 0))
+        heartbeat = status.get("heartbeat")
+        return HeaderFacts(
+            name=self._about.name if self._about else self.run_directory.id,
+            state=self.state,
+            step=step,
+            steps=steps,
+            phase=str(status.get("phase") or ""),
+            progress=status.get("progress"),
+            message=str(status.get("message") or ""),
+            model=model_label(config.model.id) if config else "",
+            algorithm=config.algorithm.name if config else "",
+            elapsed=history.elapsed(now if live else None),
+            remaining=history.remaining(steps, config.evaluation.every, bool(config.evaluated_problems))
+            if config
+            else None,
+            tokens_per_second=history.value("tokens_per_second", step),
+            memory_mb=history.value("memory_mb", step),
+            silent=max(0.0, now - heartbeat) if live and isinstance(heartbeat, int | float) else 0.0,
+            base=history.base(),
+            latest=history.latest(),
+            problem=self._unreadable or self._reason,
+        )
+
+    # What is being looked at
+
+    def watch_step(self, step: int) -> None:
+        self.query_one(Scrubber).step = step
+        self._mark()
+        self.query_one(TeachingView).show(self._shares("teaching_group"), self._shares("teaching"))
+        if step:
+            self._poll.want(step)
+
+    def _mark(self) -> None:
+        self.query_one(LineChart).mark(self.step or None, self._legend(), line=not self.following)
+
+    def _shares(self, key: str) -> Shares:
+        place = self.history.index(self.step)
+        before = self.history.column(key)[: place + 1] if place is not None else []
+        return Shares(self.history.value(key, self.step), before)
+
+    def watch_following(self, following: bool) -> None:
+        self.query_one(Scrubber).following = following
+        self._mark()
+
+    def watch_state(self, before: str, state: str) -> None:
+        self.refresh_bindings()
+        self.query_one(Scrubber).live = state in LIVE_STATES
+        if state in FAILED_STATES:
+            self._open("log")
+        elif before in FAILED_STATES and state in LIVE_STATES:
+            self._open("completions")
+
+    def _go_to(self, step: int) -> None:
+        history = self.history
+        if not history.steps:
+            return
+        step = min(history.last_step, max(history.first_step, step))
+        self.following = step == history.last_step
+        self.step = step
+
+    def action_move(self, by: int) -> None:
+        self._go_to(self.step + by)
+
+    def action_first(self) -> None:
+        self._go_to(self.history.first_step)
+
+    @on(Scrubber.Follow)
+    def action_follow(self) -> None:
+        self._go_to(self.history.last_step)
+
+    @on(Scrubber.Moved)
+    def _scrub(self, message: Scrubber.Moved) -> None:
+        self._go_to(message.step)
+
+    @on(LineChart.Picked)
+    def _pick(self, message: LineChart.Picked) -> None:
+        self._go_to(message.step)
+
+    def action_turn(self, by: int) -> None:
+        self.query_one(SampleView).turn(by)
+
+    @on(Tabs.Clicked)
+    def action_view(self) -> None:
+        """The next view: in a narrow terminal the completions are one of them."""
+        notes = self.query_one(NotesView)
+        wide = self.has_class("-wide")
+        views: tuple[str, ...] = VIEWS if wide else ("completions", *VIEWS)
+        current = notes.view if wide or self.has_class("-notes") else "completions"
+        self._open(views[(views.index(current) + 1) % len(views)])
+
+    def action_scroll(self, by: int) -> None:
+        """Scroll the completions, or what has taken their place."""
+        notes = self.has_class("-notes") and not self.has_class("-wide")
+        for pane in self.query("#notes-pane" if notes else "CompletionPane"):
+            pane.scroll_relative(y=by, animate=False)
+
+    def _open(self, view: str) -> None:
+        self.set_class(view != "completions", "-notes")
+        if view != "completions":
+            self.query_one(NotesView).open(view)
+
+    # What is asked of the trainer
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        match action:
+            case "resume":
+                return self.state in RESUMABLE_STATES
+            case "unpause":
+                return self.state == "paused"
+            case "pause":
+                return self.state != "paused"
+        return True
+
+    def action_pause(self) -> None:
+        if self._lives():
+            self._ask("pause", "It pauses after this step.")
+
+    def action_unpause(self) -> None:
+        self._ask("resume", "The run goes on.")
+
+    def action_checkpoint(self) -> None:
+        if self._lives():
+            self._ask("checkpoint", "It saves after this step.")
+
+    def action_resume(self) -> None:
+        self._ask("resume", "Starting the trainer from the last checkpoint.")
+
+    def action_stop(self) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._ask("stop", "It saves and stops after this step.")
+
+        if self._lives():
+            self.app.push_screen(StopQuestion(self._facts().name), answered)
+
+    def _lives(self) -> bool:
+        """Whether there is a trainer to ask; says so where there is none."""
+        if self.state in LIVE_STATES:
+            return True
+        hint = " r starts it again." if self.state in RESUMABLE_STATES else ""
+        self.notify(f"No trainer is at work: this run is {self.state}.{hint}", severity="warning", markup=False)
+        return False
+
+    @work(thread=True, group="ask")
+    def _ask(self, command: Literal["pause", "checkpoint", "stop", "resume"], done: str) -> None:
+        from aapo_desk import launch
+
+        try:
+            if command == "resume":
+                launch.resume(self.run_directory)
+            else:
+                launch.request(self.run_directory, command)
+        except (launch.LaunchError, ConfigError, OSError) as error:
+            self.notify(one_line(str(error)), severity="error", markup=False)
+        else:
+            self.notify(done, timeout=3, markup=False)
+            self.app.call_from_thread(self._poll.tick)
+
+    def farewell(self) -> str:
+        name = one_line(self._about.name) if self._about else self.run_directory.id
+        return f"{name} goes on. Watch it with: aapo-desk watch {name}" if self.state in LIVE_STATES else ""
+
+    def action_back(self) -> None:
+        self.desk.go_home()

@@ -1,0 +1,154 @@
+"""Lines of braille dots: pure functions from numbers to rows of characters.
+
+A character cell holds 2 x 4 dots. ``draw`` takes any number of values and looks at each once: what falls into one
+column of dots is drawn as that column's range or mean.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+BLANK = 0x2800
+BITS = (0x01, 0x08, 0x02, 0x10, 0x04, 0x20, 0x40, 0x80)  # the dots of a cell, row by row
+DASH, GAP = 4, 3  # dots of a dashed line drawn, and left out
+SEPARATE_DOTS = 4  # with more points in a column its range is filled instead
+
+Style = Literal["points", "line", "dashes"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values over ascending ``xs``; NaN where there is none. ``name`` tells the widget how to paint it."""
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    style: Style
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The part of the plane that is drawn."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of characters, and for each the name of the topmost series in it; "" where it is blank."""
+
+    text: str
+    names: list[str]
+
+
+def draw(series: Sequence[Series], width: int, height: int, frame: Frame) -> list[Row]:
+    """``height`` rows of ``width`` characters; later series lie over earlier ones."""
+    masks = [0] * (width * height)
+    names = [""] * (width * height)
+    for item in series:
+        name = item.name
+        for column, row in _dots(item, width * 2, height * 4, frame):
+            cell = (row >> 2) * width + (column >> 1)
+            masks[cell] |= BITS[(row & 3) << 1 | column & 1]
+            names[cell] = name
+    text = "".join([chr(BLANK + mask) if mask else " " for mask in masks])
+    return [Row(text[start : start + width], names[start : start + width]) for start in range(0, len(text), width)]
+
+
+def columns(xs: Sequence[float], ys: Sequence[float], count: int, frame: Frame) -> list[list[float] | None]:
+    """The values that fall into each of ``count`` dot columns; None where no x falls, [] where all are missing."""
+    span = frame.x_high - frame.x_low
+    if not xs or count < 1 or span < 0:
+        return [None] * max(0, count)
+    if span == 0:
+        span = 1.0
+    result: list[list[float] | None] = []  # y - y is 0 but for NaN and infinities: quicker than asking by name
+    edges = [frame.x_low + span * (column - 0.5) / max(1, count - 1) for column in range(count + 1)]
+    places = [bisect_left(xs, edge) for edge in edges]
+    for first, last in pairwise(places):
+        result.append([y for y in ys[first:last] if y - y == 0.0] if last > first else None)
+    return result
+
+
+def _dots(series: Series, width: int, height: int, frame: Frame) -> list[tuple[int, int]]:
+    binned = columns(series.xs, series.ys, width, frame)
+    if series.style == "points":
+        return [(x, row) for x, values in enumerate(binned) if values for row in _spread(values, height, frame)]
+    dots = _line(binned, height, frame)
+    if series.style == "dashes":
+        dots = [(x, row) for x, row in dots if x % (DASH + GAP) < DASH]
+    return dots
+
+
+def _spread(values: list[float], height: int, frame: Frame) -> Iterable[int]:
+    if len(values) <= SEPARATE_DOTS:
+        return {place(value, height, frame) for value in values}
+    return range(place(max(values), height, frame), place(min(values), height, frame) + 1)
+
+
+def _line(binned: list[list[float] | None], height: int, frame: Frame) -> list[tuple[int, int]]:
+    """The means of the columns, joined; broken where values are missing."""
+    dots: list[tuple[int, int]] = []
+    before: tuple[int, int] | None = None
+    for x, values in enumerate(binned):
+        if values is None:
+            continue
+        if not values:
+            before = None
+            continue
+        row = place(sum(values) / len(values), height, frame)
+        dots += _joined(before, (x, row)) if before else [(x, row)]
+        before = (x, row)
+    return dots
+
+
+def _joined(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
+    """The dots after ``start`` up to ``end``."""
+    (x0, row0), (x1, row1) = start, end
+    dots: list[tuple[int, int]] = []
+    at = row0
+    for x in range(x0 + 1, x1 + 1):
+        row = round(row0 + (row1 - row0) * (x - x0) / (x1 - x0))
+        step = 1 if row >= at else -1
+        path = range(at + step, row + step, step) if row != at else (row,)
+        dots += [(x, each) for each in path]
+        at = row
+    return dots
+
+
+def place(value: float, height: int, frame: Frame) -> int:
+    """The dot row of a value, 0 at the top; values outside the frame go to its edge."""
+    span = frame.y_high - frame.y_low
+    share = (frame.y_high - value) / span if span > 0 else 0.5
+    return min(height - 1, max(0, round(share * (height - 1))))
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """At least two round numbers around [low, high], about ``count`` of them, evenly spaced."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        low, high = 0.0, 1.0
+    if high <= low:
+        pad = abs(low) * 0.1 or 0.5
+        low, high = low - pad, high + pad
+    rough = (high - low) / max(1, count - 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(place * step, 12) for place in range(first, last + 1)]
+
+
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """The numbers with as many decimals as their distance asks for."""
+    step = abs(values[1] - values[0]) if len(values) > 1 else abs(values[0]) or 1.0
+    if step >= 1e6 or step < 1e-4:
+        return [f"{value:.3g}" for value in values]
+    digits = next(digits for digits in range(7) if abs(step - round(step, digits)) < step * 1e-6)
+    return [f"{value:.{digits}f}" for value in values]

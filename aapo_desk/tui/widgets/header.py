@@ -1,0 +1,193 @@
+"""The monitor's head: three lines that answer what it is doing, how far it is, and whether it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.cells import cell_len
+from textual.content import Content
+from textual.widgets import Static
+
+from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, duration, memory, number, percent, signed, state_label
+from aapo_desk.tui.text import one_line
+from aapo_desk.tui.widgets.blocks import bar
+
+SILENT_SECONDS = 15.0
+BAR_WIDTHS = (30, 18, 10, 6)
+
+Part = tuple[str, str]  # text, style
+
+
+@dataclass(frozen=True)
+class HeaderFacts:
+    """All that the head shows. Times in seconds; ``silent``: since the trainer's last sign of life."""
+
+    name: str
+    state: str
+    step: int
+    steps: int
+    phase: str = ""
+    progress: float | None = None
+    message: str = ""
+    model: str = ""
+    algorithm: str = ""
+    elapsed: float | None = None
+    remaining: float | None = None
+    tokens_per_second: float | None = None
+    memory_mb: float | None = None
+    silent: float = 0.0
+    base: Mapping[str, Any] | None = None
+    latest: tuple[int, Mapping[str, Any]] | None = None
+    problem: str = ""  # why it failed, or why it cannot be read
+
+
+class RunHeader(Static):
+    """Shows HeaderFacts in as many words as there is room for."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id, markup=False)
+        self._facts: HeaderFacts | None = None
+
+    def show(self, facts: HeaderFacts) -> None:
+        if facts != self._facts:
+            self._facts = facts
+            self._render_facts()
+
+    def on_resize(self) -> None:
+        self._render_facts()
+
+    def _render_facts(self) -> None:
+        width = self.content_size.width
+        if self._facts is not None and width:
+            lines = [first_line(self._facts, width), second_line(self._facts, width), third_line(self._facts, width)]
+            self.update(Content("\n").join(Content.assemble(*line) for line in lines))
+
+
+def first_line(facts: HeaderFacts, width: int) -> list[Part]:
+    """State, name, steps, a bar, the time that is left."""
+    style = {"running": "$text-success", "finished": "$text-success", "paused": "$text-warning"}.get(facts.state)
+    style = style or ("$text-error" if facts.state in FAILED_STATES else "$text-warning")
+    state: Part = (f"{state_label(facts.state)} ", f"bold {style}")
+    share = facts.step / facts.steps if facts.steps else 0.0
+    tail = f"  ETA {duration(facts.remaining)}" if facts.state == "running" and facts.remaining is not None else ""
+    steps = f"  step {facts.step}/{facts.steps} "
+    room = width - cell_len(state[0]) - len(steps) - len(tail) - len(" 100 %")
+    name = one_line(facts.name)
+    for size in BAR_WIDTHS:
+        if room - size - 2 >= min(cell_len(name), 24):
+            name = _cut(name, room - size - 2)
+            gauge = f"▕{bar(share, size)}▏"
+            return [state, (name, "bold"), (steps, ""), (gauge, style), (f" {share * 100:.0f} %", ""), (tail, "bold")]
+    return _fit([state, (name, "bold"), (steps, ""), (tail, "")], width)
+
+
+def second_line(facts: HeaderFacts, width: int) -> list[Part]:
+    """What goes on at this moment; where nothing does, why."""
+    if facts.problem:
+        hint = "  r: resume" if facts.state in FAILED_STATES else ""
+        text = one_line(facts.problem)
+        return [(_cut(text, max(0, width - len(hint))), "$text-error"), (hint, "bold")]
+    if facts.state not in LIVE_STATES:
+        return _separated([(_ended(facts), "bold"), *_standing(facts)], width)
+    phase = "p: go on" if facts.state == "paused" else one_line(facts.phase)
+    if facts.progress is not None and facts.state != "paused":
+        phase += f" {percent(facts.progress)}"
+    parts: list[Part] = [(phase, "bold")] if phase else []
+    if facts.silent > SILENT_SECONDS:
+        parts.append((f"no sign of life for {duration(facts.silent)}", "$text-warning"))
+    if facts.elapsed is not None:
+        parts.append((f"elapsed {duration(facts.elapsed)}", ""))
+    if facts.tokens_per_second is not None:
+        parts.append((f"{facts.tokens_per_second:.0f} tok/s", ""))
+    if facts.memory_mb is not None:
+        parts.append((f"memory {memory(facts.memory_mb)}", ""))
+    if facts.message and not facts.step:
+        parts.insert(1, (one_line(facts.message), ""))
+    return _separated([*parts, *_standing(facts)], width)
+
+
+def third_line(facts: HeaderFacts, width: int) -> list[Part]:
+    """Held-out accuracy of greedy answers: base, now, and the paired gain."""
+    if facts.base is None and facts.latest is None:
+        return [("held-out accuracy: not evaluated yet", "$foreground 70%")]
+    base = _accuracy(facts.base)
+    if facts.latest is None:
+        return [("held-out accuracy  ", "$foreground 70%"), (f"base {base}", "bold")]
+    step, data = facts.latest
+    now, who = _accuracy(data), "tuned" if facts.state == "finished" else f"step {step}"
+    gain, short_gain = _gain(data)
+    base_value = number(_share(facts.base))
+    variants: list[list[Part]] = [
+        [("held-out accuracy  ", "$foreground 70%"), (f"base {base} → {who} {now}", "bold"), (f"   gain {gain}", "")],
+        [("held out ", "$foreground 70%"), (f"{base} → {now}", "bold"), (f"  gain {gain}", "")],
+        [("held out ", "$foreground 70%"), (f"{base_value} → {now}", "bold"), (f"  gain {short_gain}", "")],
+    ]
+    return next((line for line in variants if _width(line) <= width), variants[-1])
+
+
+def interval(value: float | None, low: float | None, high: float | None, sign: bool = False) -> str:
+    """``0.56 [0.46, 0.66]``: a value with its 95 % interval."""
+    form = signed if sign else number
+    return f"{form(value)} [{form(low)}, {form(high)}]"
+
+
+def _accuracy(data: Mapping[str, Any] | None) -> str:
+    greedy = (data or {}).get("greedy")
+    return interval(greedy.get("accuracy"), greedy.get("low"), greedy.get("high")) if greedy else "–"
+
+
+def _share(data: Mapping[str, Any] | None) -> float | None:
+    return ((data or {}).get("greedy") or {}).get("accuracy")
+
+
+def _gain(data: Mapping[str, Any]) -> tuple[str, str]:
+    difference = data.get("difference")
+    if not difference:
+        return "–", "–"
+    mean = difference.get("mean")
+    return interval(mean, difference.get("low"), difference.get("high"), sign=True), signed(mean)
+
+
+def _standing(facts: HeaderFacts) -> list[Part]:
+    return [(text, "$foreground 70%") for text in (one_line(facts.model), facts.algorithm.upper()) if text]
+
+
+def _ended(facts: HeaderFacts) -> str:
+    took = f" in {duration(facts.elapsed)}" if facts.elapsed is not None else ""
+    if facts.state == "stopped":
+        return f"stopped after step {facts.step}{took}; r goes on from the last checkpoint"
+    return f"{facts.state}{took}"
+
+
+def _separated(parts: Sequence[Part], width: int) -> list[Part]:
+    """The parts with dots between, the last ones left out where they do not fit."""
+    line: list[Part] = []
+    for text, style in parts:
+        dot = " · " if line else ""
+        if _width(line) + len(dot) + cell_len(text) > width:
+            if not line:
+                line.append((_cut(text, width), style))
+            break
+        line += [(dot, "$foreground 70%"), (text, style)]
+    return line
+
+
+def _fit(parts: Sequence[Part], width: int) -> list[Part]:
+    kept: list[Part] = []
+    for text, style in parts:
+        kept.append((_cut(text, max(0, width - _width(kept))), style))
+    return kept
+
+
+def _width(parts: Sequence[Part]) -> int:
+    return sum(cell_len(text) for text, _ in parts)
+
+
+def _cut(text: str, width: int) -> str:
+    if cell_len(text) <= width:
+        return text
+    while text and cell_len(text) > width - 1:
+        text = text[:-1]
+    return f"{text}…" if width > 0 else ""

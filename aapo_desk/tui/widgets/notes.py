@@ -1,0 +1,143 @@
+"""What the run said: its events, its log, its evaluations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widgets import Static
+
+from aapo_desk.store import Event
+from aapo_desk.tui.text import one_line, visible
+from aapo_desk.tui.widgets.header import interval
+from aapo_desk.tui.widgets.pane import Pane
+
+VIEWS = ("events", "log", "evaluations")
+
+
+class Tabs(Static):
+    """The names of the views; a click goes to the next."""
+
+    class Clicked(Message):
+        """The next view is wanted."""
+
+    def on_click(self, event: events.Click) -> None:
+        event.stop()
+        self.post_message(self.Clicked())
+
+
+class NotesView(Container):
+    """One of three texts at a time; stays at the end while new lines come, unless scrolled up."""
+
+    view: reactive[str] = reactive("events", init=False)
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._texts: dict[str, Content] = dict.fromkeys(VIEWS, Content("nothing yet"))
+
+    def compose(self) -> ComposeResult:
+        yield Tabs(id="notes-title", markup=False)
+        with Pane(id="notes-pane"):
+            yield Static(id="notes-text", markup=False)
+
+    def on_mount(self) -> None:
+        self._show_view()
+
+    def open(self, view: str) -> None:
+        """Turn to a view, at its end."""
+        self.view = view
+        self._show_view()
+
+    def put(self, view: str, text: Content) -> None:
+        """The new text of a view."""
+        if text == self._texts[view]:
+            return
+        self._texts[view] = text
+        if view == self.view:
+            self._show_view(moved=False)
+
+    def _show_view(self, moved: bool = True) -> None:
+        title = [
+            (f"[{name}] " if name == self.view else f" {name}  ", "bold" if name == self.view else "$foreground 70%")
+            for name in VIEWS
+        ]
+        self.query_one("#notes-title", Static).update(Content.assemble(*title))
+        pane = self.query_one("#notes-pane", Pane)
+        at_end = moved or pane.scroll_offset.y >= pane.max_scroll_y
+        self.query_one("#notes-text", Static).update(self._texts[self.view])
+        if at_end and self.view != "evaluations":
+            pane.call_after_refresh(pane.scroll_end, animate=False)
+
+
+def log_text(lines: Sequence[str]) -> Content:
+    return Content(visible("\n".join(lines), 100_000))
+
+
+def events_text(items: Iterable[Event]) -> Content:
+    """One line an event, oldest first."""
+    lines = [
+        f"{time.strftime('%H:%M:%S', time.localtime(event.time))}  step {event.step:<4} {describe(event)}"
+        for event in items
+    ]
+    return Content("\n".join(lines) or "nothing yet")
+
+
+def describe(event: Event) -> str:
+    """An event in words."""
+    data = event.data
+    match event.kind:
+        case "resumed":
+            text = f"resumed after step {data.get('from_step')}"
+        case "dropped":
+            text = f"{data.get('count')} problems dropped: prompts too long ({data.get('source')})"
+        case "checkpoint":
+            text = f"checkpoint {str(data.get('path', '')).rpartition('/')[2]}"
+        case "evaluation":
+            text = "evaluated"
+        case "unpaused":
+            text = "goes on"
+        case "unscorable":
+            text = f"{data.get('count')} answers unscorable by {data.get('function')}: {data.get('error')}"
+        case "command":
+            text = f"asked to {data.get('name')}"
+        case "failed":
+            text = f"failed: {data.get('error')}"
+        case "notice":
+            text = str(data.get("message"))
+        case "alarm":
+            text = f"! ALARM {data.get('message')}"
+        case _:
+            facts = ", ".join(f"{key} {value}" for key, value in data.items())
+            text = f"{event.kind}: {facts}" if facts else event.kind
+    return one_line(text)
+
+
+def evaluations_text(evaluations: Mapping[int, Mapping[str, Any]]) -> Content:
+    """A table of held-out accuracy by step, and base against tuned below it."""
+    if not evaluations:
+        return Content("not evaluated yet")
+    lines: list[Content] = [Content.styled("step  greedy              sampled", "$foreground 70%")]
+    for step in sorted(evaluations):
+        data = evaluations[step]
+        cells = [_answers(data.get(name)) for name in ("greedy", "sampled")]
+        lines.append(Content(f"{'base' if step == 0 else step:<5} {cells[0]:<19} {cells[1]}"))
+    last = max(evaluations)
+    for name, label in (("difference", "greedy "), ("difference_sampled", "sampled")):
+        item = evaluations[last].get(name) if last else None
+        if item:
+            text = interval(item.get("mean"), item.get("low"), item.get("high"), sign=True)
+            lines.append(Content.styled(f"gain {label} {text}", "bold"))
+    problems = evaluations[last].get("problems")
+    lines.append(Content.styled(f"{problems} held-out problems, paired; [95 % interval]", "$foreground 70%"))
+    return Content("\n").join(lines)
+
+
+def _answers(data: Mapping[str, Any] | None) -> str:
+    return interval(data.get("accuracy"), data.get("low"), data.get("high")) if data else "–"

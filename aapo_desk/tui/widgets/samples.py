@@ -1,0 +1,113 @@
+"""One policy completion and its reference's, side by side or one above the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.content import Content
+from textual.widgets import Static
+
+from aapo_desk.store import Sample
+from aapo_desk.tui.labels import number, signed
+from aapo_desk.tui.text import one_line, plain
+from aapo_desk.tui.widgets.pane import Pane
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What belongs together: policy row i and reference row i."""
+
+    policy: Sample | None
+    reference: Sample | None
+
+
+def pairs(samples: list[Sample]) -> list[Pair]:
+    """The step's samples by row."""
+    rows = sorted({sample.row for sample in samples})
+    policy = {sample.row: sample for sample in samples if not sample.is_reference}
+    reference = {sample.row: sample for sample in samples if sample.is_reference}
+    return [Pair(policy.get(row), reference.get(row)) for row in rows]
+
+
+def terms(sample: Sample) -> str:
+    """Reward by function and the advantage's terms, in one line."""
+    reward = "unscorable" if sample.reward is None else f"reward {number(sample.reward)}"
+    if len(sample.rewards) > 1:
+        reward += f" ({', '.join(f'{one_line(name, 40)} {number(score)}' for name, score in sample.rewards.items())})"
+    parts = [reward]
+    if not sample.is_reference:
+        group, margin, total = (signed(term) for term in (sample.group_advantage, sample.margin, sample.advantage))
+        parts.append(f"group {group} + margin {margin} = advantage {total}")
+    parts.append(f"{sample.tokens} tokens{', cut off' if sample.truncated else ''}")
+    return " · ".join(parts)
+
+
+class CompletionPane(Pane):
+    """One completion: who wrote it, its terms, its text."""
+
+    def __init__(self, who: str, *, id: str) -> None:
+        super().__init__(id=id)
+        self._who = who
+        self._sample: Sample | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Static(id=f"{self.id}-terms", classes="terms", markup=False)
+        yield Static(id=f"{self.id}-text", classes="completion", markup=False)
+
+    def show(self, sample: Sample | None, absent: str) -> None:
+        self.scroll_home(animate=False)
+        terms_line = f"  {terms(sample)}" if sample else ""
+        self.query_one(".terms", Static).update(Content.assemble((self._who, "bold"), terms_line))
+        self.query_one(".completion", Static).update(plain(sample.completion) if sample else Content(absent))
+
+
+class SampleView(Container):
+    """A pair of completions with the problem above; ``turn`` goes to the next pair."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._pairs: list[Pair] = []
+        self.place = 0
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="problem", markup=False)
+        with Container(id="completions"):
+            yield CompletionPane("policy", id="policy")
+            yield CompletionPane("reference", id="reference")
+
+    def show(self, samples: list[Sample]) -> None:
+        """The samples of another step; the place in the list is kept where it can be."""
+        self._pairs = pairs(samples)
+        self.place = min(self.place, max(0, len(self._pairs) - 1))
+        self._update()
+
+    def turn(self, by: int) -> None:
+        """Go on by so many pairs, round and round."""
+        if self._pairs:
+            self.place = (self.place + by) % len(self._pairs)
+            self._update()
+
+    def _update(self) -> None:
+        problem = self.query_one("#problem", Static)
+        policy, reference = (self.query_one(f"#{name}", CompletionPane) for name in ("policy", "reference"))
+        if not self._pairs:
+            problem.update(Content.assemble(("completions", "bold"), "  none kept of this step"))
+            policy.show(None, "")
+            reference.show(None, "")
+            return
+        pair = self._pairs[self.place]
+        some = pair.policy or pair.reference
+        assert some is not None
+        head = f"completion {self.place + 1} of {len(self._pairs)}"
+        problem.update(
+            Content.assemble(
+                (head, "bold"),
+                f"  {one_line(some.prompt, 2000)}",
+                ("  answer ", "$foreground 70%"),
+                one_line(some.answer),
+            )
+        )
+        policy.show(pair.policy, "not kept")
+        reference.show(pair.reference, "none: this algorithm or step samples no reference")

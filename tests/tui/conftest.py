@@ -1,0 +1,75 @@
+"""A desk over fixed runs: fixed clock, fixed presets, UTC."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from aapo_desk.config import RunConfig
+from aapo_desk.store import RunDirectory
+from aapo_desk.tui.app import DeskApp
+from aapo_desk.tui.poll import PresetRow
+from tests.tui import fixed_run
+from tests.tui.driving import Desk, Live
+
+NOW = fixed_run.time_of(30) + 4.0
+
+
+@pytest.fixture(autouse=True)
+def fixed_surroundings(desk_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A home of its own, UTC, colours."""
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def preset_rows() -> list[PresetRow]:
+    """Two presets: one that can be started, one that cannot."""
+    notes = ["Needs    two cores and 4 GB of memory.", "Launch   aapo-desk demo"]
+    return [
+        PresetRow("demo", "Demo: SmolLM2-135M learns to add", notes, fixed_run.config()),
+        PresetRow("broken", "broken", [], None, "broken.yaml: is not valid YAML (line 3)"),
+    ]
+
+
+@pytest.fixture
+def desk(preset_rows: list[PresetRow]) -> Desk:
+    """Makes an app whose clock stands still."""
+
+    def make(run: RunDirectory | None = None, start: tuple[RunConfig, str | None] | None = None) -> DeskApp:
+        app = DeskApp(run, start)
+        app.clock = lambda: NOW
+        app.read_presets = lambda: preset_rows
+        app.animation_level = "none"
+        return app
+
+    return make
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    """Holds a run's lock, as its trainer would."""
+    with ExitStack() as held:
+
+        def hold(run: RunDirectory) -> None:
+            file = held.enter_context(run.lock.open("ab"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+        yield hold
+
+
+@pytest.fixture
+def run(live: Live) -> RunDirectory:
+    """A run with a living trainer, 30 of 40 steps done."""
+    made = fixed_run.write_run()
+    live(made)
+    return made

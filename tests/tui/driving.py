@@ -1,0 +1,50 @@
+"""Driving the desk in tests: wait, press, read the screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from textual.pilot import Pilot
+
+from aapo_desk.store import RunDirectory
+from aapo_desk.tui.app import DeskApp
+from aapo_desk.tui.screens.monitor import MonitorScreen
+
+Desk = Callable[..., DeskApp]
+Live = Callable[[RunDirectory], None]
+
+NARROW, WIDE = (80, 24), (140, 40)
+
+
+def monitor(app: DeskApp) -> MonitorScreen:
+    assert isinstance(app.screen, MonitorScreen)
+    return app.screen
+
+
+def shown(app: DeskApp) -> str:
+    """All that is on the screen, as text."""
+    return "\n".join("".join(segment.text for segment in line) for line in app.screen._compositor.render_strips())
+
+
+def commands(run: RunDirectory) -> list[str]:
+    return sorted(json.loads(path.read_text())["command"] for path in run.commands.glob("*.json"))
+
+
+async def press(pilot: Pilot[Any], *keys: str) -> None:
+    for key in keys:
+        await pilot.press(key)
+    await settle(pilot)
+
+
+async def read_again(pilot: Pilot[Any], app: DeskApp) -> None:
+    monitor(app)._poll.tick()
+    await settle(pilot)
+
+
+async def settle(pilot: Pilot[Any]) -> None:
+    """Wait until everything read has been drawn."""
+    for _ in range(2):
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
