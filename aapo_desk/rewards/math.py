@@ -2,13 +2,16 @@
 
 math-verify finds the answer in the text and compares the two as mathematics (``1/2`` is ``0.5``). A completion
 without any readable answer is wrong: 0. What breaks it raises, what hangs it is ended from outside; neither is 0.
-Model text is never handed to sympy's own parser here. No options.
+Model text is never handed to sympy's own parser here.
+
+Option: ``worked_out`` (default false): where the right answer is a number, ``12 + 7`` is not 19. For generated
+arithmetic, where a policy would soon learn to repeat the question.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -28,8 +31,10 @@ _PROSE = re.compile(rf"[^\W\d_]{{4,}}|\b{_WORD}[.,:;!?]*\s+[-\w$]|\w[.,:;!?]*\s+
 _LONGEST_FORMULA = 500
 
 
-def check(options: Mapping[str, Any]) -> Iterable[Refusal]:
-    return unknown_options(options)
+def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
+    yield from unknown_options(options, ("worked_out",))
+    if not isinstance(options.get("worked_out", False), bool):
+        yield Refusal("worked_out", "must be true or false", options["worked_out"])
 
 
 def build(options: Mapping[str, Any]) -> Scorer:
@@ -37,6 +42,7 @@ def build(options: Mapping[str, Any]) -> Scorer:
     from sympy.core.random import seed  # type: ignore[import-untyped]
 
     read = reader()
+    worked_out: bool = options.get("worked_out", False)
 
     def score(completion: Completion) -> float:
         if same_text(completion.text, completion.answer):
@@ -47,6 +53,8 @@ def build(options: Mapping[str, Any]) -> Scorer:
         seed(0)  # sympy tries random numbers: the same answer must get the same score in a resumed run
         broken: Exception | None = None
         for gold, given in sorted(product(right, read(completion.text)), key=_texts_first):
+            if worked_out and is_number(gold) and is_undone(given):
+                continue
             try:
                 if verify(gold, given, timeout_seconds=None, raise_on_error=True):
                     return 1.0
@@ -92,6 +100,19 @@ def is_formula(text: str) -> bool:
 def same_text(completion: str, answer: str) -> bool:
     """True where the completion is the right answer letter by letter, which also serves answers that are words."""
     return bool(answer.strip()) and completion.strip().casefold() == answer.strip().casefold()
+
+
+def is_number(value: Any) -> bool:
+    """True for a plain number, such as 19 or 3/4."""
+    return bool(getattr(value, "is_Rational", False) or getattr(value, "is_Float", False))
+
+
+def is_undone(value: Any) -> bool:
+    """True for a sum or a product of plain numbers that was not worked out, such as ``12 + 7``."""
+    while getattr(value, "is_Relational", False):
+        value = value.rhs
+    sum_or_product = getattr(value, "is_Add", False) or getattr(value, "is_Mul", False)
+    return bool(sum_or_product) and all(is_number(part) for part in value.args)
 
 
 def _texts_first(pair: tuple[Any, Any]) -> bool:

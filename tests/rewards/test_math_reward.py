@@ -21,6 +21,37 @@ def pool() -> Iterator[RewardPool]:
         yield pool
 
 
+@pytest.fixture(scope="module")
+def strict_pool() -> Iterator[RewardPool]:
+    with RewardPool([RewardConfig(name="math", options={"worked_out": True})], 1, time_limit=60) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("12 + 7", "19"),
+        ("\\boxed{12 + 7}", "19"),
+        ("= 12 + 7", "19"),
+        ("12 + 7 = 12 + 7", "19"),
+        ("19 = 12 + 7", "19"),
+        ("3 * 4", "12"),
+        ("12 - 7", "5"),
+    ],
+)
+def test_repeating_the_question_is_no_answer_where_it_must_be_worked_out(
+    strict_pool: RewardPool, text: str, answer: str
+) -> None:
+    assert strict_pool.score([completion(text, answer), completion(f"It is {answer}.", answer)]) == [
+        Score(0.0, {"math": 0.0}),
+        Score(1.0, {"math": 1.0}),
+    ]
+
+
+def test_an_expression_that_comes_to_the_answer_is_equal_otherwise(pool: RewardPool) -> None:
+    assert pool.score([completion("12 + 7", "19")])[0].total == 1.0
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [

@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("maths", {}, "rewards.0.name = 'maths': there is no such reward; there are math, format, length, readable, "),
         ("maths", {}, "; did you mean math?"),
         ("", {}, "rewards.0.name"),
-        ("math", {"presision": 6}, "rewards.0.options.presision: there is no such option; it has none"),
+        ("math", {"presision": 6}, "rewards.0.options.presision: there is no such option; its options are worked_out"),
         ("readable", {"x": 1}, "rewards.0.options.x: there is no such option"),
         ("format", {}, "rewards.0.options.pattern: is missing"),
         ("format", {"pattern": ""}, "rewards.0.options.pattern = '': must be a regular expression"),
