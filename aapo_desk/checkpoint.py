@@ -71,7 +71,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
 
 def newest_whole(folder: Path) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
     """The newest checkpoint that is whole, its state, and why newer ones were passed over."""
-    refused = []
+    refused: list[str] = []
     for checkpoint in list_checkpoints(folder):
         try:
             return checkpoint, checkpoint.read_state(), refused
@@ -116,7 +116,7 @@ def restore(
     from peft import set_peft_model_state_dict
 
     loaded = load_file(checkpoint.adapter / "adapter_model.safetensors")
-    result = set_peft_model_state_dict(policy.model, loaded)
+    result: Any = set_peft_model_state_dict(policy.model, loaded)
     if result.unexpected_keys:
         raise CheckpointError(f"{checkpoint.path} does not fit this model: {result.unexpected_keys[0]}")
     tensors = load_file(checkpoint.path / "optimizer.safetensors")

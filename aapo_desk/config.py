@@ -46,8 +46,9 @@ class ConfigError(ValueError):
 
 
 def _short(value: Any, limit: int = 60) -> str:
+    """The value as text, its middle left out where it is long: a path's end says most."""
     text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return text if len(text) <= limit else f"{text[: limit // 3]}…{text[-(limit - limit // 3 - 1) :]}"
 
 
 def _not_bool(value: Any) -> Any:

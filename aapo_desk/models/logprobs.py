@@ -1,8 +1,13 @@
-"""Log-probs of given completions: the dense path, one row [prompt][completion] a completion."""
+"""Log-probs of given completions, a prompt read once for the completions that share it.
+
+A pack is one row [prompt][c1]...[ck]: each completion sees the prompt and itself, positions start again behind the
+prompt. A pack of one completion is the plain, dense row, which needs no mask.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,31 +18,92 @@ from aapo_desk.models.policy import Policy
 LOGITS_AT_ONCE = 1 << 25
 """Logits held at once by the head, in forward and in backward: 128 MiB in float32."""
 
+SHARING_MODELS = frozenset({"llama", "qwen2", "qwen3"})
+"""Models that take a mask a pair of tokens for all their layers alike, and keep no other state."""
 
-def completion_logps(
-    policy: Policy,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[int]],
-    width: int,
-    temperature: float = 1.0,
-) -> Tensor:
-    """Log-probs [rows, width] of each completion's tokens after its prompt; 0 past a completion's end.
 
-    Of the distribution that was sampled from: logits divided by ``temperature``. Rows are padded on the right, where
-    causal attention never looks, so no mask is needed.
+@dataclass(frozen=True)
+class Pack:
+    """One prompt and the completions that are computed behind it, as token ids."""
+
+    prompt: Sequence[int]
+    completions: Sequence[Sequence[int]]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt) + sum(map(len, self.completions))
+
+
+def can_share(policy: Policy) -> bool:
+    """Whether this model can compute several completions behind one prompt. Dropout is the caller's to look at."""
+    return str(policy.causal.config.model_type) in SHARING_MODELS
+
+
+def pack_logps(policy: Policy, packs: Sequence[Pack], width: int, temperature: float = 1.0) -> Tensor:
+    """Log-probs [rows, width] of the completions' tokens, in the packs' order; 0 past a completion's end.
+
+    Of the distribution that was sampled from: logits divided by ``temperature``. Packs are padded on the right, where
+    nothing looks.
     """
-    rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [policy.pad_id] * (longest - len(row)) for row in rows], device=policy.device)
-    hidden = policy.decoder(input_ids=ids, use_cache=False).last_hidden_state
+    device = policy.device
+    longest = max(pack.tokens for pack in packs)
+    ids = torch.full((len(packs), longest), policy.pad_id, device=device)
+    # Of each completion's token: its pack, its place there, and the place whose hidden state predicts it.
+    pack_of: list[int] = []
+    place: list[int] = []
+    before: list[int] = []
+    row_of: list[int] = []
+    position: list[int] = []
+    row = 0
+    for number, pack in enumerate(packs):
+        flat = [*pack.prompt, *(token for completion in pack.completions for token in completion)]
+        ids[number, : len(flat)] = torch.tensor(flat, device=device)
+        start = len(pack.prompt)
+        for completion in pack.completions:
+            size = len(completion)
+            pack_of += [number] * size
+            place += range(start, start + size)
+            before += [len(pack.prompt) - 1, *range(start, start + size - 1)]
+            row_of += [row] * size
+            position += range(size)
+            start += size
+            row += 1
+    hidden = _hidden(policy, ids, packs)
+    index = torch.tensor([pack_of, place, before, row_of, position], device=device)
+    flat_logps = head_logps(policy, hidden[index[0], index[2]], ids[index[0], index[1]], temperature)
+    return flat_logps.new_zeros(row, width).index_put((index[3], index[4]), flat_logps)
 
-    starts = torch.tensor([len(prompt) for prompt in prompts], device=policy.device)
-    lengths = torch.tensor([len(completion) for completion in completions], device=policy.device)
-    row, position = (torch.arange(width, device=policy.device) < lengths[:, None]).nonzero(as_tuple=True)
-    source = starts[row] + position
-    # The hidden state before a token predicts it.
-    flat = head_logps(policy, hidden[row, source - 1], ids[row, source], temperature)
-    return flat.new_zeros(len(rows), width).index_put((row, position), flat)
+
+def _hidden(policy: Policy, ids: Tensor, packs: Sequence[Pack]) -> Tensor:
+    """Hidden states [packs, longest, H]."""
+    settings: dict[str, Tensor] = {}
+    # Where every pack is dense, causal attention never looks to the right, where the padding is.
+    if any(len(pack.completions) > 1 for pack in packs):
+        mask, positions = block_mask(packs, ids.shape[1])
+        settings = {"attention_mask": mask.to(policy.device), "position_ids": positions.to(policy.device)}
+    hidden: Tensor = policy.decoder(input_ids=ids, use_cache=False, **settings).last_hidden_state
+    return hidden
+
+
+def block_mask(packs: Sequence[Pack], longest: int) -> tuple[Tensor, Tensor]:
+    """Who sees whom, [packs, 1, longest, longest] bool, and positions [packs, longest].
+
+    A token sees what comes before it in its own block and in the prompt (block 0). Padding is a block of its own.
+    """
+    blocks = torch.full((len(packs), longest), -1)
+    positions = torch.zeros(len(packs), longest, dtype=torch.long)
+    for number, pack in enumerate(packs):
+        start = 0
+        for block, part in enumerate([pack.prompt, *pack.completions]):
+            end = start + len(part)
+            blocks[number, start:end] = block
+            first = 0 if block == 0 else len(pack.prompt)
+            positions[number, start:end] = torch.arange(first, first + len(part))
+            start = end
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    same = blocks[:, :, None] == blocks[:, None, :]
+    prompt = (blocks[:, None, :] == 0) & (blocks[:, :, None] >= 0)
+    return ((same | prompt) & causal)[:, None], positions
 
 
 def head_logps(policy: Policy, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -107,7 +107,10 @@ class Trainer:
             error, completion = result.unscorable[0]
             count = len(result.unscorable)
             log.warning("%d completions could not be scored; the first: %s", count, error)
-            self.store.write_event("unscorable", self.step, count=count, error=error, completion=completion[:500])
+            function = error.partition(":")[0]  # a score's error begins with the name of what broke
+            self.store.write_event(
+                "unscorable", self.step, count=count, function=function, error=error, completion=completion[:500]
+            )
         if not result.update.applied:
             message = "the loss or the gradient was not finite; this step changed nothing"
             log.warning(message)

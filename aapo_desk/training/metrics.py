@@ -13,7 +13,7 @@ from aapo_desk.algorithms import Advantages
 from aapo_desk.config import RunConfig
 from aapo_desk.store import Histogram
 
-BINS = 32
+BINS = 24
 NAN = math.nan
 
 

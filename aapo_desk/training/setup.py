@@ -18,6 +18,7 @@ from aapo_desk.config import Problem as Refusal
 from aapo_desk.evaluation import HeldOut, judged_by
 from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
+from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import RewardPool
 from aapo_desk.store import RunWriter
@@ -95,7 +96,11 @@ def recorded_choices(store: RunWriter, policy: Policy, config: RunConfig) -> dic
 
 
 def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
-    """token_budget: tokens in an update's micro-batch; batch_rows: completions decoded at once; threads: the CPU's."""
+    """What this device and model ask for.
+
+    token_budget: tokens in an update's micro-batch; batch_rows: completions decoded at once; share_prompts: whether
+    the update may compute completions behind one prompt, which is exact only without dropout; threads: the CPU's.
+    """
     shape = policy.causal.config.get_text_config()
     heads = shape.num_attention_heads
     head_size = getattr(shape, "head_dim", None) or shape.hidden_size // heads
@@ -111,6 +116,7 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
     return {
         "token_budget": int(max(1, min(update_tokens, most))),
         "batch_rows": int(max(1, min(free // 2 // (cache * length), 256))),
+        "share_prompts": int(config.lora.dropout == 0 and can_share(policy)),
         "threads": torch.get_num_threads(),
     }
 

@@ -21,6 +21,7 @@ from aapo_desk.store import Histogram, Sample, StepRecord
 from aapo_desk.tasks import Problem
 from aapo_desk.tasks.order import step_problems
 from aapo_desk.training.metrics import NAN, Edges, advantage_metrics, mean, reward_metrics
+from aapo_desk.training.packing import Cost
 from aapo_desk.training.update import Rollout, Update, learning_rate, update
 
 Report = Callable[[str, float | None], None]
@@ -40,11 +41,13 @@ class Parts:
     prompts: list[list[int]]
     """Token ids of each training problem's prompt."""
     choices: dict[str, int]
-    """What was chosen for this device: token_budget and batch_rows. Kept in checkpoints and replayed."""
+    """What was chosen for this device and model. Kept in the run's record and replayed."""
     edges: Edges = field(init=False)
+    cost: Cost = field(init=False)
 
     def __post_init__(self) -> None:
         self.edges = Edges.of(self.config)
+        self.cost = Cost.of(self.policy.causal.config.get_text_config())
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def _update(
         [prompt for prompt in prompts for _ in range(parts.config.rollout.group_size)],
         [policy_side.completions.row(row) for row in range(len(policy_side.texts))],
         parts.config.rollout.temperature,
+        parts.config.rollout.group_size,
     )
     return update(
         parts.policy,
@@ -123,6 +127,7 @@ def _update(
         rate=rate,
         max_grad_norm=parts.config.optimizer.max_grad_norm,
         token_budget=parts.choices["token_budget"],
+        cost=parts.cost if parts.choices["share_prompts"] else None,
         progress=progress,
     )
 

@@ -11,11 +11,15 @@ from torch import Tensor
 
 from aapo_desk.algorithms import Advantages, Algorithm, Batch
 from aapo_desk.config import OptimizerConfig
-from aapo_desk.models.logprobs import completion_logps
+from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
+from aapo_desk.training.packing import Cost, PackRows, micro_batches
 
-LogProbs = Callable[[list[int]], Tensor]
-"""Rows of the step -> their tokens' log-probs [rows, T], with a graph."""
+Micro = Sequence[PackRows]
+"""A micro-batch: packs of rows of the step."""
+
+LogProbs = Callable[[Micro], Tensor]
+"""A micro-batch -> its rows' tokens' log-probs [rows, T] in the packs' order, with a graph."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Rollout:
     prompts: list[list[int]]
     completions: list[list[int]]
     temperature: float
+    group_size: int
 
     @property
     def width(self) -> int:
@@ -35,9 +40,14 @@ class Rollout:
         lengths = torch.tensor([len(completion) for completion in self.completions])
         return (torch.arange(self.width) < lengths[:, None]).double()
 
-    def lengths(self) -> list[int]:
-        """Tokens of prompt and completion, by row."""
-        return [len(prompt) + len(done) for prompt, done in zip(self.prompts, self.completions, strict=True)]
+    def cut(self, rows: Sequence[int], budget: int, cost: Cost | None) -> list[list[PackRows]]:
+        """Micro-batches of these rows."""
+        prompts, completions = [len(prompt) for prompt in self.prompts], [len(done) for done in self.completions]
+        return micro_batches(prompts, completions, rows, self.group_size, budget, cost)
+
+    def packs(self, batch: Micro) -> list[Pack]:
+        """A micro-batch's tokens."""
+        return [Pack(self.prompts[rows[0]], [self.completions[row] for row in rows]) for rows in batch]
 
 
 @dataclass(frozen=True)
@@ -60,21 +70,10 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.learning_rate * factor
 
 
-def micro_batches(lengths: Sequence[int], rows: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Rows in order of their length, cut so that rows x longest stays within the budget (at least one row each)."""
-    batches: list[list[int]] = []
-    for row in sorted(rows, key=lambda row: (lengths[row], row)):
-        if batches and (len(batches[-1]) + 1) * lengths[row] <= token_budget:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
-
-
 def backpropagate(
     logps: LogProbs,
     gradient: Tensor,
-    batches: Sequence[Sequence[int]],
+    batches: Sequence[Micro],
     progress: Callable[[float], None] = lambda _: None,
 ) -> Tensor:
     """Send the gradient [B, T] of a loss with respect to the log-probs back through ``logps``, batch by batch.
@@ -83,12 +82,17 @@ def backpropagate(
     """
     seen = torch.zeros_like(gradient)
     for number, batch in enumerate(batches):
-        rows = list(batch)
-        part = logps(rows)
+        rows = flat(batch)
+        part = logps(batch)
         torch.autograd.backward(part, gradient[rows].to(part))
         seen[rows] = part.detach().to(seen)
         progress((number + 1) / len(batches))
     return seen
+
+
+def flat(batch: Micro) -> list[int]:
+    """The rows of a micro-batch in the order of its log-probs."""
+    return [row for pack in batch for row in pack]
 
 
 def update(
@@ -102,18 +106,19 @@ def update(
     rate: float,
     max_grad_norm: float,
     token_budget: int,
+    cost: Cost | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Update:
-    """One step of the optimiser on one rollout. ``rewards`` [P, G], NaN where unscorable."""
+    """One step of the optimiser on one rollout. ``rewards`` [P, G], NaN where unscorable.
+
+    ``cost`` lets completions share their prompt where that is cheaper; None computes every row alone.
+    """
     mask = rollout.mask()
-    lengths = rollout.lengths()
 
-    def logps(rows: list[int]) -> Tensor:
-        prompts = [rollout.prompts[row] for row in rows]
-        completions = [rollout.completions[row] for row in rows]
-        return completion_logps(policy, prompts, completions, rollout.width, rollout.temperature)
+    def logps(batch: Micro) -> Tensor:
+        return pack_logps(policy, rollout.packs(batch), rollout.width, rollout.temperature)
 
-    every_row = micro_batches(lengths, range(len(lengths)), token_budget)
+    every_row = rollout.cut(range(len(rollout.completions)), token_budget, cost)
     reference = None
     if algorithm.needs_reference_logps:
         with torch.no_grad(), policy.as_reference():
@@ -129,17 +134,16 @@ def update(
     teaching = [int(row) for row in objective.gradient.any(1).nonzero()]
     policy.model.train()
     optimizer.zero_grad(set_to_none=False)
-    seen = backpropagate(logps, objective.gradient, micro_batches(lengths, teaching, token_budget), progress)
+    seen = backpropagate(logps, objective.gradient, rollout.cut(teaching, token_budget, cost), progress)
     policy.model.eval()
     loss = algorithm.loss(current if algorithm.gradient_needs_logps else seen, batch, objective.advantages)
     return _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm)
 
 
-def _collect(logps: LogProbs, batches: Sequence[Sequence[int]], mask: Tensor) -> Tensor:
+def _collect(logps: LogProbs, batches: Sequence[Micro], mask: Tensor) -> Tensor:
     values = torch.zeros_like(mask)
     for batch in batches:
-        rows = list(batch)
-        values[rows] = logps(rows).to(values)
+        values[flat(batch)] = logps(batch).to(values)
     return values
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from aapo_desk.algorithms import Algorithm, Batch, aapo, grpo
-from aapo_desk.training.update import backpropagate
+from aapo_desk.training.update import backpropagate, flat
 
 FILE = Path(os.environ.get("AAPO_DESK_VECTORS") or Path(__file__).parents[1] / "data" / "objectives.jsonl")
 CASES: list[dict[str, Any]] = [json.loads(line) for line in FILE.read_text().splitlines() if line.strip()]
@@ -67,8 +67,8 @@ def test_objective_equals_its_reference(case: dict[str, Any]) -> None:
     assert not objective.gradient[batch.mask == 0].any()
     for rows in (1, 3, len(logps)):
         table = logps.clone().requires_grad_()
-        batches = [part.tolist() for part in torch.arange(len(logps)).split(rows)]
-        backpropagate(lambda part, table=table: table[part], objective.gradient, batches)  # type: ignore[misc]
+        batches = [[part.tolist()] for part in torch.arange(len(logps)).split(rows)]
+        backpropagate(lambda batch, table=table: table[flat(batch)], objective.gradient, batches)  # type: ignore[misc]
         assert_near(table.grad, tensor(case["grad"]))
 
 

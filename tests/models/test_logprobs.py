@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from aapo_desk.models import logprobs
-from aapo_desk.models.logprobs import completion_logps
+from aapo_desk.models.logprobs import Pack, pack_logps
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12], [13]]
 COMPLETIONS = [[20, 21, 22, 2], [23], [24, 25]]
+DENSE = [Pack(prompt, [completion]) for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_they_equal_the_models_own_forward(tiny_model: Path, temperature: float) -> None:
     policy = load_tiny(tiny_model, "float64")
     with torch.no_grad():
-        values = completion_logps(policy, PROMPTS, COMPLETIONS, 6, temperature)
+        values = pack_logps(policy, DENSE, 6, temperature)
         for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
             logits = policy.model(torch.tensor([prompt + completion])).logits[0].double() / temperature
             expected = logits.log_softmax(1)[range(len(prompt) - 1, len(prompt) + len(completion) - 1), completion]
@@ -35,9 +36,27 @@ def test_the_head_in_chunks_changes_neither_values_nor_gradients(
     for at_once in (1 << 25, 3 * 300):
         monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", at_once)
         policy.model.zero_grad()
-        values = completion_logps(policy, PROMPTS, COMPLETIONS, 4)
-        values.sum().backward()  # type: ignore[no-untyped-call]
+        values = pack_logps(policy, DENSE, 4)
+        values.sum().backward()
         gradients.append([p.grad.clone() for p in policy.adapter_parameters().values() if p.grad is not None])
     assert len(gradients[0]) == len(policy.adapter_parameters())
     for whole, chunked in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, chunked, atol=1e-12, rtol=1e-9)
+
+
+def test_completions_behind_one_prompt_equal_the_dense_rows(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model, "float64")
+    prompts = [[5, 6, 7, 8], [9, 10]]
+    completions = [[20, 21, 22, 2], [23], [24, 25], [26, 27, 28], [29, 2]]
+    shared = [Pack(prompts[0], completions[:3]), Pack(prompts[1], completions[3:])]
+    dense = [Pack(pack.prompt, [completion]) for pack in shared for completion in pack.completions]
+    results = []
+    for packs in (shared, dense):
+        policy.model.zero_grad()
+        values = pack_logps(policy, packs, 4, temperature=0.8)
+        (values * torch.arange(values.numel()).reshape(values.shape)).sum().backward()
+        results.append((values, [p.grad.clone() for p in policy.adapter_parameters().values() if p.grad is not None]))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-9, rtol=0)
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        # Norms compute in float32 whatever the model's type, so gradients agree to its rounding.
+        torch.testing.assert_close(one, other, atol=1e-6 * float(other.abs().max()), rtol=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aapo_desk.models.logprobs import completion_logps
+from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Completions, Row, Sampling, decode, uniforms
 from tests.policies import load_tiny
@@ -81,10 +81,9 @@ def test_a_split_of_the_batch_changes_nothing(policy: Policy) -> None:
 def test_log_probs_of_the_rollout_equal_those_of_the_update(policy: Policy) -> None:
     rows = [Row(prompt, adapter=True) for prompt in range(3) for _ in range(3)]
     done = sampled(policy, rows)
-    completions = [done.row(number) for number in range(len(rows))]
-    prompts = [PROMPTS[row.prompt] for row in rows]
+    dense = [Pack(PROMPTS[row.prompt], [done.row(number)]) for number, row in enumerate(rows)]
     with torch.no_grad():
-        again = completion_logps(policy, prompts, completions, WIDTH, temperature=1.3)
+        again = pack_logps(policy, dense, WIDTH, temperature=1.3)
     torch.testing.assert_close(done.logps, again, atol=1e-4, rtol=0)
 
 

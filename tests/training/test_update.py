@@ -9,23 +9,30 @@ import torch
 
 from aapo_desk.algorithms import Algorithm, aapo, grpo
 from aapo_desk.config import OptimizerConfig
+from aapo_desk.models import logprobs
+from aapo_desk.models.logprobs import Pack
 from aapo_desk.models.policy import Policy
 from aapo_desk.training import update as engine
-from aapo_desk.training.update import Rollout, learning_rate, micro_batches, update
+from aapo_desk.training.packing import Cost, micro_batches
+from aapo_desk.training.update import Rollout, flat, learning_rate, update
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
 COMPLETIONS = [[20, 21, 22, 2], [23, 2], [24, 25, 26, 27, 28], [29], [30, 31], [32, 33, 2], [34, 35, 36], [37, 2]]
-ROLLOUT = Rollout([PROMPTS[row // 4] for row in range(8)], COMPLETIONS, temperature=1.0)
+ROLLOUT = Rollout([PROMPTS[row // 4] for row in range(8)], COMPLETIONS, temperature=1.0, group_size=4)
+SHARING = Cost(token=1, pair=0)
+"""Under which sharing a prompt always pays."""
 REWARDS = torch.tensor([[1.0, 0.0, 0.5, float("nan")], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
 REFERENCE = torch.tensor([[0.0, 1.0, 0.5, 0.0], [1.0, 0.0, 1.0, 0.9]], dtype=torch.float64)
 
 
-def run_update(policy: Policy, algorithm: Algorithm, token_budget: int, rate: float = 0.0) -> engine.Update:
+def run_update(
+    policy: Policy, algorithm: Algorithm, token_budget: int, rate: float = 0.0, cost: Cost | None = None
+) -> engine.Update:
     optimizer = torch.optim.SGD(policy.adapter_parameters().values(), lr=0.0)
     return update(
         policy, optimizer, algorithm, ROLLOUT, REWARDS, REFERENCE,
-        rate=rate, max_grad_norm=1e9, token_budget=token_budget,
+        rate=rate, max_grad_norm=1e9, token_budget=token_budget, cost=cost,
     )  # fmt: skip
 
 
@@ -43,6 +50,19 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batch(tiny_model: Path, al
         assert norm == pytest.approx(results[0][1], abs=1e-9)
         for one, other in zip(gradients, results[0][2], strict=True):
             torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
+
+
+def test_sharing_prompts_gives_the_dense_loss_and_gradient(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model, "float64")
+    results = []
+    for budget, cost in ((10_000, None), (10_000, SHARING), (14, SHARING)):
+        done = run_update(policy, aapo.make(), budget, cost=cost)
+        gradients = [parameter.grad.clone() for parameter in policy.adapter_parameters().values()]  # type: ignore[union-attr]
+        results.append((done.loss, gradients))
+    for loss, gradients in results[1:]:
+        assert loss == pytest.approx(results[0][0], abs=1e-9)
+        for one, other in zip(gradients, results[0][1], strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6 * float(other.abs().max()), rtol=0)
 
 
 def test_the_gradient_is_that_of_the_loss_written_out(tiny_model: Path) -> None:
@@ -64,7 +84,7 @@ def test_the_gradient_is_that_of_the_loss_written_out(tiny_model: Path) -> None:
         logps = logits.log_softmax(1)[range(len(prompt) - 1, len(prompt) + len(completion) - 1), completion]
         total = total - advantage * logps.sum()
         tokens += len(completion)
-    (total / tokens).backward()  # type: ignore[no-untyped-call]
+    (total / tokens).backward()
     for parameter, gradient in zip(policy.adapter_parameters().values(), from_engine, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-9, rtol=1e-6)
 
@@ -74,13 +94,13 @@ def test_rows_without_advantage_are_not_computed_and_change_nothing(
 ) -> None:
     policy = load_tiny(tiny_model)
     computed: list[int] = []
-    plain = engine.completion_logps
+    plain = logprobs.pack_logps
 
-    def counting(policy: Policy, prompts: list[list[int]], *rest: object) -> torch.Tensor:
-        computed.append(len(prompts))
-        return plain(policy, prompts, *rest)  # type: ignore[arg-type]
+    def counting(policy: Policy, packs: list[Pack], *rest: object) -> torch.Tensor:
+        computed.append(sum(len(pack.completions) for pack in packs))
+        return plain(policy, packs, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine, "completion_logps", counting)
+    monkeypatch.setattr(engine, "pack_logps", counting)
     run_update(policy, aapo.make(), 10_000)
     # Row 3 is unscorable; rows 4 and 6 have neither a group advantage nor a margin; row 2 neither: 0.5 is the mean.
     assert sum(computed) == 4
@@ -110,12 +130,24 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_says_so(tiny_model: P
         assert torch.equal(old, new)
 
 
-def test_micro_batches_keep_to_the_budget_and_hold_every_row_once() -> None:
-    lengths = [7, 3, 9, 3, 20, 1]
-    batches = micro_batches(lengths, range(6), token_budget=10)
-    assert sorted(row for batch in batches for row in batch) == list(range(6))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= 10 for batch in batches)
-    assert micro_batches(lengths, [], 10) == []
+@pytest.mark.parametrize("cost", [None, SHARING])
+@pytest.mark.parametrize("budget", [1, 12, 20, 1000])
+def test_micro_batches_keep_to_the_budget_and_hold_every_row_once(cost: Cost | None, budget: int) -> None:
+    prompts, completions = [5] * 3 + [4] * 3, [7, 3, 9, 3, 20, 1]
+    batches = micro_batches(prompts, completions, [0, 1, 2, 3, 5], 3, budget, cost)
+    assert sorted(row for batch in batches for row in flat(batch)) == [0, 1, 2, 3, 5]
+    for batch in batches:
+        assert all(len({row // 3 for row in pack}) == 1 for pack in batch)
+        longest = max(prompts[pack[0]] + sum(completions[row] for row in pack) for pack in batch)
+        assert len(batch) * longest <= budget or (len(batch), len(batch[0])) == (1, 1)
+    assert micro_batches(prompts, completions, [], 3, budget, cost) == []
+
+
+def test_prompts_are_shared_where_that_costs_less() -> None:
+    cost = Cost(token=3_500_000, pair=1152)  # one layer of SmolLM2-135M
+    assert cost.completions_a_pack(prompt=44, completion=12, most=8) == 8
+    assert cost.completions_a_pack(prompt=100, completion=1000, most=8) == 1
+    assert Cost(token=0, pair=1).completions_a_pack(prompt=10, completion=10, most=8) == 1
 
 
 def test_the_learning_rate_warms_up_and_follows_its_schedule() -> None:

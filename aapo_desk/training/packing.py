@@ -1,0 +1,90 @@
+"""How a step's rows are cut into micro-batches: which completions share a prompt, and what is computed at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+PackRows = list[int]
+"""Rows of the step that share a prompt and are computed behind it; one alone is the dense path."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds of one layer: of a token through its linear parts, and of a pair of tokens in attention."""
+
+    token: float
+    pair: float
+
+    @classmethod
+    def of(cls, shape: Any) -> Cost:
+        """From a transformers text config."""
+        heads = shape.num_attention_heads
+        head_size = getattr(shape, "head_dim", None) or shape.hidden_size // heads
+        kv_heads = getattr(shape, "num_key_value_heads", None) or heads
+        attention = shape.hidden_size * head_size * (2 * heads + 2 * kv_heads)
+        return cls(attention + 3 * shape.hidden_size * shape.intermediate_size, 2 * heads * head_size)
+
+    def completions_a_pack(self, prompt: int, completion: float, most: int) -> int:
+        """How many completions of this mean length to put behind one prompt, so that each costs the least.
+
+        A longer pack saves prompt tokens and pays in attention, which is computed over all pairs, masked or not.
+        """
+
+        def each(count: int) -> float:
+            tokens = prompt + count * completion
+            return (tokens * self.token + tokens**2 * self.pair) / count
+
+        return min(range(1, max(1, most) + 1), key=each)
+
+
+def micro_batches(
+    prompts: Sequence[int],
+    completions: Sequence[int],
+    rows: Sequence[int],
+    group_size: int,
+    budget: int,
+    cost: Cost | None,
+) -> list[list[PackRows]]:
+    """Batches of packs, each with packs x longest pack <= ``budget`` tokens (at least one completion each).
+
+    ``prompts`` and ``completions``: tokens by row; rows of one prompt stand together, ``group_size`` a prompt.
+    ``cost`` None: every row alone. Depends on lengths only, so a resumed run cuts the same way.
+    """
+    packs: list[PackRows] = []
+    for _, group in groupby(sorted(rows), key=lambda row: row // group_size):
+        packs += _cut(list(group), prompts, completions, budget, cost)
+
+    def tokens(pack: PackRows) -> int:
+        return prompts[pack[0]] + sum(completions[row] for row in pack)
+
+    batches: list[list[PackRows]] = []
+    for pack in sorted(packs, key=lambda pack: (tokens(pack), pack)):
+        if batches and (len(batches[-1]) + 1) * tokens(pack) <= budget:
+            batches[-1].append(pack)
+        else:
+            batches.append([pack])
+    return batches
+
+
+def _cut(
+    group: list[int], prompts: Sequence[int], completions: Sequence[int], budget: int, cost: Cost | None
+) -> list[PackRows]:
+    """One prompt's rows as packs within the budget."""
+    if cost is None:
+        return [[row] for row in group]
+    prompt = prompts[group[0]]
+    mean = sum(completions[row] for row in group) / len(group)
+    most = cost.completions_a_pack(prompt, mean, len(group))
+    packs: list[PackRows] = []
+    room = 0
+    for row in group:
+        if packs and len(packs[-1]) < most and completions[row] <= room:
+            packs[-1].append(row)
+        else:
+            packs.append([row])
+            room = budget - prompt
+        room -= completions[row]
+    return packs
