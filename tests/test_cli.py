@@ -160,7 +160,6 @@ def test_there_is_no_last_word_without_an_evaluation_before_and_after() -> None:
         ("unscorable", {"count": 2, "error": "took too long"}, "2 answers could not be scored: took too long"),
         ("resumed", {"from_step": 10}, "resumed after step 10"),
         ("dropped", {"count": 3, "source": "training"}, "dropped 3 problems (training): their prompts are too long"),
-        ("command", {"name": "pause"}, "asked to pause"),
         ("alarm", {"message": "no reward"}, "ALARM: no reward"),
         ("oom", {"micro_batch": 4}, "oom: micro_batch=4"),
         ("notice", {"message": "clear\x1b[2J\nscreen"}, r"clear\x1b[2J\nscreen"),

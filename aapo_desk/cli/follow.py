@@ -109,7 +109,7 @@ def _answer(run: RunDirectory, first: bool) -> None:
     try:
         if first:
             request(run, "stop")
-            complain("asked it to write a checkpoint and stop after this step; Ctrl-C again ends it at once")
+            complain("asked it to write a checkpoint and stop; Ctrl-C again ends it at once")
         else:
             kill(run)
             complain("ended at once; what came after the last checkpoint is lost")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aapo_desk.cli.output import printable, table
+from aapo_desk.store import event_words
 
 Metrics = Mapping[str, float | None]
 Answers = Mapping[str, Any]
@@ -36,33 +37,7 @@ def _number(value: float | None, form: str, width: int) -> str:
 
 def event_line(kind: str, data: Mapping[str, Any]) -> str | None:
     """What happened, in one line; None where another line says it."""
-    if kind in SILENT_EVENTS:
-        return None
-    match kind:
-        case "started":
-            text = "started"
-        case "resumed":
-            text = f"resumed after step {data.get('from_step')}"
-        case "dropped":
-            text = f"dropped {data.get('count')} problems ({data.get('source')}): their prompts are too long"
-        case "checkpoint":
-            text = f"checkpoint written: {data.get('path')}"
-        case "paused":
-            text = "paused"
-        case "unpaused":
-            text = "goes on"
-        case "command":
-            text = f"asked to {data.get('name')}"
-        case "unscorable":
-            text = f"{data.get('count')} answers could not be scored: {data.get('error')}"
-        case "notice":
-            text = str(data.get("message"))
-        case "alarm":
-            text = f"ALARM: {data.get('message')}"
-        case _:
-            facts = ", ".join(f"{key}={value}" for key, value in data.items())
-            text = f"{kind}: {facts}" if facts else kind
-    return printable(text)
+    return None if kind in SILENT_EVENTS else printable(event_words(kind, data))
 
 
 def evaluation_line(step: int, data: Answers) -> str:

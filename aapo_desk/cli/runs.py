@@ -108,7 +108,7 @@ def pause(run: Run) -> None:
 
 def stop(run: Run) -> None:
     """Ask a running run to write a checkpoint and stop."""
-    _ask(run, "stop", "it writes a checkpoint and stops after this step; go on with: aapo-desk resume {id}")
+    _ask(run, "stop", "it writes a checkpoint and stops; go on with: aapo-desk resume {id}")
 
 
 def checkpoint(run: Run) -> None:

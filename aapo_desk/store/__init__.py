@@ -18,6 +18,7 @@ from aapo_desk.store.directory import (
 )
 from aapo_desk.store.reader import Delta, RunReader
 from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, StepRecord
+from aapo_desk.store.wording import event_words
 from aapo_desk.store.writer import RunWriter
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "StoreError",
     "check_name",
     "create_run",
+    "event_words",
     "find_run",
     "home",
     "list_runs",

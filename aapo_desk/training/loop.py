@@ -73,6 +73,9 @@ class Trainer:
         if not began_before:
             self.store.remember("started", time.time())
             self.store.write_event("started", 0)
+            if self.store.journal_mode != "WAL":
+                message = "the run lies on a network disk: readers and trainer may wait for each other for a moment"
+                self.store.write_event("notice", 0, message=message)
             return
         self.store.rewind(self.step)
         self.store.write_event("resumed", self.step, from_step=self.step)

@@ -311,7 +311,7 @@ class MonitorScreen(DeskScreen[None]):
     def action_stop(self) -> None:
         def answered(yes: bool | None) -> None:
             if yes:
-                self._ask("stop", "It saves and stops after this step.")
+                self._ask("stop", "It saves and stops.")
 
         if self._lives():
             self.app.push_screen(StopQuestion(self._facts().name), answered)

@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from aapo_desk.store import Event
+from aapo_desk.store import Event, event_words
 from aapo_desk.tui.text import one_line, visible
 from aapo_desk.tui.widgets.header import interval
 from aapo_desk.tui.widgets.pane import Pane
@@ -83,40 +83,10 @@ def log_text(lines: Sequence[str]) -> Content:
 def events_text(items: Iterable[Event]) -> Content:
     """One line an event, oldest first."""
     lines = [
-        f"{time.strftime('%H:%M:%S', time.localtime(event.time))}  step {event.step:<4} {describe(event)}"
+        f"{time.strftime('%H:%M:%S', time.localtime(event.time))}  step {event.step:<4} {one_line(event_words(event.kind, event.data))}"
         for event in items
     ]
     return Content("\n".join(lines) or "nothing yet")
-
-
-def describe(event: Event) -> str:
-    """An event in words."""
-    data = event.data
-    match event.kind:
-        case "resumed":
-            text = f"resumed after step {data.get('from_step')}"
-        case "dropped":
-            text = f"{data.get('count')} problems dropped: prompts too long ({data.get('source')})"
-        case "checkpoint":
-            text = f"checkpoint {str(data.get('path', '')).rpartition('/')[2]}"
-        case "evaluation":
-            text = "evaluated"
-        case "unpaused":
-            text = "goes on"
-        case "unscorable":
-            text = f"{data.get('count')} answers unscorable by {data.get('function')}: {data.get('error')}"
-        case "command":
-            text = f"asked to {data.get('name')}"
-        case "failed":
-            text = f"failed: {data.get('error')}"
-        case "notice":
-            text = str(data.get("message"))
-        case "alarm":
-            text = f"! ALARM {data.get('message')}"
-        case _:
-            facts = ", ".join(f"{key} {value}" for key, value in data.items())
-            text = f"{event.kind}: {facts}" if facts else event.kind
-    return one_line(text)
 
 
 def evaluations_text(evaluations: Mapping[int, Mapping[str, Any]]) -> Content:

@@ -1,0 +1,31 @@
+"""What happened in a run, in words: one place for the screen and for plain lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def event_words(kind: str, data: Mapping[str, Any]) -> str:
+    """An event as half a sentence. It may quote a model or a user's code: whoever shows it makes it harmless."""
+    match kind:
+        case "resumed":
+            return f"resumed after step {data.get('from_step')}"
+        case "dropped":
+            return f"dropped {data.get('count')} problems ({data.get('source')}): their prompts are too long"
+        case "checkpoint":
+            return f"checkpoint written: {data.get('path')}"
+        case "unpaused":
+            return "goes on"
+        case "unscorable":
+            return f"{data.get('count')} answers could not be scored: {data.get('error')}"
+        case "failed":
+            return f"failed: {data.get('error')}"
+        case "notice":
+            return str(data.get("message"))
+        case "alarm":
+            return f"ALARM: {data.get('message')}"
+        case "finished":
+            return "finished"
+    facts = ", ".join(f"{key}={value}" for key, value in data.items())
+    return f"{kind}: {facts}" if facts else kind
