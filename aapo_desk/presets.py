@@ -64,22 +64,37 @@ def list_presets() -> list[Preset]:
 def find(name_or_path: str) -> Preset:
     """The preset of a name, or a YAML file. Raises ConfigError with the nearest name, or why it cannot be read."""
     path = Path(name_or_path).expanduser()
-    presets = {preset.name: preset for preset in list_presets()}
-    if name_or_path in presets:
-        preset = presets[name_or_path]
-    elif path.is_file():
+    preset = _named(name_or_path)
+    if preset is None and path.is_file():
         preset = _read(path, own=True)
-    elif path.suffix in SUFFIXES and path.stem in presets and path.name == name_or_path:
-        preset = presets[path.stem]
-    elif path.suffix in SUFFIXES or path.name != name_or_path:
-        raise ConfigError(Problem("preset", "there is no such file", name_or_path))
-    else:
-        close = difflib.get_close_matches(name_or_path, presets, n=1, cutoff=0.4)
-        message = f"there is no such preset; there are {', '.join(presets)}"
-        raise ConfigError(Problem("preset", message, name_or_path, nearest=close[0] if close else None))
+    if preset is None and path.suffix in SUFFIXES and path.name == name_or_path:
+        preset = _named(path.stem)
+    if preset is None:
+        raise ConfigError(_unknown(name_or_path, path))
     if preset.error:
         raise ConfigError(Problem("preset", preset.error))
     return preset
+
+
+def _named(name: str) -> Preset | None:
+    """One's own preset of a name, else the shipped one. The others are not read: the screen waits for this."""
+    if not name or "/" in name:
+        return None
+    for folder, own in ((own_folder(), True), (shipped_folder(), False)):
+        for suffix in SUFFIXES:
+            path = folder / f"{name}{suffix}"
+            if path.is_file():
+                return _read(path, own)
+    return None
+
+
+def _unknown(name: str, path: Path) -> Problem:
+    if path.suffix in SUFFIXES or path.name != name:
+        return Problem("preset", "there is no such file", name)
+    names = [preset.name for preset in list_presets()]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    message = f"there is no such preset; there are {', '.join(names)}"
+    return Problem("preset", message, name, nearest=close[0] if close else None)
 
 
 def load(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:

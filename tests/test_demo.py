@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,10 +41,10 @@ def greedy_answers(adapter: Path, sums: list[str]) -> list[str]:
 
     base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
-    model = AutoModelForCausalLM.from_pretrained(base, quantization_config=nf4, dtype=torch.float32)
-    model = PeftModel.from_pretrained(model, str(adapter)).eval()
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    answers = []
+    causal = AutoModelForCausalLM.from_pretrained(base, quantization_config=nf4, dtype=torch.float32)
+    model: Any = PeftModel.from_pretrained(causal, str(adapter)).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(base)
+    answers: list[str] = []
     for problem in sums:
         a, b = problem.split("+")
         messages = [

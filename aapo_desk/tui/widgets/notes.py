@@ -82,11 +82,12 @@ def log_text(lines: Sequence[str]) -> Content:
 
 def events_text(items: Iterable[Event]) -> Content:
     """One line an event, oldest first."""
-    lines = [
-        f"{time.strftime('%H:%M:%S', time.localtime(event.time))}  step {event.step:<4} {one_line(event_words(event.kind, event.data))}"
-        for event in items
-    ]
-    return Content("\n".join(lines) or "nothing yet")
+    return Content("\n".join(map(_event_line, items)) or "nothing yet")
+
+
+def _event_line(event: Event) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+    return f"{clock}  step {event.step:<4} {one_line(event_words(event.kind, event.data))}"
 
 
 def evaluations_text(evaluations: Mapping[int, Mapping[str, Any]]) -> Content:

@@ -1,0 +1,62 @@
+"""The same engine on a CUDA device, against its plain path there. Skipped where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aapo_desk.algorithms import aapo
+from aapo_desk.models.logprobs import Pack, pack_logps
+from aapo_desk.rollout import Row, Sampling, decode, uniforms
+from aapo_desk.training.packing import Cost
+from aapo_desk.training.update import Rollout, update
+from tests.policies import load_tiny
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21]]
+GROUP = 4
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_rollout_and_update_agree_and_the_adapter_moves(tiny_model: Path, quantization: str) -> None:
+    policy = load_tiny(tiny_model, "float32", quantization, device="cuda")  # type: ignore[arg-type]
+    rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(2) for _ in range(GROUP)]
+    done = decode(policy, PROMPTS, rows, 8, Sampling(), uniforms(len(rows), 8, 0))
+    ours = range(2 * GROUP)
+    completions = [done.row(row) for row in ours]
+    prompts = [PROMPTS[row // GROUP] for row in ours]
+    with torch.no_grad():
+        dense = pack_logps(policy, [Pack(p, [c]) for p, c in zip(prompts, completions, strict=True)], 8)
+        shared = pack_logps(policy, [Pack(PROMPTS[i], completions[i * GROUP : (i + 1) * GROUP]) for i in (0, 1)], 8)
+    torch.testing.assert_close(dense.cpu(), done.logps[: 2 * GROUP], atol=1e-3, rtol=0)
+    torch.testing.assert_close(shared, dense, atol=1e-3, rtol=0)
+
+    optimizer = torch.optim.AdamW(policy.adapter_parameters().values(), weight_decay=0.0)
+    rewards = torch.tensor([[1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    reference = torch.tensor([[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+    moved = update(
+        policy, optimizer, aapo.make(), Rollout(prompts, completions, 1.0, GROUP), rewards, reference,
+        rate=1e-3, max_grad_norm=1.0, token_budget=256, cost=Cost(1, 0),
+    )  # fmt: skip
+    assert moved.applied
+    assert moved.update_norm > 0
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_greedy_rows_equal_plain_generation(tiny_model: Path, adapter: bool) -> None:
+    policy = load_tiny(tiny_model, "float32", device="cuda")
+    done = decode(policy, PROMPTS[:1], [Row(0, adapter, greedy=True)], 8, Sampling(), uniforms(1, 8, 0))
+    ids = torch.tensor(PROMPTS[:1], device="cuda")
+    settings = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": list(policy.eos_ids)}
+    with torch.no_grad():
+        if adapter:
+            plain = policy.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+        else:
+            with policy.as_reference():
+                plain = policy.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+    assert done.row(0) == plain[0, ids.shape[1] :].tolist()
