@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,6 +61,11 @@ def _not_bool(value: Any) -> Any:
 
 Int = Annotated[int, BeforeValidator(_not_bool)]
 Float = Annotated[float, BeforeValidator(_not_bool)]
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a user writes it; ``~`` is a home folder where there is such a user, else a name like any other."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's own raises where there is no such user
 
 
 class Section(BaseModel):

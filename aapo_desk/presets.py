@@ -15,7 +15,7 @@ from typing import Any
 
 import platformdirs
 
-from aapo_desk.config import ConfigError, Problem, RunConfig, load_yaml, resolve
+from aapo_desk.config import ConfigError, Problem, RunConfig, load_yaml, resolve, user_path
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -47,7 +47,7 @@ def shipped_folder() -> Path:
 def own_folder() -> Path:
     """``$AAPO_DESK_CONFIG/presets``, or ``presets`` in the platform's folder for user settings."""
     chosen = os.environ.get("AAPO_DESK_CONFIG")
-    return (Path(chosen).expanduser() if chosen else platformdirs.user_config_path("aapo-desk")) / "presets"
+    return (user_path(chosen) if chosen else platformdirs.user_config_path("aapo-desk")) / "presets"
 
 
 def list_presets() -> list[Preset]:
@@ -63,7 +63,7 @@ def list_presets() -> list[Preset]:
 
 def find(name_or_path: str) -> Preset:
     """The preset of a name, or a YAML file. Raises ConfigError with the nearest name, or why it cannot be read."""
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     preset = _named(name_or_path)
     if preset is None and path.is_file():
         preset = _read(path, own=True)

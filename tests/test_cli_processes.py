@@ -40,6 +40,8 @@ def program(*arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding=variables.get("PYTHONIOENCODING", "utf-8"),
+        # Who started the tests in the background has Ctrl-C ignored, and the child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:
         try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from aapo_desk.config import ConfigError, Problem, RunConfig
+from aapo_desk.config import ConfigError, Problem, RunConfig, user_path
 from aapo_desk.launch.child import environment, python
 from aapo_desk.launch.errors import LaunchError
 
@@ -85,7 +85,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _absolute(path: str | Path) -> str:
-    return str(Path(path).expanduser().absolute())
+    return str(user_path(path).absolute())
 
 
 def preflight(

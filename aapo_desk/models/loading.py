@@ -83,7 +83,7 @@ def _load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device
             bnb_4bit_compute_dtype=dtype,
         )
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        base = AutoModelForCausalLM.from_pretrained(
             resolved.path,
             revision=resolved.revision or "main",
             dtype=dtype,
@@ -93,6 +93,19 @@ def _load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(explain_load_failure(resolved, error)) from error
+    _keep_weights_trainable(base)
+    return base
+
+
+def _keep_weights_trainable(base: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights at the first forward without gradient.
+
+    On processors with AVX512-BF16 it does so for inference: from then on the layer computes in bfloat16 and has no
+    backward, so that an update after a rollout would silently get a wrong gradient.
+    """
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def eos_ids(causal: Any, tokenizer: Any) -> tuple[int, ...]:

