@@ -156,7 +156,7 @@ def test_there_is_no_last_word_without_an_evaluation_before_and_after() -> None:
 @pytest.mark.parametrize(
     ("kind", "data", "expected"),
     [
-        ("checkpoint", {"path": "checkpoints/step_000010", "best": 3}, "checkpoint written: checkpoints/step_000010"),
+        ("checkpoint", {"path": "checkpoints/step_000010", "best": 3}, "checkpoint step_000010"),
         ("unscorable", {"count": 2, "error": "took too long"}, "2 answers could not be scored: took too long"),
         ("resumed", {"from_step": 10}, "resumed after step 10"),
         ("dropped", {"count": 3, "source": "training"}, "dropped 3 problems (training): their prompts are too long"),

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from aapo_desk.models.policy import Policy, RowMask
+from aapo_desk.models.policy import Policy
+from aapo_desk.models.rows import RowMask
+from aapo_desk.rollout.cache import roomy_cache
 from aapo_desk.rollout.sampling import Sampling, draw
 
 
@@ -105,7 +107,8 @@ class _Batch:
         device = policy.device
         self.stem_adapter = torch.tensor([adapter for _, adapter in stems], device=device)
         self.stem_of_row = torch.tensor([stems.index((row.prompt, row.adapter)) for row in rows], device=device)
-        self.greedy = torch.tensor([row.greedy for row in rows], device=device)
+        greedy = [row.greedy for row in rows]
+        self.greedy = torch.tensor(greedy, device=device) if any(greedy) else None
         # transformers 5.24 renamed the argument and warns of the older name.
         known = inspect.signature(type(policy.decoder).forward).parameters
         self.cache_name = "cache" if "cache" in known else "past_key_values"
@@ -114,12 +117,13 @@ class _Batch:
         """Decode into ``result`` until every row has ended or is full."""
         width = result.tokens.shape[1]
         eos = torch.tensor(self.policy.eos_ids, device=self.policy.device)
-        cache, logits, attention, position = self._prefill()
+        cache, logits, attention, position = self._prefill(width)
         alive = torch.arange(len(self.stem_of_row))
         for step in range(width):
             here = alive.to(self.policy.device)
             uniform = uniforms[alive, step].to(self.policy.device)
-            tokens, logps, entropy = draw(logits, uniform, self.greedy[here], sampling)
+            greedy = None if self.greedy is None else self.greedy[here]
+            tokens, logps, entropy = draw(logits, uniform, greedy, sampling)
             ended = torch.isin(tokens, eos).cpu()
             result.tokens[alive, step] = tokens.cpu()
             result.logps[alive, step] = logps.float().cpu()
@@ -141,8 +145,8 @@ class _Batch:
     def _adapter(self, rows: Tensor) -> Tensor:
         return self.stem_adapter[self.stem_of_row[rows.to(self.policy.device)]]
 
-    def _prefill(self) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
-        """Read each stem once, then repeat what was read for its rows."""
+    def _prefill(self, room: int) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
+        """Read each stem once, then repeat what was read for its rows, with ``room`` for as many tokens more."""
         longest = max(map(len, self.stem_prompts))
         pad = self.policy.pad_id
         ids = torch.tensor(
@@ -151,7 +155,7 @@ class _Batch:
         lengths = torch.tensor([len(prompt) for prompt in self.stem_prompts], device=self.policy.device)
         attention = (torch.arange(longest, device=self.policy.device) >= longest - lengths[:, None]).long()
         positions = (attention.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.policy.causal.config)
+        cache = roomy_cache(self.policy.causal.config, longest + room)
         logits = self._forward(cache, ids, attention, positions, self.stem_adapter)
         cache.batch_select_indices(self.stem_of_row)
         return cache, logits[self.stem_of_row], attention[self.stem_of_row], lengths[self.stem_of_row] - 1

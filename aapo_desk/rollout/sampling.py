@@ -41,22 +41,22 @@ def uniforms(rows: int, width: int, seed: int) -> Tensor:
     return torch.rand(rows, width, generator=torch.Generator().manual_seed(seed))
 
 
-def draw(logits: Tensor, uniform: Tensor, greedy: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+def draw(logits: Tensor, uniform: Tensor, greedy: Tensor | None, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens [R], their log-probs [R] and the distribution's entropy [R] in nats, from logits [R, V].
 
-    ``uniform`` [R] decides; ``greedy`` [R] bool rows take the likeliest token instead. Log-probs and entropy are of the
-    distribution at the temperature, before top-k and top-p.
+    ``uniform`` [R] decides; ``greedy`` [R] bool rows take the likeliest token instead (None: no row does). Log-probs
+    and entropy are of the distribution at the temperature, before top-k and top-p. Nothing waits for a GPU.
     """
     scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / (sampling.temperature or 1.0)
     logps = scaled.log_softmax(1)
     probabilities = logps.exp()
-    entropy = -(probabilities * logps.clamp(min=-1e9)).sum(1)
-    best = logps.argmax(1)
-    if sampling.temperature == 0 or bool(greedy.all()):
-        tokens = best
+    entropy = -torch.linalg.vecdot(probabilities, logps.clamp_(min=-1e9))  # 0 times -inf would be NaN
+    if sampling.temperature == 0:
+        tokens = logps.argmax(1)
     else:
-        drawn = _invert(probabilities, uniform.to(probabilities.dtype), sampling)
-        tokens = torch.where(greedy, best, drawn)
+        tokens = _invert(probabilities, uniform.to(probabilities.dtype), sampling)
+        if greedy is not None:
+            tokens = torch.where(greedy, logps.argmax(1), tokens)
     return tokens, logps.gather(1, tokens[:, None]).squeeze(1), entropy
 
 

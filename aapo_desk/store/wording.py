@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 
@@ -14,7 +15,7 @@ def event_words(kind: str, data: Mapping[str, Any]) -> str:
         case "dropped":
             return f"dropped {data.get('count')} problems ({data.get('source')}): their prompts are too long"
         case "checkpoint":
-            return f"checkpoint written: {data.get('path')}"
+            return f"checkpoint {PurePosixPath(str(data.get('path'))).name}"
         case "unpaused":
             return "goes on"
         case "unscorable":

@@ -20,6 +20,8 @@ from aapo_desk.training.step import StepResult, run_step
 log = logging.getLogger(__name__)
 
 PAUSE_POLL_SECONDS = 0.1
+MOST_GAP = {True: 0.01, False: 0.1}
+"""Nats a token between rollout and update that rounding explains: in float32, in 16 bits."""
 
 
 @dataclasses.dataclass
@@ -34,6 +36,8 @@ class Trainer:
     step: int = 0
     saved: int = 0
     """The step of the newest checkpoint."""
+    alarmed: bool = False
+    """Whether it has been said that rollout and update disagree."""
 
     def train(self) -> None:
         """Go on from where the run is, to its end. Raises StopRequested once a stop has been carried out."""
@@ -114,10 +118,23 @@ class Trainer:
             self.store.write_event(
                 "unscorable", self.step, count=count, function=function, error=error, completion=completion[:500]
             )
+        self._watch_gap(result.update.logp_gap)
         if not result.update.applied:
             message = "the loss or the gradient was not finite; this step changed nothing"
             log.warning(message)
             self.store.write_event("notice", self.step, message=message)
+
+    def _watch_gap(self, gap: float) -> None:
+        """Say once that the update sees other log-probs than the rollout; AAPO has no ratio to correct that."""
+        limit = MOST_GAP[self.prepared.parts.policy.computes_exactly]
+        if gap > limit and not self.alarmed and self.config.lora.dropout == 0:
+            self.alarmed = True
+            message = (
+                f"rollout and update disagree by {gap:.3f} nats a token (more than {limit}): "
+                "the gradient is not of the policy that sampled; try --set rollout.weights=adapter"
+            )
+            log.warning(message)
+            self.store.write_event("alarm", self.step, message=message)
 
     def _requests(self) -> None:
         """What was asked for, carried out between two steps."""

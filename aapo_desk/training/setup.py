@@ -62,7 +62,7 @@ def prepared(config: RunConfig, store: RunWriter, control: Control) -> Iterator[
         message = f"every prompt is longer than this; the shortest has {train.shortest} tokens"
         raise ConfigError(Refusal("task.max_prompt_tokens", message, config.task.max_prompt_tokens))
     optimizer = torch.optim.AdamW(
-        policy.adapter_parameters().values(), lr=config.optimizer.learning_rate, weight_decay=0.0
+        policy.adapter_parameters().values(), lr=config.optimizer.learning_rate, weight_decay=0.0, fused=True
     )
     choices = recorded_choices(store, policy, config)
     torch.set_num_threads(choices["threads"])

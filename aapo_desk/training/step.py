@@ -116,6 +116,7 @@ def _update(
         [policy_side.completions.row(row) for row in range(len(policy_side.texts))],
         parts.config.rollout.temperature,
         parts.config.rollout.group_size,
+        policy_side.completions.logps,
     )
     return update(
         parts.policy,
@@ -194,6 +195,7 @@ def _metrics(parts: Parts, sides: Sequence[Side], done: Update) -> dict[str, flo
         "loss": done.loss,
         "grad_norm": done.grad_norm,
         "update_norm": done.update_norm,
+        "logp_gap": done.logp_gap,
         "unscorable": float(sum(score.total is None for one in sides for score in one.scores)),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class Rollout:
     completions: list[list[int]]
     temperature: float
     group_size: int
+    logps: Tensor | None = None
+    """[B, T], as they were when the tokens were sampled; only to see whether the update agrees"""
 
     @property
     def width(self) -> int:
@@ -59,6 +61,8 @@ class Update:
     grad_norm: float
     update_norm: float
     applied: bool
+    logp_gap: float = math.nan
+    """Mean distance of the update's log-probs from the rollout's, in nats a token; NaN where nothing was computed."""
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -132,12 +136,19 @@ def update(
 
     # A row whose gradient is exactly 0 adds nothing; its tokens are in the denominator already.
     teaching = [int(row) for row in objective.gradient.any(1).nonzero()]
-    policy.model.train()
     optimizer.zero_grad(set_to_none=False)
-    seen = backpropagate(logps, objective.gradient, rollout.cut(teaching, token_budget, cost), progress)
-    policy.model.eval()
+    with policy.training():
+        seen = backpropagate(logps, objective.gradient, rollout.cut(teaching, token_budget, cost), progress)
     loss = algorithm.loss(current if algorithm.gradient_needs_logps else seen, batch, objective.advantages)
-    return _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm)
+    done = _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm)
+    return replace(done, logp_gap=_gap(rollout, seen, mask, teaching))
+
+
+def _gap(rollout: Rollout, seen: Tensor, mask: Tensor, rows: list[int]) -> float:
+    if rollout.logps is None or not rows:
+        return math.nan
+    apart = (seen[rows] - rollout.logps[rows, : rollout.width]).abs() * mask[rows]
+    return float(apart.sum() / mask[rows].sum())
 
 
 def _collect(logps: LogProbs, batches: Sequence[Micro], mask: Tensor) -> Tensor:

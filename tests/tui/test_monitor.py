@@ -210,7 +210,7 @@ async def test_the_view_key_goes_through_events_log_evaluations_and_back(desk: D
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         for sight in (
-            "checkpoint written: checkpoints/step_000030",
+            "checkpoint step_000030",
             "step 30/40 reward 0.7",
             "gain greedy  +0.39 [+0.29, +0.49]",
             "completion 1",

@@ -1,0 +1,137 @@
+"""How the adapted layers are computed: in a rollout the adapter on or off row by row, in an update by shadow weights.
+
+    y = x W^T + mask · s (x A^T) B^T          mask: 1 for the policy's rows, 0 for the reference's
+
+The mask stands between A and B, on r numbers a token. A row whose mask is 0 gets the very numbers of the adapter
+switched off. W is read from its 4 bits at each use, or is a shadow weight.
+
+For plain LoRA on linear layers, which is what this package makes. An adapter on another kind of layer is masked behind
+its own forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from aapo_desk.models.shadow import Shadow, ShadowWeight
+
+ADAPTER = "default"
+
+
+class RowMask:
+    """Which rows of the batch have the adapter on."""
+
+    def __init__(self) -> None:
+        self._factor: Tensor | None = None
+
+    def set(self, rows: Tensor) -> None:
+        """``rows`` [B] bool. All on costs nothing."""
+        self._factor = None if bool(rows.all()) else rows
+
+    def hold(self, rows: Tensor) -> None:
+        """Let ``rows`` [B] bool, whose content may change, decide from now on; it is not looked at here."""
+        self._factor = rows
+
+    def apply(self, output: Tensor) -> Tensor:
+        """``output`` [B, ...] with the masked rows 0."""
+        if self._factor is None:
+            return output
+        return output * self._factor.to(output.dtype).reshape(-1, *[1] * (output.dim() - 1))
+
+
+def adapted_layers(model: nn.Module) -> list[Any]:
+    """peft's layers that hold an adapter, in the model's order."""
+    return [module for module in model.modules() if ADAPTER in getattr(module, "lora_B", {})]
+
+
+@contextmanager
+def adapter_by_row(model: nn.Module, shadow: Shadow | None) -> Iterator[RowMask]:
+    """Inside, the adapted layers obey the mask yielded here and use the shadow weights. No gradient flows there."""
+    mask = RowMask()
+    hooks = []
+    replaced = []
+    for layer in adapted_layers(model):
+        if isinstance(layer.base_layer, nn.Linear):
+            layer.forward = partial(_forward, layer, shadow.layers.get(layer) if shadow else None, mask)
+            replaced.append(layer)
+        else:
+            behind = layer.lora_B[ADAPTER]
+            hooks.append(behind.register_forward_hook(lambda _module, _inputs, output: mask.apply(output)))
+    try:
+        yield mask
+    finally:
+        for layer in replaced:
+            del layer.forward  # the class's own is seen again
+        for hook in hooks:
+            hook.remove()
+
+
+def _forward(layer: Any, weight: ShadowWeight | None, mask: RowMask, inputs: Tensor) -> Tensor:
+    """One adapted linear layer: [B, ..., in] -> [B, ..., out]."""
+    base = layer.base_layer
+    output: Tensor = base(inputs) if weight is None else weight.linear(inputs, base.bias)
+    down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    low = mask.apply(linear(inputs.to(down.dtype), down) * layer.scaling[ADAPTER])
+    if output.dtype == up.dtype:
+        output.view(-1, output.shape[-1]).addmm_(low.view(-1, low.shape[-1]), up.t())
+        return output
+    return output + linear(low, up).to(output.dtype)
+
+
+@contextmanager
+def trained_by_shadow(model: nn.Module, shadow: Shadow | None) -> Iterator[None]:
+    """Inside, adapted layers that have a shadow use it forward and backward, the adapter on.
+
+    Left to peft are layers with dropout, and those whose adapter has another dtype than the layer computes in.
+    """
+    replaced = []
+    for layer in adapted_layers(model) if shadow else ():
+        weight = shadow.layers.get(layer) if shadow else None
+        plain = isinstance(layer.lora_dropout[ADAPTER], nn.Identity)
+        if weight is not None and plain and weight.weight.dtype == layer.lora_A[ADAPTER].weight.dtype:
+            layer.forward = partial(_trained, layer, weight)
+            replaced.append(layer)
+    try:
+        yield
+    finally:
+        for layer in replaced:
+            del layer.forward
+
+
+def _trained(layer: Any, weight: ShadowWeight, inputs: Tensor) -> Tensor:
+    down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    arguments = (inputs, down, up, layer.scaling[ADAPTER], weight, layer.base_layer.bias)
+    output: Tensor = _AdaptedLinear.apply(*arguments)  # type: ignore[no-untyped-call]
+    return output
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """y = x W^T + b + s (x A^T) B^T with W and b frozen. Keeps x and x A^T for the way back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, down: Tensor, up: Tensor, scale: float, weight: ShadowWeight, bias: Tensor | None
+    ) -> Tensor:
+        flat = inputs.reshape(-1, inputs.shape[-1])
+        low = (flat @ down.t()).mul_(scale)
+        ctx.save_for_backward(flat, low, down, up)
+        ctx.scale, ctx.weight = scale, weight
+        return weight.linear(flat, bias).addmm_(low, up.t()).view(*inputs.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        flat, low, down, up = ctx.saved_tensors
+        gradient = gradients[0].reshape(-1, up.shape[0])
+        grad_low = (gradient @ up).mul_(ctx.scale)
+        grad_inputs = None
+        if ctx.needs_input_grad[0]:
+            grad_inputs = ctx.weight.backward(gradient).addmm_(grad_low, down)
+            grad_inputs = grad_inputs.view(*gradients[0].shape[:-1], -1)
+        return grad_inputs, grad_low.t() @ flat, gradient.t() @ low, None, None, None

@@ -1,0 +1,56 @@
+"""The keys and values of a rollout, kept where there is room for the tokens to come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+
+def roomy_cache(config: Any, length: int) -> DynamicCache:
+    """A cache for up to ``length`` tokens. Layers with a sliding window or another state keep transformers' own."""
+    cache = DynamicCache(config=config)
+    cache.layers = [RoomyLayer(length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+class RoomyLayer(DynamicLayer):
+    """A growing layer that writes new tokens behind the old ones, instead of copying all of them at each step.
+
+    ``keys`` and ``values`` are what is filled of two buffers [rows, heads, length, head size].
+    """
+
+    def __init__(self, length: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.length = length
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._buffers = [_room(states, self.length) for states in (key_states, value_states)]
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:end] = states
+        return self._fill(end)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        end = self.get_seq_length()
+        chosen = [buffer[:, :, :end][indices] for buffer in self._buffers]
+        self._buffers = [_room(states, self.length) for states in chosen]
+        for buffer, states in zip(self._buffers, chosen, strict=True):
+            buffer[:, :, :end] = states
+        self._fill(end)
+
+    def _fill(self, end: int) -> tuple[Tensor, Tensor]:
+        keys, values = (buffer[:, :, :end] for buffer in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+def _room(states: Tensor, length: int) -> Tensor:
+    rows, heads, _, size = states.shape
+    return torch.empty(rows, heads, length, size, dtype=states.dtype, device=states.device)

@@ -1,0 +1,80 @@
+"""Shadow weights and the forward of our own around them, against peft's."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from aapo_desk.config import LoraConfig, ModelConfig
+from aapo_desk.models import sources
+from aapo_desk.models.loading import load_policy
+from aapo_desk.models.logprobs import Pack, pack_logps
+from aapo_desk.models.policy import Policy
+from aapo_desk.models.rows import adapted_layers
+from tests.policies import load_tiny
+
+PACKS = [Pack([5, 6, 7], [[20, 21, 22, 2], [23]]), Pack([13], [[24, 25]])]
+DENSE = [Pack(pack.prompt, [completion]) for pack in PACKS for completion in pack.completions]
+CASES: list[tuple[Literal["float32", "float64"], Literal["nf4", "none"], float]] = [
+    ("float64", "none", 1e-12),
+    ("float32", "none", 1e-4),
+    ("float32", "nf4", 1e-4),
+]
+
+
+def computed(policy: Policy) -> list[Tensor]:
+    """Log-probs, then the gradient of a sum of them."""
+    policy.model.zero_grad()
+    with policy.training():
+        values = pack_logps(policy, DENSE, 4)
+        (values * torch.arange(1, values.numel() + 1).reshape(values.shape)).sum().backward()
+    return [values.detach(), *(p.grad.clone() for p in policy.adapter_parameters().values() if p.grad is not None)]
+
+
+@pytest.mark.parametrize(("dtype", "quantization", "tolerance"), CASES)
+def test_an_update_by_shadow_weights_equals_pefts(
+    tiny_model: Path,
+    dtype: Literal["float32", "float64"],
+    quantization: Literal["nf4", "none"],
+    tolerance: float,
+) -> None:
+    policy = load_tiny(tiny_model, dtype, quantization)
+    plain = computed(policy)
+    policy.use_shadow()
+    shadowed = computed(policy)
+    assert len(plain) == 1 + len(policy.adapter_parameters())
+    for one, other in zip(shadowed, plain, strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance * float(other.abs().max()), rtol=0)
+
+
+def test_dropout_is_left_to_peft(tiny_model: Path) -> None:
+    model = ModelConfig(id=str(tiny_model), device="cpu", quantization="none")
+    policy = load_policy(model, LoraConfig(r=4, alpha=8, dropout=0.5), sources.resolve(model), seed=1)
+    for name, parameter in policy.adapter_parameters().items():
+        if "lora_B" in name:
+            parameter.data.fill_(0.1)
+    results = []
+    for shadow in (False, True):
+        if shadow:
+            policy.use_shadow()
+        torch.manual_seed(3)
+        results.append(computed(policy))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_afterwards_the_layers_are_pefts_own_again_even_after_an_error(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    policy.use_shadow()
+    layers = adapted_layers(policy.model)
+    for inside in (policy.training, policy.adapter_on_rows):
+        with contextlib.suppress(RuntimeError), inside():
+            assert all("forward" in vars(layer) for layer in layers)
+            raise RuntimeError
+    assert not any("forward" in vars(layer) for layer in layers)
+    assert not policy.model.training
