@@ -20,7 +20,7 @@ def roomy_cache(config: Any, length: int) -> DynamicCache:
 class RoomyLayer(DynamicLayer):
     """A growing layer that writes new tokens behind the old ones, instead of copying all of them at each step.
 
-    ``keys`` and ``values`` are what is filled of two buffers [rows, heads, length, head size].
+    ``keys`` and ``values`` are what is filled of two ``buffers`` [rows, heads, length, head size].
     """
 
     def __init__(self, length: int) -> None:
@@ -30,27 +30,27 @@ class RoomyLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._buffers = [_room(states, self.length) for states in (key_states, value_states)]
+            self.buffers = [_room(states, self.length) for states in (key_states, value_states)]
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states
         return self._fill(end)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         end = self.get_seq_length()
-        chosen = [buffer[:, :, :end][indices] for buffer in self._buffers]
-        self._buffers = [_room(states, self.length) for states in chosen]
-        for buffer, states in zip(self._buffers, chosen, strict=True):
+        chosen = [buffer[:, :, :end][indices] for buffer in self.buffers]
+        self.buffers = [_room(states, self.length) for states in chosen]
+        for buffer, states in zip(self.buffers, chosen, strict=True):
             buffer[:, :, :end] = states
         self._fill(end)
 
     def _fill(self, end: int) -> tuple[Tensor, Tensor]:
-        keys, values = (buffer[:, :, :end] for buffer in self._buffers)
+        keys, values = (buffer[:, :, :end] for buffer in self.buffers)
         self.keys, self.values = keys, values
         return keys, values
 
 
 def _room(states: Tensor, length: int) -> Tensor:
     rows, heads, _, size = states.shape
-    return torch.empty(rows, heads, length, size, dtype=states.dtype, device=states.device)
+    return torch.zeros(rows, heads, length, size, dtype=states.dtype, device=states.device)

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import RowMask
-from aapo_desk.rollout.cache import roomy_cache
+from aapo_desk.rollout.cache import RoomyLayer, roomy_cache
+from aapo_desk.rollout.captured import FixedBatch, Start
 from aapo_desk.rollout.sampling import Sampling, draw
 
 
@@ -65,10 +67,12 @@ def decode(
     uniforms: Tensor,
     batch_rows: int = 1 << 30,
     progress: Callable[[float], None] = lambda _: None,
+    fixed: bool = False,
 ) -> Completions:
     """Complete ``prompts`` (token ids) for each of ``rows``; ``uniforms`` [R, T] decide what is drawn.
 
     ``batch_rows`` bounds the rows decoded at once. ``progress`` hears the share of the work that is done, 0 to 1.
+    ``fixed`` decodes in steps over buffers that stay in place, captured as a graph on CUDA, where ``can_be_fixed``.
     Results lie on the CPU.
     """
     width = max_new_tokens
@@ -88,8 +92,16 @@ def decode(
             def report(share: float, part: slice = part) -> None:
                 progress((part.start + share * (part.stop - part.start)) / len(rows))
 
-            batch.run(sampling, uniforms[part], _view(result, part), report)
+            run = batch.run_fixed if fixed and can_be_fixed(policy) else batch.run
+            run(sampling, uniforms[part], _view(result, part), report)
     return result
+
+
+def can_be_fixed(policy: Policy) -> bool:
+    """Whether this model can be decoded in fixed steps: it takes a whole mask and caches nothing but keys and values."""
+    return can_share(policy) and all(
+        isinstance(layer, RoomyLayer) for layer in roomy_cache(policy.causal.config, 1).layers
+    )
 
 
 def _view(completions: Completions, part: slice) -> Completions:
@@ -141,6 +153,19 @@ class _Batch:
             position = position + 1
             attention = torch.cat([attention, attention.new_ones(len(alive), 1)], 1)
             logits = self._forward(cache, tokens[:, None], attention, position[:, None], self._adapter(alive))
+
+    def run_fixed(
+        self, sampling: Sampling, uniforms: Tensor, result: Completions, progress: Callable[[float], None]
+    ) -> None:
+        """The same in fixed steps."""
+        device = self.policy.device
+        cache, logits, attention, position = self._prefill(result.tokens.shape[1])
+        adapter = self.stem_adapter[self.stem_of_row]
+        start = Start(cache, logits, attention, position, adapter, self.greedy, uniforms.to(device))
+        batch = FixedBatch(self.policy, self.mask, start, sampling, self.cache_name)
+        batch.run(device.type == "cuda", progress)
+        for name, value in vars(result).items():
+            value.copy_(getattr(batch, name))
 
     def _adapter(self, rows: Tensor) -> Tensor:
         return self.stem_adapter[self.stem_of_row[rows.to(self.policy.device)]]

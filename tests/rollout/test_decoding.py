@@ -105,3 +105,32 @@ def test_progress_rises_to_one(policy: Policy) -> None:
     decode(policy, PROMPTS, rows, 4, Sampling(), uniforms(3, 4, 0), batch_rows=2, progress=heard.append)
     assert heard == sorted(heard)
     assert heard[-1] == 1
+
+
+@pytest.mark.parametrize("shadow", [False, True])
+def test_fixed_steps_give_what_growing_ones_do(tiny_model: Path, shadow: bool) -> None:
+    policy = load_tiny(tiny_model, quantization="nf4")
+    if shadow:
+        policy.use_shadow()
+    rows = [
+        Row(prompt, adapter, greedy) for adapter in (True, False) for prompt in range(3) for greedy in (True, False)
+    ]
+    numbers = uniforms(len(rows), 40, 5)
+    free = decode(policy, PROMPTS, rows, 40, Sampling(1.3), numbers)
+    # Ends that come at many different steps, so that rows move to the front more than once.
+    policy.eos_ids = tuple(int(free.tokens[row, 3 * row]) for row in range(len(rows)))
+    growing = decode(policy, PROMPTS, rows, 40, Sampling(1.3), numbers)
+    fixed = decode(policy, PROMPTS, rows, 40, Sampling(1.3), numbers, fixed=True)
+    assert len(set(growing.lengths.tolist())) > 3
+    for name in ("tokens", "lengths", "ended"):
+        assert torch.equal(getattr(fixed, name), getattr(growing, name)), name
+    torch.testing.assert_close(fixed.logps, growing.logps, atol=1e-4, rtol=0)
+    torch.testing.assert_close(fixed.entropy, growing.entropy, atol=1e-4, rtol=0)
+
+
+def test_greedy_rows_by_shadow_weights_equal_plain_generation(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model, quantization="nf4")
+    plain = [generated(policy, PROMPTS[prompt], adapter) for adapter in (True, False) for prompt in range(3)]
+    policy.use_shadow()
+    done = greedy(policy, [Row(prompt, adapter, greedy=True) for adapter in (True, False) for prompt in range(3)])
+    assert [done.row(row) for row in range(6)] == plain
