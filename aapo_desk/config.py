@@ -187,6 +187,14 @@ class RolloutConfig(Section):
     temperature: Float = Field(1.0, gt=0, description="Sampling temperature.")
     top_p: Float = Field(1.0, gt=0, le=1, description="Keep the likeliest tokens that make up this probability.")
     top_k: Int = Field(0, ge=0, description="Keep the k likeliest tokens; 0: all.")
+    weights: Literal["auto", "adapter", "shadow"] = Field(
+        "auto",
+        description="adapter: base weights are made of their 4 bits at each use; shadow: they are kept at hand, faster, "
+        "for 2 bytes a weight (8 on the CPU); auto: shadow where memory allows.",
+    )
+    capture: Literal["auto", "off"] = Field(
+        "auto", description="auto: on a GPU the decode step is captured as a CUDA graph where the model allows."
+    )
 
 
 class OptimizerConfig(Section):

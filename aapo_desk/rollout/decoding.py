@@ -98,10 +98,9 @@ def decode(
 
 
 def can_be_fixed(policy: Policy) -> bool:
-    """Whether this model can be decoded in fixed steps: it takes a whole mask and caches nothing but keys and values."""
-    return can_share(policy) and all(
-        isinstance(layer, RoomyLayer) for layer in roomy_cache(policy.causal.config, 1).layers
-    )
+    """Whether this model can be decoded in fixed steps: it takes a whole mask, and keeps nothing but keys and values."""
+    layers = roomy_cache(policy.causal.config, 1).layers
+    return can_share(policy) and all(isinstance(layer, RoomyLayer) for layer in layers)
 
 
 def _view(completions: Completions, part: slice) -> Completions:
