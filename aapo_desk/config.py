@@ -189,8 +189,8 @@ class RolloutConfig(Section):
     top_k: Int = Field(0, ge=0, description="Keep the k likeliest tokens; 0: all.")
     weights: Literal["auto", "adapter", "shadow"] = Field(
         "auto",
-        description="adapter: base weights are made of their 4 bits at each use; shadow: they are kept at hand, faster, "
-        "for 2 bytes a weight (8 on the CPU); auto: shadow where memory allows.",
+        description="adapter: base weights are made of their 4 bits at each use; shadow: they are kept at hand, "
+        "faster, for 2 bytes a weight (8 on the CPU); auto: shadow where memory allows.",
     )
     capture: Literal["auto", "off"] = Field(
         "auto", description="auto: on a GPU the decode step is captured as a CUDA graph where the model allows."

@@ -24,6 +24,8 @@ class Policy:
     device: torch.device
     eos_ids: tuple[int, ...]
     pad_id: int
+    masks_rows: bool = True
+    """Whether policy and reference rows may share a batch; else each side is decoded with the model's own forward."""
     shadow: Shadow | None = None
     """Base weights at hand (``use_shadow``); None: they are made of their 4 bits at each use."""
 

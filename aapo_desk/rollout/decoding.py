@@ -9,7 +9,8 @@ Shapes: R rows (completions), S stems (a prompt read with the adapter on or off)
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -84,27 +85,44 @@ def decode(
         torch.zeros(len(rows), width),
     )
     policy.model.eval()
-    with policy.adapter_on_rows() as mask:
-        for start in range(0, len(rows), batch_rows):
-            part = slice(start, min(start + batch_rows, len(rows)))
-            batch = _Batch(policy, prompts, rows[part], mask)
+    done = 0
+    for side in _sides(policy, rows):
+        with policy.adapter_on_rows() if policy.masks_rows else _alone(policy, rows[side[0]].adapter) as mask:
+            for part in (side[start : start + batch_rows] for start in range(0, len(side), batch_rows)):
 
-            def report(share: float, part: slice = part) -> None:
-                progress((part.start + share * (part.stop - part.start)) / len(rows))
+                def report(share: float, done: int = done, size: int = len(part)) -> None:
+                    progress((done + share * size) / len(rows))
 
-            run = batch.run_fixed if fixed and can_be_fixed(policy) else batch.run
-            run(sampling, uniforms[part], _view(result, part), report)
+                batch = _Batch(policy, prompts, [rows[row] for row in part], mask)
+                run = batch.run_fixed if fixed and can_be_fixed(policy) else batch.run
+                into = result.take(part)
+                run(sampling, uniforms[part], into, report)
+                for name, value in vars(into).items():
+                    getattr(result, name)[part] = value
+                done += len(part)
     return result
 
 
+def _sides(policy: Policy, rows: Sequence[Row]) -> list[list[int]]:
+    """The rows that may share a batch."""
+    every = range(len(rows))
+    if policy.masks_rows:
+        return [list(every)] if rows else []
+    sides = [[row for row in every if rows[row].adapter == adapter] for adapter in (True, False)]
+    return [side for side in sides if side]
+
+
+@contextmanager
+def _alone(policy: Policy, adapter: bool) -> Iterator[RowMask]:
+    """The model's own forward, with the adapter on or off for all; the mask is looked at by nobody."""
+    with nullcontext() if adapter else policy.as_reference():
+        yield RowMask()
+
+
 def can_be_fixed(policy: Policy) -> bool:
-    """Whether this model can be decoded in fixed steps: it takes a whole mask, and keeps nothing but keys and values."""
+    """Whether this model can be decoded in fixed steps: it takes a whole mask and keeps only keys and values."""
     layers = roomy_cache(policy.causal.config, 1).layers
     return can_share(policy) and all(isinstance(layer, RoomyLayer) for layer in layers)
-
-
-def _view(completions: Completions, part: slice) -> Completions:
-    return Completions(*(value[part] for value in vars(completions).values()))
 
 
 class _Batch:

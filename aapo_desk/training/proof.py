@@ -1,0 +1,159 @@
+"""Fast paths prove themselves: each is compared with the plain path on this device, on the run's own first prompts.
+
+What was measured elsewhere need not hold here: another driver, another processor, another version of a library. So
+before the first step the paths chosen for this device compute a few completions, and so does the model's own forward,
+one row at a time. Where they differ by more than rounding explains, the run goes on without that path and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from aapo_desk.models.logprobs import Pack, pack_logps
+from aapo_desk.models.policy import Policy
+from aapo_desk.rollout import Completions, Row, Sampling, decode, uniforms
+
+MOST_GAP = {True: 1e-3, False: 0.1}
+"""Mean distance of log-probs that rounding explains, in nats: computing in float32, in 16 bits."""
+MOST_TURN = {True: 1e-2, False: 0.2}
+"""Distance of two gradients over the plain one's norm that rounding explains."""
+PROMPTS, TOKENS = 2, 8
+ROWS = [Row(prompt, adapter) for prompt in range(PROMPTS) for adapter in (True, True, False)]
+OURS = [number for number, row in enumerate(ROWS) if row.adapter]
+
+
+@dataclass
+class Verdict:
+    """The choices that held, and a line for each that did not."""
+
+    choices: dict[str, int]
+    refused: list[str] = field(default_factory=list)
+
+    def refuse(self, choice: str, value: int, what: str, error: float) -> None:
+        self.choices[choice] = value
+        self.refused.append(
+            f"{what} differs from the plain path on this device by {error:.2g}: the run goes without it"
+        )
+
+
+def prove(policy: Policy, prompts: Sequence[list[int]], sampling: Sampling, choices: dict[str, int]) -> Verdict:
+    """Compare the paths that ``choices`` name with the plain one; ``policy`` is left as the verdict says.
+
+    The adapter, which may change nothing yet, is stirred for it and put back. With dropout no two gradients are alike,
+    so only what is decoded is compared.
+    """
+    verdict = Verdict(dict(choices))
+    shortest = sorted(prompts, key=len)[:1] * PROMPTS if len(prompts) < PROMPTS else list(prompts[:PROMPTS])
+    with _stirred(policy):
+        trial = _Trial(policy, shortest, sampling)
+        if choices.get("shadow_weights"):
+            policy.use_shadow()
+            if (error := trial.rollout()) > trial.gap:
+                policy.shadow = None
+                verdict.refuse("shadow_weights", 0, "decoding by shadow weights", error)
+            elif (turn := trial.turn(shared=False)) > trial.most_turn:
+                policy.shadow = None
+                verdict.refuse("shadow_weights", 0, "the gradient by shadow weights", turn)
+        if (error := trial.rollout()) > trial.gap:
+            policy.masks_rows = False
+            verdict.refuse("row_mask", 0, "policy and reference in one batch", error)
+        if choices.get("fixed_steps") and (error := trial.rollout(fixed=True)) > trial.gap:
+            verdict.refuse("fixed_steps", 0, "the captured decode step", error)
+        if choices.get("share_prompts") and (turn := trial.turn(shared=True)) > trial.most_turn:
+            verdict.refuse("share_prompts", 0, "the update behind shared prompts", turn)
+    return verdict
+
+
+class _Trial:
+    def __init__(self, policy: Policy, prompts: list[list[int]], sampling: Sampling) -> None:
+        self.policy, self.prompts, self.sampling = policy, prompts, sampling
+        self.gap, self.most_turn = MOST_GAP[policy.computes_exactly], MOST_TURN[policy.computes_exactly]
+        self._plain_gradient: Tensor | None = None
+        self.completions: list[list[int]] = []
+
+    def rollout(self, fixed: bool = False) -> float:
+        """Mean distance of a rollout's log-probs from the plain ones of the same tokens."""
+        done = decode(
+            self.policy, self.prompts, ROWS, TOKENS, self.sampling, uniforms(len(ROWS), TOKENS, 0), fixed=fixed
+        )
+        self.completions = [done.row(row) for row in OURS]
+        self._plain_gradient = None
+        return self._distance(done)
+
+    def _distance(self, done: Completions) -> float:
+        apart = [(done.logps[row, : len(plain)] - plain).abs() for row, plain in enumerate(self._plain(done))]
+        return float(torch.cat(apart).mean())
+
+    @torch.no_grad()
+    def _plain(self, done: Completions) -> Iterator[Tensor]:
+        """Log-probs of each row's tokens by the model's own forward, one row at a time."""
+        for number, row in enumerate(ROWS):
+            completion = done.row(number)
+            with _adapter(self.policy, row.adapter):
+                yield self._own_logps(self.prompts[row.prompt], completion).float().cpu()
+
+    def _own_logps(self, prompt: list[int], completion: list[int]) -> Tensor:
+        ids = torch.tensor([[*prompt, *completion]], device=self.policy.device)
+        logits = self.policy.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+        scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.sampling.temperature
+        logps: Tensor = scaled.log_softmax(1).gather(1, ids[0, len(prompt) :, None]).squeeze(1)
+        return logps
+
+    def turn(self, shared: bool) -> float:
+        """How far the update's gradient is from the plain one, over the plain one's norm; of summed log-probs."""
+        if any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.policy.model.modules()):
+            return 0.0
+        if self._plain_gradient is None:
+            self._plain_gradient = self._gradient(
+                self._own_logps(self.prompts[ROWS[row].prompt], completion).sum()
+                for row, completion in zip(OURS, self.completions, strict=True)
+            )
+        group = len(OURS) // PROMPTS
+        packs = [
+            Pack(prompt, self.completions[number * group : (number + 1) * group])
+            for number, prompt in enumerate(self.prompts)
+        ]
+        if not shared:
+            packs = [Pack(pack.prompt, [completion]) for pack in packs for completion in pack.completions]
+        with self.policy.training():
+            total = pack_logps(self.policy, packs, TOKENS, self.sampling.temperature).sum()
+            apart = self._gradient([total]) - self._plain_gradient
+        return float(apart.norm() / self._plain_gradient.norm().clamp(min=1e-12))
+
+    def _gradient(self, parts: Iterable[Tensor]) -> Tensor:
+        """Of the sum of ``parts``, by all the adapter's weights."""
+        parameters = list(self.policy.adapter_parameters().values())
+        total = torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=torch.float64)
+        for part in parts:
+            total += torch.cat([one.flatten().double().cpu() for one in torch.autograd.grad(part, parameters)])
+        return total
+
+
+@contextmanager
+def _adapter(policy: Policy, on: bool) -> Iterator[None]:
+    if on:
+        yield
+    else:
+        with policy.as_reference():
+            yield
+
+
+@contextmanager
+def _stirred(policy: Policy) -> Iterator[None]:
+    """Inside, the adapter's B is random, so that policy and reference differ; afterwards it is as it was."""
+    generator = torch.Generator().manual_seed(0)
+    kept = {name: value.detach().clone() for name, value in policy.adapter_parameters().items() if "lora_B" in name}
+    parameters = policy.adapter_parameters()
+    try:
+        for name, value in kept.items():
+            noise = torch.randn(value.shape, generator=generator) / value.shape[1]
+            parameters[name].data = (value.cpu() + 0.1 * noise).to(value)
+        yield
+    finally:
+        for name, value in kept.items():
+            parameters[name].data = value

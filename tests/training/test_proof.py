@@ -1,0 +1,109 @@
+"""Fast paths that are right are used; one that is wrong is found out and left, and the run's numbers stay right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from aapo_desk.models import logprobs
+from aapo_desk.models.policy import Policy
+from aapo_desk.models.rows import RowMask
+from aapo_desk.models.shadow import ShadowWeight
+from aapo_desk.rollout import Row, Sampling, decode, uniforms
+from aapo_desk.rollout.captured import FixedBatch
+from aapo_desk.training.proof import prove
+from tests.policies import load_tiny
+
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21]]
+CHOICES = {"shadow_weights": 1, "fixed_steps": 1, "share_prompts": 1, "token_budget": 64}
+SAMPLING = Sampling(1.1)
+
+
+@pytest.fixture
+def policy(tiny_model: Path) -> Policy:
+    return load_tiny(tiny_model, quantization="nf4", trained=False)
+
+
+def test_right_paths_are_kept_and_the_adapter_is_as_it_was(policy: Policy) -> None:
+    before = {name: value.detach().clone() for name, value in policy.adapter_parameters().items()}
+    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
+    assert verdict.choices == CHOICES
+    assert verdict.refused == []
+    assert policy.shadow is not None
+    assert policy.masks_rows
+    for name, value in policy.adapter_parameters().items():
+        assert torch.equal(value, before[name])
+        assert value.grad is None
+
+
+def test_one_prompt_is_enough(policy: Policy) -> None:
+    assert prove(policy, PROMPTS[:1], SAMPLING, CHOICES).refused == []
+
+
+def wrong_product(self: ShadowWeight, inputs: Tensor, bias: Tensor | None) -> Tensor:
+    return right_product(self, inputs, bias) * 1.05
+
+
+def wrong_way_back(self: ShadowWeight, gradient: Tensor) -> Tensor:
+    return right_way_back(self, gradient) * 0.9
+
+
+right_product, right_way_back = ShadowWeight.linear, ShadowWeight.backward
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [("linear", wrong_product, "decoding by shadow"), ("backward", wrong_way_back, "the gradient by shadow")],
+)
+def test_wrong_shadow_weights_are_left(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, name: str, wrong: object, said: str
+) -> None:
+    monkeypatch.setattr(ShadowWeight, name, wrong)
+    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
+    assert verdict.choices == CHOICES | {"shadow_weights": 0}
+    assert len(verdict.refused) == 1
+    assert said in verdict.refused[0]
+    assert policy.shadow is None
+
+
+def test_a_row_mask_that_is_bypassed_gives_each_side_a_batch_of_its_own(
+    tiny_model: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowMask, "apply", lambda self, output: output)
+    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
+    assert verdict.choices["row_mask"] == 0
+    trained = load_tiny(tiny_model)
+    rows = [Row(prompt, adapter, greedy=True) for adapter in (True, False) for prompt in (0, 1)]
+    monkeypatch.undo()
+    masked = decode(trained, PROMPTS, rows, 6, SAMPLING, uniforms(4, 6, 0))
+    trained.masks_rows = False
+    for fixed in (False, True):
+        apart = decode(trained, PROMPTS, rows, 6, SAMPLING, uniforms(4, 6, 0), fixed=fixed)
+        assert torch.equal(apart.tokens, masked.tokens)
+
+
+def test_a_wrong_mask_behind_shared_prompts_is_found(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = logprobs.block_mask
+
+    def everything_before(packs: list[logprobs.Pack], longest: int) -> tuple[Tensor, Tensor]:
+        mask, positions = right(packs, longest)
+        return torch.ones_like(mask).tril(), positions
+
+    monkeypatch.setattr(logprobs, "block_mask", everything_before)
+    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
+    assert verdict.choices == CHOICES | {"share_prompts": 0}
+
+
+def test_a_wrong_decode_step_is_found(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = FixedBatch.advance
+
+    def of_a_wrong_token(self: FixedBatch) -> None:
+        self.next.add_(1)
+        right(self)
+
+    monkeypatch.setattr(FixedBatch, "advance", of_a_wrong_token)
+    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
+    assert verdict.choices == CHOICES | {"fixed_steps": 0}
