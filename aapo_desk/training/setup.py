@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,11 @@ from aapo_desk.models.loading import load_policy
 from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import RewardPool
+from aapo_desk.rollout import Sampling, can_be_fixed
 from aapo_desk.store import RunWriter
 from aapo_desk.tasks.prompts import Fit, fit
 from aapo_desk.training.control import Control
+from aapo_desk.training.proof import prove
 from aapo_desk.training.step import Parts
 
 log = logging.getLogger(__name__)
@@ -64,8 +66,7 @@ def prepared(config: RunConfig, store: RunWriter, control: Control) -> Iterator[
     optimizer = torch.optim.AdamW(
         policy.adapter_parameters().values(), lr=config.optimizer.learning_rate, weight_decay=0.0, fused=True
     )
-    choices = recorded_choices(store, policy, config)
-    torch.set_num_threads(choices["threads"])
+    choices = recorded_choices(store, policy, config, train.prompts, tell)
     judges = judged_by(config.rewards)
     with RewardPool(config.rewards) as pool, RewardPool(judges) as judge_pool:
         parts = Parts(config, policy, build(config.algorithm), optimizer, pool, train.problems, train.prompts, choices)
@@ -82,17 +83,30 @@ def _fit(policy: Policy, problems: list[tasks.Problem], config: RunConfig, store
     return fitted
 
 
-def recorded_choices(store: RunWriter, policy: Policy, config: RunConfig) -> dict[str, int]:
-    """What was chosen for this device when the run first started; chosen and recorded now if it never did.
+def recorded_choices(
+    store: RunWriter, policy: Policy, config: RunConfig, prompts: list[list[int]], tell: Callable[[str], None]
+) -> dict[str, int]:
+    """What was chosen for this device when the run first started; chosen, proved and recorded now if it never did.
 
-    A choice by free memory that came out differently would change a resumed run's last bits.
+    A choice by free memory that came out differently would change a resumed run's last bits. ``policy`` is left as the
+    choices say.
     """
     kept = store.recall("choices")
-    if kept is None:
-        kept = choose(policy, config)
-        store.remember("choices", kept)
-        log.info("choices for this device: %s", kept)
-    return {key: int(value) for key, value in kept.items()}
+    if kept is not None:
+        choices = {key: int(value) for key, value in kept.items()}
+        torch.set_num_threads(choices["threads"])
+        policy.masks_rows = bool(choices.get("row_mask", 1))
+        if choices.get("shadow_weights"):
+            policy.use_shadow()
+        return choices
+    tell("comparing the fast paths with the plain one on this device")
+    verdict = prove(policy, prompts, Sampling.of(config.rollout), choose(policy, config))
+    for line in verdict.refused:
+        log.warning(line)
+        store.write_event("notice", 0, message=line)
+    store.remember("choices", verdict.choices)
+    log.info("choices for this device: %s", verdict.choices)
+    return verdict.choices
 
 
 def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
@@ -116,6 +130,8 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
     return {
         "token_budget": int(max(1, min(update_tokens, most))),
         "batch_rows": int(max(1, min(free // 2 // (cache * length), 256))),
+        "shadow_weights": int(config.rollout.weights != "adapter"),
+        "fixed_steps": int(policy.device.type == "cuda" and config.rollout.capture == "auto" and can_be_fixed(policy)),
         "share_prompts": int(config.lora.dropout == 0 and can_share(policy)),
         "threads": torch.get_num_threads(),
     }

@@ -143,8 +143,9 @@ def _roll_out(
     rows = [Row(prompt, adapter) for adapter in sides for prompt in range(len(prompts)) for _ in groups]
     numbers = uniforms(len(rows), config.max_new_tokens, derive_seed(parts.config.run.seed, "rollout", step))
     batch_rows = parts.choices["batch_rows"]
+    fixed = bool(parts.choices.get("fixed_steps"))
     done = decode(
-        parts.policy, prompts, rows, config.max_new_tokens, Sampling.of(config), numbers, batch_rows, progress
+        parts.policy, prompts, rows, config.max_new_tokens, Sampling.of(config), numbers, batch_rows, progress, fixed
     )
     half = len(prompts) * config.group_size
     return [done.take(range(start, start + half)) for start in range(0, len(rows), half)]
