@@ -1,6 +1,26 @@
 """Sampling completions from the policy and from the reference."""
 
+from aapo_desk.rollout.bank import Bank
 from aapo_desk.rollout.decoding import Completions, Row, decode
+from aapo_desk.rollout.reference import BANKED, BankedReference, Lookup
 from aapo_desk.rollout.sampling import Sampling, derive_seed, draw, uniforms
+from aapo_desk.rollout.scoring import Drawn, Scored, Side, Sides, score
 
-__all__ = ["Completions", "Row", "Sampling", "decode", "derive_seed", "draw", "uniforms"]
+__all__ = [
+    "BANKED",
+    "Bank",
+    "BankedReference",
+    "Completions",
+    "Drawn",
+    "Lookup",
+    "Row",
+    "Sampling",
+    "Scored",
+    "Side",
+    "Sides",
+    "decode",
+    "derive_seed",
+    "draw",
+    "score",
+    "uniforms",
+]
