@@ -152,7 +152,7 @@ def test_a_full_disk_is_said_once_and_what_stands_there_is_still_read(path: Path
     Bank(path, silent).keep({"a": GROUP})
     said: list[str] = []
     bank = Bank(path, said.append)
-    with full_disk(os.path.getsize(path) // 2):
+    with full_disk(path.stat().st_size // 2):
         assert bank.keep({"b": OTHER}) == {"b": OTHER}
         assert bank.keep({"c": OTHER}) == {"c": OTHER}
         assert bank.find(["a", "b", "c"]) == {"a": GROUP, "b": OTHER, "c": OTHER}

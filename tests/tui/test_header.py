@@ -43,6 +43,12 @@ def test_the_second_line_says_the_phase_and_the_rates() -> None:
     )
 
 
+def test_the_second_line_says_that_the_reference_is_banked() -> None:
+    assert words(second_line(replace(FACTS, algorithm="AAPO, banked reference"), 120)).endswith(
+        "AAPO, banked reference"
+    )
+
+
 def test_the_third_line_says_base_now_and_gain_with_intervals() -> None:
     line = words(third_line(FACTS, 120))
     assert "base 0.27 [0.18, 0.36] → step 10 0.40 [0.31, 0.49]" in line
