@@ -137,14 +137,19 @@ ALGORITHM_OPTIONS: dict[str, dict[str, float]] = {
 }
 """Each algorithm's own options with their defaults; none may be negative."""
 
+REFERENCE_ALGORITHMS = ("aapo",)
+"""Those that need the reference's rewards."""
+
 
 class AlgorithmConfig(Section):
     name: Literal["aapo", "grpo"] = Field("aapo", description="How rewards become a gradient.")
     margin_low: Float = Field(-0.2, description="AAPO: the margin r - r_ref is not taken below this.")
     margin_high: Float = Field(0.28, description="AAPO: the margin r - r_ref is not taken above this.")
     scale_rewards: bool = Field(True, description="Divide the group advantage by the group's deviation.")
-    reference: Literal["fresh"] = Field(
-        "fresh", description="fresh: the reference samples its completions in every step."
+    reference: Literal["fresh", "bank"] = Field(
+        "fresh",
+        description="AAPO: fresh: the reference samples its completions in every step; bank: once a prompt, and its "
+        "rewards are reused, by later runs too (a variant of the paper).",
     )
     aggregation: Literal["tokens", "groups"] = Field(
         "tokens",
@@ -178,6 +183,11 @@ class AlgorithmConfig(Section):
     def option(self, key: str) -> float:
         """One of the algorithm's own options, or its default."""
         return float(self.options.get(key, ALGORITHM_OPTIONS[self.name][key]))
+
+
+def banks_reference(name: object, reference: object) -> bool:
+    """Whether a run with these settings of ``algorithm`` reuses reference rewards. The others need none."""
+    return reference == "bank" and name in REFERENCE_ALGORITHMS
 
 
 class RolloutConfig(Section):

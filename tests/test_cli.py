@@ -15,6 +15,7 @@ from aapo_desk import __version__, launch
 from aapo_desk.cli.app import run
 from aapo_desk.cli.follow import Follower
 from aapo_desk.cli.lines import base_against_tuned, evaluation_line, event_line, step_line
+from aapo_desk.config import resolve
 from aapo_desk.store import RunDirectory, RunWriter, create_run, list_runs
 from tests.run_data import config, evaluation, finished, record, status
 from tests.stand_in import STAND_IN, lives, nothing_left_running, until
@@ -99,6 +100,22 @@ def test_show_tells_a_run_and_its_evaluations(finished: RunDirectory, capsys: Ou
     assert facts["evaluations"]["12"]["difference"]["mean"] == pytest.approx(0.4)
     assert facts["config"]["run"]["steps"] == 12
     assert facts["metrics"]["reward"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        ({"name": "aapo"}, "aapo"),
+        ({"name": "aapo", "reference": "bank"}, "aapo, banked reference"),
+        ({"name": "grpo", "reference": "bank"}, "grpo"),
+    ],
+)
+def test_show_tells_the_algorithm_and_whether_its_reference_is_banked(
+    algorithm: dict[str, Any], said: str, capsys: Output
+) -> None:
+    create_run(resolve({"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}, "algorithm": algorithm}))
+    assert run(["runs", "show", "last"]) == 0
+    assert re.search(rf"^algorithm +{said}$", capsys.readouterr().out, flags=re.MULTILINE)
 
 
 def test_watching_an_ended_run_tells_it_in_order_and_its_last_word(finished: RunDirectory, capsys: Output) -> None:

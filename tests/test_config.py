@@ -56,6 +56,7 @@ def refusal(*items: str) -> str:
         ("run.seed=-1", "run.seed = -1 (from --set): must be greater than or equal to 0"),
         ("algorithm.margin_low=0.5", "margin_low (0.5) is above margin_high (0.28)"),
         ("algorithm.name=dpo", "algorithm.name = 'dpo' (from --set): must be 'aapo' or 'grpo'"),
+        ("algorithm.reference=banked", "algorithm.reference = 'banked' (from --set): must be 'fresh' or 'bank'"),
         ("model.device=gpu", "model.device = 'gpu' (from --set): must be 'auto', 'cuda' or 'cpu'"),
         ("model.quantization=true", "model.quantization = True (from --set): must be 'nf4' or 'none'"),
         ("model.id=", "model.id (from --set): must be a valid string"),

@@ -13,7 +13,7 @@ from aapo_desk.cli.follow import adapters
 from aapo_desk.cli.lines import base_against_tuned
 from aapo_desk.cli.output import complain, interactive, printable, say, say_json, table
 from aapo_desk.cli.train import Run
-from aapo_desk.config import ConfigError, Problem
+from aapo_desk.config import ConfigError, Problem, banks_reference
 from aapo_desk.store import RunDirectory, RunReader, StoreError, find_run, list_runs, read_json
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
@@ -45,6 +45,7 @@ def show(run: Run, json: Json = False) -> None:
     """Show a run: state, last step, evaluations, folder."""
     found = find_run(run)
     facts = summary(found)
+    config = read_json(found.config) or {}
     reader = RunReader(found)
     evaluations = {step: data for step, name, data in reader.poll().evaluations if name == "held_out"}
     last = reader.last_metrics()
@@ -59,7 +60,7 @@ def show(run: Run, json: Json = False) -> None:
                 "adapter": str(adapter) if adapter else None,
                 "metrics": last[1] if last else {},
                 "evaluations": {str(step): data for step, data in evaluations.items()},
-                "config": read_json(found.config),
+                "config": config or None,
             }
         )
         return
@@ -70,7 +71,7 @@ def show(run: Run, json: Json = False) -> None:
         "reward": _number(facts["reward"]),
         "model": facts["model"],
         "task": facts["task"],
-        "algorithm": facts["algorithm"],
+        "algorithm": _algorithm(config),
         "created": facts["created"],
         "folder": facts["path"],
         "log": str(found.log),
@@ -181,6 +182,13 @@ def _inside(config: dict[str, Any], section: str, key: str) -> Any:
     """A value of the configuration; None where this version's place for it holds none."""
     part = config.get(section)
     return part.get(key) if isinstance(part, dict) else None
+
+
+def _algorithm(config: dict[str, Any]) -> str:
+    """The algorithm, and whether it departs from the paper."""
+    name = _inside(config, "algorithm", "name")
+    banked = banks_reference(name, _inside(config, "algorithm", "reference"))
+    return f"{name}, banked reference" if banked else str(name)
 
 
 def _number(value: float | None) -> str:

@@ -99,6 +99,25 @@ def resolve(model: ModelConfig, progress: Progress = lambda _: None, weights: bo
     return ResolvedModel(model.id, model.revision, local=False)
 
 
+def identity(model: ModelConfig, resolved: ResolvedModel) -> dict[str, Any]:
+    """What tells a loaded model from every other, as JSON; for those who keep what it said.
+
+    A ``pip:`` id is pinned by its checksum. A folder is known by its files' names, sizes and times of change: to read
+    the weights would take as long as to load them, and their headers stay when their values change. A hub model is
+    known by the commit in the local cache, since a branch moves on.
+    """
+    if wheel_model(model.id):
+        return {"id": model.id}
+    if resolved.local:
+        files = [(path.name, path.stat()) for path in sorted(Path(resolved.path).iterdir()) if path.is_file()]
+        return {"files": [[name, status.st_size, status.st_mtime_ns] for name, status in files]}
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(resolved.path, "config.json", revision=resolved.revision)
+    commit = Path(cached).parent.name if isinstance(cached, str) else None
+    return {"id": resolved.path, "revision": resolved.revision, "commit": commit}
+
+
 def load_tokenizer(resolved: ResolvedModel, trust_remote_code: bool = False) -> Any:
     """The model's tokenizer. Raises ModelError with what to do where it cannot be loaded."""
     from transformers import AutoTokenizer

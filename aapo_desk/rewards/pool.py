@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aapo_desk.rewards.base import Completion, Refusal, RefusedError, RewardError, Score
+from aapo_desk.rewards.definition import definition
 from aapo_desk.rewards.process import START_LIMIT, WorkerGoneError, WorkerProcess, setup_message
 
 if TYPE_CHECKING:
@@ -74,6 +75,11 @@ class RewardPool:
             self._setup = setup_message(rewards, memory_limit_mb)
         except RefusedError as error:
             raise RewardError(f"the rewards cannot be loaded: {error}") from None
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """All that determines a score but the completion, as JSON; see ``aapo_desk.rewards.definition``."""
+        return definition(self._setup, self._weights) | {"time_limit": self._time_limit}
 
     def __enter__(self) -> Self:
         return self

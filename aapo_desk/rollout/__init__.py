@@ -1,6 +1,27 @@
 """Sampling completions from the policy and from the reference."""
 
+from aapo_desk.rollout.bank import Bank
 from aapo_desk.rollout.decoding import Completions, Row, can_be_fixed, decode
+from aapo_desk.rollout.reference import BANKED, BankedReference, Lookup
 from aapo_desk.rollout.sampling import Sampling, derive_seed, draw, uniforms
+from aapo_desk.rollout.scoring import Drawn, Scored, Side, Sides, score
 
-__all__ = ["Completions", "Row", "Sampling", "can_be_fixed", "decode", "derive_seed", "draw", "uniforms"]
+__all__ = [
+    "BANKED",
+    "Bank",
+    "BankedReference",
+    "Completions",
+    "Drawn",
+    "Lookup",
+    "Row",
+    "Sampling",
+    "Scored",
+    "Side",
+    "Sides",
+    "can_be_fixed",
+    "decode",
+    "derive_seed",
+    "draw",
+    "score",
+    "uniforms",
+]

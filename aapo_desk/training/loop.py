@@ -12,6 +12,7 @@ from aapo_desk.checkpoint import Checkpoint
 from aapo_desk.config import RunConfig
 from aapo_desk.evaluation import NAME, evaluate
 from aapo_desk.hardware import machine
+from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunWriter
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.setup import Prepared
@@ -80,6 +81,8 @@ class Trainer:
             if self.store.journal_mode != "WAL":
                 message = "the run lies on a network disk: readers and trainer may wait for each other for a moment"
                 self.store.write_event("notice", 0, message=message)
+            if self.prepared.parts.bank is not None:
+                self.store.write_event("notice", 0, message=BANKED)
             return
         self.store.rewind(self.step)
         self.store.write_event("resumed", self.step, from_step=self.step)

@@ -13,7 +13,7 @@ import torch
 
 from aapo_desk import __version__, tasks
 from aapo_desk.algorithms import build
-from aapo_desk.config import ConfigError, RunConfig
+from aapo_desk.config import ConfigError, RunConfig, banks_reference
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.evaluation import HeldOut, judged_by
 from aapo_desk.models import sources
@@ -21,8 +21,8 @@ from aapo_desk.models.loading import load_policy
 from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import RewardPool
-from aapo_desk.rollout import Sampling, can_be_fixed
-from aapo_desk.store import RunWriter
+from aapo_desk.rollout import Bank, BankedReference, Sampling, can_be_fixed, reference
+from aapo_desk.store import RunWriter, home
 from aapo_desk.tasks.prompts import Fit, fit
 from aapo_desk.training.control import Control
 from aapo_desk.training.proof import prove
@@ -69,7 +69,17 @@ def prepared(config: RunConfig, store: RunWriter, control: Control) -> Iterator[
     choices = recorded_choices(store, policy, config, train.prompts, tell)
     judges = judged_by(config.rewards)
     with RewardPool(config.rewards) as pool, RewardPool(judges) as judge_pool:
-        parts = Parts(config, policy, build(config.algorithm), optimizer, pool, train.problems, train.prompts, choices)
+        parts = Parts(
+            config,
+            policy,
+            build(config.algorithm),
+            optimizer,
+            pool,
+            train.problems,
+            train.prompts,
+            choices,
+            banked_reference(config, policy, resolved, pool, store),
+        )
         count = min(config.evaluation.problems, len(held_out.problems))
         asked = HeldOut(held_out.problems[:count], held_out.prompts[:count], judge_pool) if count else None
         yield Prepared(parts, asked)
@@ -81,6 +91,21 @@ def _fit(policy: Policy, problems: list[tasks.Problem], config: RunConfig, store
         log.info("dropped %d %s prompts longer than %d tokens", fitted.dropped, source, config.task.max_prompt_tokens)
         store.write_event("dropped", 0, count=fitted.dropped, source=source)
     return fitted
+
+
+def banked_reference(
+    config: RunConfig, policy: Policy, resolved: sources.ResolvedModel, pool: RewardPool, store: RunWriter
+) -> BankedReference | None:
+    """The reference's bank in the user's home; None where the run samples it anew in each step, or not at all."""
+    if not banks_reference(config.algorithm.name, config.algorithm.reference):
+        return None
+
+    def warn(message: str) -> None:
+        log.warning(message)
+        store.write_event("notice", store.last_step(), message=message)
+
+    bank = Bank(home() / "bank" / f"reference-{reference.FORMAT}.db", warn)
+    return BankedReference(config, policy, reference.settings(config, policy, resolved, pool), bank)
 
 
 def recorded_choices(

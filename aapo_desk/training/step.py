@@ -6,21 +6,31 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
 
 from aapo_desk.algorithms import Algorithm
 from aapo_desk.config import RunConfig
 from aapo_desk.models.policy import Policy
-from aapo_desk.rewards import Completion, RewardPool, Score
-from aapo_desk.rollout import Completions, Row, Sampling, decode, derive_seed, uniforms
+from aapo_desk.rewards import RewardPool
+from aapo_desk.rollout import (
+    BankedReference,
+    Drawn,
+    Lookup,
+    Row,
+    Sampling,
+    Side,
+    Sides,
+    decode,
+    derive_seed,
+    score,
+    uniforms,
+)
 from aapo_desk.store import Histogram, Sample, StepRecord
 from aapo_desk.tasks import Problem
 from aapo_desk.tasks.order import step_problems
-from aapo_desk.training.metrics import NAN, Edges, advantage_metrics, mean, reward_metrics
+from aapo_desk.training.metrics import Edges, advantage_metrics, mean, reward_metrics
 from aapo_desk.training.packing import Cost
 from aapo_desk.training.update import Rollout, Update, learning_rate, update
 
@@ -42,28 +52,14 @@ class Parts:
     """Token ids of each training problem's prompt."""
     choices: dict[str, int]
     """What was chosen for this device and model. Kept in the run's record and replayed."""
+    bank: BankedReference | None = None
+    """None: the reference is sampled in each step, where it is needed."""
     edges: Edges = field(init=False)
     cost: Cost = field(init=False)
 
     def __post_init__(self) -> None:
         self.edges = Edges.of(self.config)
         self.cost = Cost.of(self.policy.causal.config.get_text_config())
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side's completions of a step, in rows p·G + g, with their texts and scores."""
-
-    completions: Completions
-    texts: list[str]
-    scores: list[Score]
-    group_size: int
-
-    @property
-    def rewards(self) -> Tensor:
-        """[P, G] float64, NaN where unscorable."""
-        totals = [NAN if score.total is None else score.total for score in self.scores]
-        return torch.tensor(totals, dtype=torch.float64).reshape(-1, self.group_size)
 
 
 @dataclass(frozen=True)
@@ -83,10 +79,11 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
     prompts = [parts.prompts[index] for index in chosen]
 
     clock = [time.perf_counter()]
-    completions = _roll_out(parts, prompts, step, lambda share: report("rollout", share))
+    banked = parts.bank.look_up(prompts, problems) if parts.bank else None
+    drawn = _roll_out(parts, problems, prompts, banked, step, lambda share: report("rollout", share))
     clock.append(time.perf_counter())
     report("reward", None)
-    sides = _score(parts, problems, completions)
+    sides = _score(parts, drawn, banked)
     clock.append(time.perf_counter())
     report("update", 0.0)
     rate = learning_rate(config.optimizer, step, config.run.steps)
@@ -98,33 +95,27 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
     record = StepRecord(
         step, time.time(), metrics, _histograms(parts, sides, done), _samples(step, problems, sides, done)
     )
-    unscorable = [
-        (score.error or "", text)
-        for side in sides
-        for score, text in zip(side.scores, side.texts, strict=True)
-        if score.total is None
-    ]
+    unscorable = [(one.score.error or "", one.text) for one in sides.new if one.score.total is None]
     return StepResult(record, done, unscorable)
 
 
 def _update(
-    parts: Parts, prompts: list[list[int]], sides: Sequence[Side], rate: float, progress: Callable[[float], None]
+    parts: Parts, prompts: list[list[int]], sides: Sides, rate: float, progress: Callable[[float], None]
 ) -> Update:
-    policy_side = sides[0]
     rollout = Rollout(
         [prompt for prompt in prompts for _ in range(parts.config.rollout.group_size)],
-        [policy_side.completions.row(row) for row in range(len(policy_side.texts))],
+        [sides.completions.row(row) for row in range(len(sides.policy.scored))],
         parts.config.rollout.temperature,
         parts.config.rollout.group_size,
-        policy_side.completions.logps,
+        sides.completions.logps,
     )
     return update(
         parts.policy,
         parts.optimizer,
         parts.algorithm,
         rollout,
-        policy_side.rewards,
-        sides[1].rewards if len(sides) > 1 else None,
+        sides.policy.rewards,
+        sides.reference_rewards,
         rate=rate,
         max_grad_norm=parts.config.optimizer.max_grad_norm,
         token_budget=parts.choices["token_budget"],
@@ -134,77 +125,78 @@ def _update(
 
 
 def _roll_out(
-    parts: Parts, prompts: Sequence[list[int]], step: int, progress: Callable[[float], None]
-) -> list[Completions]:
-    """The policy's completions and, where the algorithm needs them, the reference's, sampled in one batch."""
+    parts: Parts,
+    problems: Sequence[Problem],
+    prompts: Sequence[list[int]],
+    banked: Lookup | None,
+    step: int,
+    progress: Callable[[float], None],
+) -> list[Drawn]:
+    """The policy's completions and, where the algorithm needs them, the reference's, sampled in one batch.
+
+    With a bank the reference's are those of the prompts that it lacks, in a batch of their own.
+    """
     config = parts.config.rollout
-    sides = [True, False] if parts.algorithm.needs_reference_rewards else [True]
+    sides = [True, False] if parts.algorithm.needs_reference_rewards and banked is None else [True]
     groups = range(config.group_size)
     rows = [Row(prompt, adapter) for adapter in sides for prompt in range(len(prompts)) for _ in groups]
     numbers = uniforms(len(rows), config.max_new_tokens, derive_seed(parts.config.run.seed, "rollout", step))
     batch_rows = parts.choices["batch_rows"]
     fixed = bool(parts.choices.get("fixed_steps"))
+    first = len(prompts) / (len(prompts) + len(banked.missing if banked else []))
     done = decode(
-        parts.policy, prompts, rows, config.max_new_tokens, Sampling.of(config), numbers, batch_rows, progress, fixed
+        parts.policy,
+        prompts,
+        rows,
+        config.max_new_tokens,
+        Sampling.of(config),
+        numbers,
+        batch_rows,
+        progress=lambda share: progress(first * share),
+        fixed=fixed,
     )
     half = len(prompts) * config.group_size
-    return [done.take(range(start, start + half)) for start in range(0, len(rows), half)]
+    drawn = [Drawn(done.take(range(start, start + half)), problems) for start in range(0, len(rows), half)]
+    if banked:
+        drawn += banked.draw(batch_rows, lambda share: progress(first + (1 - first) * share), fixed)
+    return drawn
 
 
-def _score(parts: Parts, problems: Sequence[Problem], completions: Sequence[Completions]) -> list[Side]:
-    """Score both sides in one go, so that all workers are kept busy."""
-    group_size = parts.config.rollout.group_size
-    texts = [decode_texts(parts.policy.tokenizer, side) for side in completions]
-    asked = [
-        Completion(
-            text=text,
-            problem=problems[row // group_size].problem,
-            answer=problems[row // group_size].answer,
-            tokens=int(side.lengths[row]),
-            max_tokens=parts.config.rollout.max_new_tokens,
-            truncated=not bool(side.ended[row]),
-        )
-        for side, side_texts in zip(completions, texts, strict=True)
-        for row, text in enumerate(side_texts)
-    ]
-    scores = parts.pool.score(asked)
-    size = len(texts[0])
-    return [
-        Side(side, side_texts, scores[number * size : (number + 1) * size], group_size)
-        for number, (side, side_texts) in enumerate(zip(completions, texts, strict=True))
-    ]
+def _score(parts: Parts, drawn: Sequence[Drawn], banked: Lookup | None) -> Sides:
+    config = parts.config.rollout
+    policy, *others = score(parts.pool, parts.policy.tokenizer, drawn, config.max_new_tokens)
+    sampled = [one for side in others for one in side]
+    reference = banked.complete(sampled) if banked else sampled
+    return Sides(
+        drawn[0].completions,
+        Side(policy, config.group_size),
+        Side(reference, config.group_size) if parts.algorithm.needs_reference_rewards else None,
+        policy + sampled,
+    )
 
 
-def decode_texts(tokenizer: Any, completions: Completions) -> list[str]:
-    """The completions as text, without the tokens that end them."""
-    rows = [completions.row(row) for row in range(len(completions.lengths))]
-    texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)
-    return texts
-
-
-def _metrics(parts: Parts, sides: Sequence[Side], done: Update) -> dict[str, float]:
-    side = sides[0]
-    reference_rewards = sides[1].rewards if len(sides) > 1 else None
+def _metrics(parts: Parts, sides: Sides, done: Update) -> dict[str, float]:
+    rewards = sides.policy.rewards
     algorithm = parts.config.algorithm
-    tokens = side.completions.lengths
+    completions = sides.completions
     return {
-        **reward_metrics(side.rewards, reference_rewards, [score.parts for score in side.scores]),
-        **advantage_metrics(done.advantages, side.rewards, algorithm.margin_low, algorithm.margin_high),
-        "entropy": float(side.completions.entropy.sum() / tokens.sum()),
-        "completion_tokens": mean(tokens),
-        "truncated": mean((~side.completions.ended).double()),
+        **reward_metrics(rewards, sides.reference_rewards, [one.score.parts for one in sides.policy.scored]),
+        **advantage_metrics(done.advantages, rewards, algorithm.margin_low, algorithm.margin_high),
+        "entropy": float(completions.entropy.sum() / completions.lengths.sum()),
+        "completion_tokens": mean(completions.lengths),
+        "truncated": mean((~completions.ended).double()),
         "loss": done.loss,
         "grad_norm": done.grad_norm,
         "update_norm": done.update_norm,
         "logp_gap": done.logp_gap,
-        "unscorable": float(sum(score.total is None for one in sides for score in one.scores)),
+        "unscorable": float(sum(one.score.total is None for one in sides.new)),
     }
 
 
-def _timings(clock: Sequence[float], sides: Sequence[Side]) -> dict[str, float]:
+def _timings(clock: Sequence[float], sides: Sides) -> dict[str, float]:
     """Seconds of each phase, and completion tokens a second (the reference's too) while decoding."""
     rollout, reward, update_seconds = (after - before for before, after in pairwise(clock))
-    tokens = sum(int(side.completions.lengths.sum()) for side in sides)
+    tokens = sum(one.tokens for one in sides.new)
     return {
         "tokens_per_second": tokens / max(rollout, 1e-9),
         "seconds_rollout": rollout,
@@ -213,16 +205,16 @@ def _timings(clock: Sequence[float], sides: Sequence[Side]) -> dict[str, float]:
     }
 
 
-def _histograms(parts: Parts, sides: Sequence[Side], done: Update) -> dict[str, Histogram]:
+def _histograms(parts: Parts, sides: Sides, done: Update) -> dict[str, Histogram]:
     values = {
         "group_advantage": done.advantages.group,
         "margin": done.advantages.margin,
         "advantage": done.advantages.total,
-        "reward": sides[0].rewards,
-        "completion_tokens": sides[0].completions.lengths.double(),
+        "reward": sides.policy.rewards,
+        "completion_tokens": sides.completions.lengths.double(),
     }
-    if len(sides) > 1:
-        values["reference_reward"] = sides[1].rewards
+    if sides.reference:
+        values["reference_reward"] = sides.reference.rewards
     return {name: parts.edges.histogram(name, value) for name, value in values.items()}
 
 
@@ -233,30 +225,30 @@ def memory_mb(device: torch.device) -> float:
     return float(psutil.Process().memory_info().rss / 2**20)
 
 
-def _samples(step: int, problems: Sequence[Problem], sides: Sequence[Side], done: Update) -> list[Sample]:
+def _samples(step: int, problems: Sequence[Problem], sides: Sides, done: Update) -> list[Sample]:
     """Every completion of the step; the advantage's terms stand with the policy's."""
     terms = [value.reshape(-1) for value in (done.advantages.group, done.advantages.margin, done.advantages.total)]
     samples = []
-    for number, side in enumerate(sides):
-        for row, (text, score) in enumerate(zip(side.texts, side.scores, strict=True)):
-            problem = problems[row // side.group_size]
-            group, margin, total = (float(term[row]) for term in terms) if number == 0 else (None, None, None)
+    for side in (sides.policy, sides.reference):
+        for row, one in enumerate(side.scored if side else []):
+            problem = problems[row // sides.policy.group_size]
+            group, margin, total = (float(term[row]) if side is sides.policy else None for term in terms)
             samples.append(
                 Sample(
                     step=step,
                     prompt_id=problem.id,
                     row=row,
                     prompt=problem.problem,
-                    completion=text,
+                    completion=one.text,
                     answer=problem.answer,
-                    reward=score.total,
-                    rewards=score.parts,
+                    reward=one.score.total,
+                    rewards=one.score.parts,
                     group_advantage=group,
                     margin=margin,
                     advantage=total,
-                    tokens=int(side.completions.lengths[row]),
-                    truncated=not bool(side.completions.ended[row]),
-                    is_reference=number == 1,
+                    tokens=one.tokens,
+                    truncated=one.truncated,
+                    is_reference=side is sides.reference,
                 )
             )
     return samples

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from aapo_desk.config import AlgorithmConfig, banks_reference
+
 LIVE_STATES = frozenset({"starting", "running", "paused", "stopping"})
 FAILED_STATES = frozenset({"crashed", "failed"})
 RESUMABLE_STATES = FAILED_STATES | {"stopped"}
@@ -24,6 +26,12 @@ STATE_SYMBOLS = {
 def state_label(state: str) -> str:
     """Symbol and word: a state is never told by colour alone."""
     return f"{STATE_SYMBOLS.get(state, '?')} {state}"
+
+
+def algorithm_label(algorithm: AlgorithmConfig) -> str:
+    """``AAPO``; ``AAPO, banked reference`` where a run departs from the paper."""
+    variant = ", banked reference" if banks_reference(algorithm.name, algorithm.reference) else ""
+    return algorithm.name.upper() + variant
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ FACTS = HeaderFacts(
     phase="rollout",
     progress=0.45,
     model="SmolLM2-135M-Instruct",
-    algorithm="aapo",
+    algorithm="AAPO",
     elapsed=192.0,
     remaining=130.0,
     tokens_per_second=412.3,
@@ -40,6 +40,12 @@ def test_the_first_line_says_state_name_steps_and_the_time_left() -> None:
 def test_the_second_line_says_the_phase_and_the_rates() -> None:
     assert words(second_line(FACTS, 120)) == (
         "rollout 45 % · elapsed 3m 12s · 412 tok/s · memory 1.9 GB · SmolLM2-135M-Instruct · AAPO"
+    )
+
+
+def test_the_second_line_says_that_the_reference_is_banked() -> None:
+    assert words(second_line(replace(FACTS, algorithm="AAPO, banked reference"), 120)).endswith(
+        "AAPO, banked reference"
     )
 
 

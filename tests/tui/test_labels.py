@@ -4,7 +4,18 @@ import math
 
 import pytest
 
-from aapo_desk.tui.labels import STATE_SYMBOLS, age, clipped, duration, memory, model_label, number, state_label
+from aapo_desk.config import AlgorithmConfig
+from aapo_desk.tui.labels import (
+    STATE_SYMBOLS,
+    age,
+    algorithm_label,
+    clipped,
+    duration,
+    memory,
+    model_label,
+    number,
+    state_label,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +70,9 @@ def test_memory_is_in_the_unit_that_fits() -> None:
 
 def test_cut_text_says_so() -> None:
     assert (clipped("abcdef", 4), clipped("abc", 4)) == ("abc…", "abc")
+
+
+def test_an_algorithm_is_labelled_where_it_departs_from_the_paper() -> None:
+    assert algorithm_label(AlgorithmConfig()) == "AAPO"
+    assert algorithm_label(AlgorithmConfig(reference="bank")) == "AAPO, banked reference"
+    assert algorithm_label(AlgorithmConfig(name="grpo", reference="bank")) == "GRPO"

@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
-from aapo_desk.tui.labels import model_label
+from aapo_desk.tui.labels import algorithm_label, model_label
 from aapo_desk.tui.poll import PresetRow
 from aapo_desk.tui.text import one_line, plain
 from aapo_desk.tui.widgets.pane import Pane
@@ -86,7 +86,7 @@ def describe(row: PresetRow) -> Content:
         facts = {
             "model": ", ".join([one_line(model_label(config.model.id)), weights, f"on {device}"]),
             "task": f"{one_line(config.task.source)}, {config.evaluated_problems} problems held out",
-            "method": f"{config.algorithm.name.upper()}, LoRA r={config.lora.r}, "
+            "method": f"{algorithm_label(config.algorithm)}, LoRA r={config.lora.r}, "
             f"learning rate {config.optimizer.learning_rate:g}",
             "steps": f"{config.run.steps} of {batch.prompts_per_step} prompts x {batch.group_size} completions, "
             f"up to {batch.max_new_tokens} tokens each",

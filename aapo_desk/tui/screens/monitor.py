@@ -14,7 +14,7 @@ from textual.widgets import Footer, Static
 from aapo_desk.config import ConfigError
 from aapo_desk.store import RunDirectory
 from aapo_desk.tui.history import History
-from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES, model_label, number
+from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES, algorithm_label, model_label, number
 from aapo_desk.tui.poll import About, DetailRead, ReadFailed, Reading, RunPoll, RunRead, RunSource, StepDetail
 from aapo_desk.tui.screens.dialogs import StopQuestion
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
@@ -191,7 +191,7 @@ class MonitorScreen(DeskScreen[None]):
             progress=status.get("progress"),
             message=str(status.get("message") or ""),
             model=model_label(config.model.id) if config else "",
-            algorithm=config.algorithm.name if config else "",
+            algorithm=algorithm_label(config.algorithm) if config else "",
             elapsed=history.elapsed(now if live else None),
             remaining=history.remaining(steps, config.evaluation.every, bool(config.evaluated_problems))
             if config

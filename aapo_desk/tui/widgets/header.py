@@ -151,7 +151,7 @@ def _gain(data: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _standing(facts: HeaderFacts) -> list[Part]:
-    return [(text, "$foreground 70%") for text in (one_line(facts.model), facts.algorithm.upper()) if text]
+    return [(text, "$foreground 70%") for text in (one_line(facts.model), facts.algorithm) if text]
 
 
 def _ended(facts: HeaderFacts) -> str:

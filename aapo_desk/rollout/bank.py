@@ -1,0 +1,122 @@
+"""Scored completions kept under keys, in memory and in a file that runs share.
+
+The file is SQLite, one transaction a call: a process that is killed leaves all of a call's groups or none, and two runs
+at once wait for each other. It is the user's alone (mode 0600). Where it fails, the run goes on from memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from aapo_desk.rewards import Score
+from aapo_desk.rollout.scoring import Scored
+
+SCHEMA_VERSION = 1
+
+_LOCK_SECONDS = 30.0
+# The last three: an entry that is not what was written.
+_FAILURES = (OSError, sqlite3.Error, ValueError, KeyError, TypeError)
+
+
+Group = Sequence[Scored]
+"""The G completions of one prompt."""
+
+
+class Bank:
+    """Groups by key. ``warn`` hears, once, that the file cannot be read or written."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self.path = path.absolute()
+        self._warn = warn
+        self._memory: dict[str, Group] = {}
+        self._readable = self._writable = True
+
+    def find(self, keys: Sequence[str]) -> dict[str, Group]:
+        """The groups that are there."""
+        unknown = [key for key in keys if key not in self._memory]
+        if unknown and self._readable:
+            try:
+                self._memory |= self._read(unknown)
+            except _FAILURES as error:
+                self._readable = self._writable = False
+                self._warn(
+                    f"the reference bank {self.path} cannot be read ({error}): it is kept in memory for now; if the "
+                    "file is damaged, delete it"
+                )
+        return {key: self._memory[key] for key in keys if key in self._memory}
+
+    def keep(self, groups: Mapping[str, Group]) -> dict[str, Group]:
+        """Put groups in; gives what now stands under their keys. Where another run was first, that is its group."""
+        standing = dict(groups)
+        if groups and self._writable:
+            try:
+                standing |= self._write(groups)
+            except _FAILURES as error:
+                self._writable = False
+                self._warn(f"the reference bank {self.path} cannot be written ({error}): it is kept in memory for now")
+        self._memory |= standing
+        return standing
+
+    def _read(self, keys: Sequence[str]) -> dict[str, Group]:
+        if not self.path.exists():
+            return {}
+        with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=_LOCK_SECONDS)) as db:
+            if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # made by a process that came no further
+                return {}
+            return _select(db, keys)
+
+    def _write(self, groups: Mapping[str, Group]) -> dict[str, Group]:
+        rows = [(key, time.time(), _to_json(group)) for key, group in groups.items()]
+        with self._transaction() as db:
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS banked(key TEXT PRIMARY KEY, time REAL NOT NULL, data TEXT NOT NULL)"
+                " WITHOUT ROWID"
+            )
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            db.executemany("INSERT OR IGNORE INTO banked VALUES (?, ?, ?)", rows)
+            return _select(db, list(groups))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        # Closing without a commit rolls back.
+        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=_LOCK_SECONDS)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+
+
+def _select(db: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Group]:
+    found = (db.execute("SELECT key, data FROM banked WHERE key = ?", (key,)).fetchone() for key in keys)
+    return {row[0]: _from_json(row[1]) for row in found if row}
+
+
+def _to_json(group: Group) -> str:
+    return json.dumps(
+        [
+            {
+                "text": one.text,
+                "tokens": one.tokens,
+                "truncated": one.truncated,
+                "reward": one.score.total,
+                "rewards": one.score.parts,
+                "error": one.score.error,
+            }
+            for one in group
+        ],
+        allow_nan=False,
+    )
+
+
+def _from_json(text: str) -> Group:
+    return [
+        Scored(item["text"], item["tokens"], item["truncated"], Score(item["reward"], item["rewards"], item["error"]))
+        for item in json.loads(text)
+    ]

@@ -1,0 +1,203 @@
+"""Runs whose reference rewards are banked: what a step costs and records, and what a kill changes (nothing)."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aapo_desk.config import resolve
+from aapo_desk.rollout import BANKED
+from aapo_desk.store import RunDirectory, RunReader, RunWriter, Sample, create_run
+from aapo_desk.training.control import Control
+from aapo_desk.training.setup import prepared
+from aapo_desk.training.step import Parts, StepResult, run_step
+from tests.training.test_run import adapter, finish, metrics_without_clocks, new_run, trainer, wait_for, written_step
+
+STEPS, PROMPTS, GROUP = 8, 2, 4
+ROWS = PROMPTS * GROUP
+
+
+@pytest.fixture
+def config(tiny_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Four problems, two a step: from the third step on each has been met."""
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text("".join(json.dumps({"problem": f"{n} + 2 =", "answer": str(n + 2)}) + "\n" for n in range(4)))
+    return tiny_config | {
+        "model": tiny_config["model"] | {"quantization": "nf4"},
+        "lora": {"r": 4, "alpha": 8, "dropout": 0.1},
+        "task": {"source": f"file:{problems}", "held_out": 0},
+        "algorithm": {"reference": "bank"},
+        "run": {"steps": STEPS, "checkpoint_every": 3},
+        "evaluation": {"problems": 0},
+    }
+
+
+@contextmanager
+def loaded(config: dict[str, Any], name: str) -> Iterator[Parts]:
+    """All that a step works with, as the trainer loads it."""
+    run = create_run(resolve(config), name)
+    store = RunWriter(run)
+    try:
+        with prepared(run.read_config(), store, Control(run, STEPS)) as ready:
+            yield ready.parts
+    finally:
+        store.close()
+
+
+def take(parts: Parts, step: int) -> tuple[StepResult, list[int]]:
+    """A step, and how many rows went through the model in each pass while it sampled."""
+    rows: list[int] = []
+    phases = ["rollout"]
+    embeddings = parts.policy.causal.get_input_embeddings()
+    hook = embeddings.register_forward_hook(
+        lambda _module, inputs, _output: rows.append(len(inputs[0])) if phases[-1] == "rollout" else None
+    )
+    try:
+        return run_step(parts, step, lambda phase, _share: phases.append(phase)), rows
+    finally:
+        hook.remove()
+
+
+def sides(result: StepResult) -> tuple[list[Sample], list[Sample]]:
+    samples = result.record.samples
+    return [one for one in samples if not one.is_reference], [one for one in samples if one.is_reference]
+
+
+def tokens_sampled(result: StepResult) -> int:
+    return round(result.record.metrics["tokens_per_second"] * result.record.metrics["seconds_rollout"])
+
+
+def tokens(samples: list[Sample]) -> int:
+    return sum(sample.tokens for sample in samples)
+
+
+def by_problem(samples: list[Sample]) -> dict[str, list[tuple[str, float | None]]]:
+    groups: dict[str, list[tuple[str, float | None]]] = {}
+    for sample in samples:
+        groups.setdefault(sample.prompt_id, []).append((sample.completion, sample.reward))
+    return groups
+
+
+@pytest.mark.usefixtures("desk_home")
+def test_once_its_prompts_are_banked_a_step_samples_the_policy_alone(config: dict[str, Any]) -> None:
+    with loaded(config, "banked") as parts:
+        first, rows = take(parts, 1)
+        assert (rows[:2], rows.count(PROMPTS)) == ([PROMPTS, ROWS], 2)  # the policy's batch, then the reference's
+        assert tokens_sampled(first) == tokens(first.record.samples)
+        take(parts, 2)
+        for step in (3, 4):
+            again, rows = take(parts, step)
+            assert rows[:2] == [PROMPTS, ROWS]
+            assert len(rows) <= 6
+            assert tokens_sampled(again) == tokens(sides(again)[0])
+    with loaded(config, "another run, the same bank") as parts:
+        _, rows = take(parts, 1)
+        assert len(rows) <= 6
+
+
+@pytest.mark.usefixtures("desk_home")
+def test_the_banked_rewards_are_recorded_as_fresh_ones_are(config: dict[str, Any]) -> None:
+    with loaded(config, "banked") as parts:
+        results = [take(parts, step)[0] for step in range(1, 5)]
+    met: dict[str, list[tuple[str, float | None]]] = {}
+    for result in results:
+        policy, reference = sides(result)
+        assert [sample.row for sample in policy] == [sample.row for sample in reference] == list(range(ROWS))
+        assert [sample.prompt_id for sample in policy] == [sample.prompt_id for sample in reference]
+        rewards = [sample.reward for sample in reference]
+        assert result.record.metrics["reference_reward"] == pytest.approx(sum(r or 0.0 for r in rewards) / ROWS)
+        assert sum(result.record.histograms["reference_reward"].counts) == ROWS
+        for pair, other in zip(policy, reference, strict=True):
+            margin = min(0.28, max(-0.2, (pair.reward or 0.0) - (other.reward or 0.0)))
+            assert pair.margin == pytest.approx(margin)
+        for problem, group in by_problem(reference).items():
+            assert met.setdefault(problem, group) == group
+    assert len(met) == 4
+
+
+@pytest.mark.usefixtures("desk_home")
+def test_what_could_not_be_scored_is_told_once_and_stays_unscorable(config: dict[str, Any], tmp_path: Path) -> None:
+    """The policy begins as its reference does, and every completion of one problem is unscorable."""
+    rewards = tmp_path / "own.py"
+    rewards.write_text("def score(completion, answer):\n    return None if answer == '3' else float(len(completion))\n")
+    own = config | {"rewards": [{"name": f"{rewards}:score"}]}
+    with loaded(own, "unscorable") as parts:
+        results = [take(parts, step)[0] for step in range(1, 5)]
+    told = [(result.record.metrics["unscorable"], len(result.unscorable)) for result in results]
+    assert sorted(told[:2]) == [(0.0, 0), (2 * GROUP, 2 * GROUP)]
+    assert sorted(told[2:]) == [(0.0, 0), (GROUP, GROUP)]
+    null = [sample for result in results for sample in sides(result)[1] if sample.reward is None]
+    assert len(null) == 2 * GROUP
+    assert {sample.answer for sample in null} == {"3"}
+
+
+@pytest.mark.usefixtures("desk_home")
+def test_a_bank_that_cannot_be_written_is_a_notice_and_the_run_goes_on(config: dict[str, Any], desk_home: Path) -> None:
+    desk_home.mkdir()
+    (desk_home / "bank").write_text("a file where the folder should be")
+    run = new_run(config | {"run": {"steps": 4}}, "no bank")
+    finish(run)
+    messages = [event.data["message"] for event in RunReader(run).poll().events if event.kind == "notice"]
+    assert messages[0] == BANKED
+    assert "cannot be written" in messages[1]
+    assert len(messages) == 2
+    assert written_step(run) == 4
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one_whatever_its_bank_held(
+    desk_home: Path, config: dict[str, Any]
+) -> None:
+    undisturbed = new_run(config, "undisturbed")
+    finish(undisturbed)
+    with_all = killed_run(config, "its bank held everything", kill_at=[4])
+    shutil.rmtree(desk_home / "bank")
+    finish(new_run(config | {"run": config["run"] | {"seed": 5, "steps": 2}}, "another seed"))
+    # Between checkpoints, so that it finds groups of steps that it does again.
+    with_its_own = killed_run(config, "its bank held what it had left there", kill_at=[2, 5])
+    for run in (with_all, with_its_own):
+        assert adapter(run, STEPS) == adapter(undisturbed, STEPS)
+        assert metrics_without_clocks(run) == metrics_without_clocks(undisturbed)
+        assert stored(run) == stored(undisturbed)
+
+
+def killed_run(config: dict[str, Any], name: str, kill_at: list[int]) -> RunDirectory:
+    run = new_run(config, name)
+    for step in kill_at:
+        with trainer(run) as process:
+            wait_for(run, functools.partial(has_reached, run, step))
+            os.killpg(process.pid, signal.SIGKILL)
+    finish(run)
+    return run
+
+
+def has_reached(run: RunDirectory, step: int) -> bool:
+    return written_step(run) >= step
+
+
+def stored(run: RunDirectory) -> list[list[Sample]]:
+    reader = RunReader(run)
+    return [reader.samples(step) for step in range(1, STEPS + 1)]
+
+
+def test_a_banked_run_says_that_it_is_one_and_a_run_without_reference_does_not(
+    desk_home: Path, config: dict[str, Any]
+) -> None:
+    grpo = new_run(config | {"algorithm": {"name": "grpo", "reference": "bank"}, "run": {"steps": 1}}, "grpo")
+    finish(grpo)
+    assert [event.kind for event in RunReader(grpo).poll().events] == ["started", "checkpoint", "finished"]
+    assert not any(sample.is_reference for sample in RunReader(grpo).samples(1))
+    assert not (desk_home / "bank").exists()
+    aapo = new_run(config | {"run": {"steps": 1}}, "aapo")
+    finish(aapo)
+    events = RunReader(aapo).poll().events
+    assert [event.kind for event in events] == ["started", "notice", "checkpoint", "finished"]
+    assert events[1].data["message"] == BANKED
