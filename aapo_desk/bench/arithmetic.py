@@ -88,7 +88,8 @@ def count(work: Callable[[], Any]) -> tuple[int, Counter[Shape]]:
     """The floating point operations of ``work`` and its matmuls by shape, as executed, forward and backward.
 
     torch's own counter, told what it does not know: bitsandbytes' product with a 4-bit weight, whose inside it does not
-    see (in the backward the weight is dequantised and multiplied plainly), and the attention kernel of the CPU.
+    see (in the backward the weight is dequantised and multiplied plainly), oneDNN's with a packed weight, and the
+    attention kernel of the CPU.
     """
     shapes: Counter[Shape] = Counter()
 
@@ -105,6 +106,10 @@ def count(work: Callable[[], Any]) -> tuple[int, Counter[Shape]]:
         outputs, inputs = weight
         return matmul((math.prod(left[:-1]), inputs), (inputs, outputs))
 
+    def packed_linear(left: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+        outputs, inputs = weight
+        return matmul((math.prod(left[:-1]), inputs), (inputs, outputs))
+
     def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(query, key, value))
 
@@ -115,10 +120,13 @@ def count(work: Callable[[], Any]) -> tuple[int, Counter[Shape]]:
         aten.mm: matmul,
         aten.bmm: matmul,
         aten.addmm: added,
+        aten.addmm_: added,
         aten.baddbmm: added,
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
     }
+    if (packed := getattr(torch.ops.mkldnn, "_linear_pointwise", None)) is not None:
+        known[packed] = packed_linear
     if (four_bit_product := getattr(torch.ops.bitsandbytes, "gemm_4bit", None)) is not None:
         known[four_bit_product] = four_bit
     with FlopCounterMode(display=False, custom_mapping=known) as counter:

@@ -49,7 +49,14 @@ class Variant:
 
 VARIANTS = (
     Variant("aapo_fresh", "AAPO, fresh reference", "steps", {"algorithm.name": "aapo"}),
+    Variant("aapo_bank", "AAPO, banked reference", "steps", {"algorithm.name": "aapo", "algorithm.reference": "bank"}),
     Variant("grpo", "GRPO", "steps", {"algorithm.name": "grpo"}),
+    Variant(
+        "aapo_adapter",
+        "AAPO, fresh reference, no shadow weights",
+        "steps",
+        {"algorithm.name": "aapo", "rollout.weights": "adapter"},
+    ),
     Variant("dense", "GRPO, every row alone", "steps", {"algorithm.name": "grpo"}, {"share_prompts": 0}),
     Variant("generate", "two calls of generate", "generate", {"algorithm.name": "aapo"}),
     Variant("arithmetic", "update against matmul", "arithmetic", {"algorithm.name": "grpo"}),

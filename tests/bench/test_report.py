@@ -106,12 +106,13 @@ def test_peers_are_taken_in_turn_and_after_the_first_round_only_those_that_matte
     assert list(rounds) == [peer.key for peer in planned]
     # 16 is within a tenth of the best time, 4 with checkpointing has the least memory.
     assert {key for key, count in rounds.items() if count == 3} == {
-        "aapo_fresh", "grpo", "dense", "generate", "arithmetic", "trl_8", "trl_16", "trl_4_checkpointing",
+        "aapo_fresh", "aapo_bank", "grpo", "aapo_adapter", "dense", "generate", "arithmetic",
+        "trl_8", "trl_16", "trl_4_checkpointing",
     }  # fmt: skip
     assert set(rounds.values()) == {1, 3}
     assert said[0].startswith("round 1/3: AAPO, fresh reference: 8.00, 8.80 s, 3000 MiB")
     second = [line.removeprefix("round 2/3: ").partition(":")[0] for line in said if line.startswith("round 2/3")]
-    assert second[:2] == ["AAPO, fresh reference", "GRPO"]
+    assert second[:2] == ["AAPO, fresh reference", "AAPO, banked reference"]
 
 
 def test_a_setting_of_trl_that_fails_is_left_out_and_said_and_ours_ends_it() -> None:
@@ -146,7 +147,7 @@ def test_without_trl_every_round_holds_all_but_what_one_round_tells() -> None:
 def test_ratios_are_trls_best_over_ours_for_time_and_for_memory() -> None:
     planned = peers(config(), "trl")
     seconds = TRL_SECONDS | {"aapo_fresh": 8.0, "grpo": 4.0, "generate": 12.0, "dense": 6.0, "trl_as_it_comes": 1.0}
-    memory = TRL_MEMORY | {"aapo_fresh": 1000.0, "trl_as_it_comes": 1.0}
+    memory = TRL_MEMORY | {"aapo_adapter": 1000.0, "trl_as_it_comes": 1.0}
     document = report(planned, run_rounds(planned, 1, lambda _: None, stand_in(seconds, memory, planned)))
     found = document["ratios"]
     assert found["aapo_fresh"] == pytest.approx(2.0)
@@ -161,7 +162,9 @@ def test_ratios_are_trls_best_over_ours_for_time_and_for_memory() -> None:
 def test_without_trl_there_are_no_ratios_against_it() -> None:
     planned = peers(config(), None)
     document = report(planned, run_rounds(planned, 1, lambda _: None, stand_in({}, {}, planned)))
-    assert set(document["ratios"]) == {"rollout_to_plain", "update_to_plain", "update_to_matmul", "update_to_shapes"}
+    assert set(document["ratios"]) == {
+        "rollout_to_plain", "shadow_to_adapter", "update_to_plain", "update_to_matmul", "update_to_shapes",
+    }  # fmt: skip
     assert ratios([]) == {}
 
 
