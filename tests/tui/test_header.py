@@ -86,3 +86,9 @@ def test_a_stopped_run_says_how_to_go_on() -> None:
 
 def test_a_silent_trainer_is_noticed() -> None:
     assert "no sign of life for 42 s" in words(second_line(replace(FACTS, silent=42.0), 80))
+
+
+def test_the_second_line_says_how_far_rollout_and_update_are_apart_where_there_is_room() -> None:
+    facts = replace(FACTS, logp_gap=0.0000213)
+    assert words(second_line(facts, 140)).endswith(" · rollout-update gap 2e-05")
+    assert "gap" not in words(second_line(facts, 80))

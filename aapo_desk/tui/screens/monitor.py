@@ -198,6 +198,7 @@ class MonitorScreen(DeskScreen[None]):
             else None,
             tokens_per_second=history.value("tokens_per_second", step),
             memory_mb=history.value("memory_mb", step),
+            logp_gap=history.value("logp_gap", step),
             silent=max(0.0, now - heartbeat) if live and isinstance(heartbeat, int | float) else 0.0,
             base=history.base(),
             latest=history.latest(),

@@ -37,6 +37,7 @@ class HeaderFacts:
     remaining: float | None = None
     tokens_per_second: float | None = None
     memory_mb: float | None = None
+    logp_gap: float | None = None  # between rollout and update, nats a token
     silent: float = 0.0
     base: Mapping[str, Any] | None = None
     latest: tuple[int, Mapping[str, Any]] | None = None
@@ -151,7 +152,8 @@ def _gain(data: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _standing(facts: HeaderFacts) -> list[Part]:
-    return [(text, "$foreground 70%") for text in (one_line(facts.model), facts.algorithm) if text]
+    gap = "" if facts.logp_gap is None else f"rollout-update gap {facts.logp_gap:.1g}"
+    return [(text, "$foreground 70%") for text in (one_line(facts.model), facts.algorithm, gap) if text]
 
 
 def _ended(facts: HeaderFacts) -> str:
