@@ -16,6 +16,7 @@ from aapo_desk.algorithms import build
 from aapo_desk.config import ConfigError, RunConfig
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.evaluation import HeldOut, judged_by
+from aapo_desk.memory import ModelShape, loaded, plan
 from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
 from aapo_desk.models.logprobs import can_share
@@ -25,11 +26,12 @@ from aapo_desk.store import RunWriter
 from aapo_desk.tasks.prompts import Fit, fit
 from aapo_desk.training.control import Control
 from aapo_desk.training.step import Parts
+from aapo_desk.training.update import checkpoint_layers
 
 log = logging.getLogger(__name__)
 
-CPU_TOKENS = 1024
-"""Tokens in a micro-batch on the CPU: more saves no time there, and takes memory."""
+ADDED_CHOICES = {"checkpointing": 0, "shadow_weights": 0}
+"""Choices that records of older runs do not hold, and what those runs did."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def prepared(config: RunConfig, store: RunWriter, control: Control) -> Iterator[
     )
     choices = recorded_choices(store, policy, config)
     torch.set_num_threads(choices["threads"])
+    if choices["checkpointing"]:
+        checkpoint_layers(policy)
     judges = judged_by(config.rewards)
     with RewardPool(config.rewards) as pool, RewardPool(judges) as judge_pool:
         parts = Parts(config, policy, build(config.algorithm), optimizer, pool, train.problems, train.prompts, choices)
@@ -92,33 +96,39 @@ def recorded_choices(store: RunWriter, policy: Policy, config: RunConfig) -> dic
         kept = choose(policy, config)
         store.remember("choices", kept)
         log.info("choices for this device: %s", kept)
-    return {key: int(value) for key, value in kept.items()}
+    return ADDED_CHOICES | {key: int(value) for key, value in kept.items()}
 
 
 def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
     """What this device and model ask for.
 
-    token_budget: tokens in an update's micro-batch; batch_rows: completions decoded at once; share_prompts: whether
-    the update may compute completions behind one prompt, which is exact only without dropout; threads: the CPU's.
+    token_budget, batch_rows, checkpointing and shadow_weights: the plan by free memory; share_prompts: whether the
+    update may compute completions behind one prompt, which is exact only without dropout; threads: the CPU's.
     """
-    shape = policy.causal.config.get_text_config()
-    heads = shape.num_attention_heads
-    head_size = getattr(shape, "head_dim", None) or shape.hidden_size // heads
-    kv_heads = getattr(shape, "num_key_value_heads", None) or heads
-    size = 4 if policy.device.type == "cpu" else 2
-    free = _free_bytes(policy.device)
-    # Activations that one layer keeps of a token for the backward pass, in numbers (no attention matrix: SDPA).
-    kept = 12 * shape.hidden_size + (3 * heads + kv_heads) * head_size + 3 * shape.intermediate_size
-    update_tokens = free // 2 // (size * shape.num_hidden_layers * kept)
-    cache = 2 * size * shape.num_hidden_layers * kv_heads * head_size
-    length = config.task.max_prompt_tokens + config.rollout.max_new_tokens
-    most = CPU_TOKENS if policy.device.type == "cpu" else 1 << 16
+    shape = shape_of(policy)
+    device = policy.device
+    planned = plan(shape, config, _free_bytes(device) + loaded(shape, config, device.type), device.type)
     return {
-        "token_budget": int(max(1, min(update_tokens, most))),
-        "batch_rows": int(max(1, min(free // 2 // (cache * length), 256))),
+        "token_budget": planned.token_budget,
+        "batch_rows": planned.batch_rows,
+        "checkpointing": int(planned.gradient_checkpointing),
+        "shadow_weights": int(planned.shadow_weights),
         "share_prompts": int(config.lora.dropout == 0 and can_share(policy)),
         "threads": torch.get_num_threads(),
     }
+
+
+def shape_of(policy: Policy) -> ModelShape:
+    """The model's shape; of a model whose memory is not known, that of a Llama with the same numbers.
+
+    Raises ValueError where the model's configuration does not even say those.
+    """
+    config = policy.causal.config.to_dict()
+    try:
+        return ModelShape.from_config(config)
+    except ValueError as error:
+        log.warning("%s; taken for a Llama of its size", error)
+        return ModelShape.from_config({**policy.causal.config.get_text_config().to_dict(), "model_type": "llama"})
 
 
 def _free_bytes(device: torch.device) -> int:
