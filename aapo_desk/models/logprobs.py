@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from aapo_desk.memory import LOGITS_AT_ONCE
 from aapo_desk.models.policy import Policy
-
-LOGITS_AT_ONCE = 1 << 25
-"""Logits held at once by the head, in forward and in backward: 128 MiB in float32."""
 
 SHARING_MODELS = frozenset({"llama", "qwen2", "qwen3"})
 """Models that take a mask a pair of tokens for all their layers alike, and keep no other state."""

@@ -74,6 +74,19 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.learning_rate * factor
 
 
+def checkpoint_layers(policy: Policy) -> None:
+    """From now on the update keeps only each layer's input and computes the rest again on its way back.
+
+    The model does so in train mode alone, so decoding stays as it is.
+    """
+    causal = policy.causal
+    # The old name warns from transformers 5.24 on, which brought the new one.
+    enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    # It also makes the embeddings' output want a gradient, which only the reentrant kind needs on a frozen base.
+    causal.disable_input_require_grads()
+
+
 def backpropagate(
     logps: LogProbs,
     gradient: Tensor,

@@ -12,9 +12,10 @@ from aapo_desk.config import OptimizerConfig
 from aapo_desk.models import logprobs
 from aapo_desk.models.logprobs import Pack
 from aapo_desk.models.policy import Policy
+from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.training import update as engine
 from aapo_desk.training.packing import Cost, micro_batches
-from aapo_desk.training.update import Rollout, flat, learning_rate, update
+from aapo_desk.training.update import Rollout, checkpoint_layers, flat, learning_rate, update
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
@@ -63,6 +64,41 @@ def test_sharing_prompts_gives_the_dense_loss_and_gradient(tiny_model: Path) -> 
         assert loss == pytest.approx(results[0][0], abs=1e-9)
         for one, other in zip(gradients, results[0][1], strict=True):
             torch.testing.assert_close(one, other, atol=1e-6 * float(other.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("algorithm", [aapo.make(), grpo.make(beta=0.1)])
+@pytest.mark.parametrize("cost", [None, SHARING])
+def test_computing_layers_again_gives_the_same_loss_and_gradient(
+    tiny_model: Path, algorithm: Algorithm, cost: Cost | None
+) -> None:
+    policy = load_tiny(tiny_model, "float64")
+    results = []
+    for again in (False, True):
+        if again:
+            checkpoint_layers(policy)
+        done = run_update(policy, algorithm, 24, cost=cost)
+        gradients = [parameter.grad.clone() for parameter in policy.adapter_parameters().values()]  # type: ignore[union-attr]
+        results.append((done.loss, gradients))
+    assert max(float(gradient.abs().max()) for gradient in results[0][1]) > 0.01
+    assert results[1][0] == pytest.approx(results[0][0], abs=1e-9)
+    for one, other in zip(results[1][1], results[0][1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
+
+
+def test_layers_are_computed_again_in_the_update_and_nowhere_else(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    checkpoint_layers(policy)
+    calls: list[bool] = []
+    policy.decoder.layers[0].input_layernorm.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    run_update(policy, grpo.make(beta=0.1), 10_000)
+    # The reference's and the policy's log-probs; then the pass that the gradient goes back through, and it again.
+    assert calls == [False, False, True, True]
+    calls.clear()
+    decode(policy, PROMPTS, [Row(0), Row(1, adapter=False)], 3, Sampling(), uniforms(2, 3, 0))
+    embedded = policy.causal.get_input_embeddings()(torch.tensor([5]))
+    assert len(calls) == 3
+    assert not any(calls)
+    assert not embedded.requires_grad
 
 
 def test_the_gradient_is_that_of_the_loss_written_out(tiny_model: Path) -> None:

@@ -1,0 +1,100 @@
+"""What a run chooses for its device: how much at once, which fast paths. Made once, proved, recorded and replayed.
+
+A choice by free memory that came out differently in a resumed run would change its last bits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import psutil
+import torch
+
+from aapo_desk.config import RunConfig
+from aapo_desk.memory import ModelShape, loaded, plan
+from aapo_desk.models.logprobs import can_share
+from aapo_desk.models.policy import Policy
+from aapo_desk.rollout import Sampling, can_be_fixed
+from aapo_desk.store import RunWriter
+from aapo_desk.training.proof import prove
+from aapo_desk.training.update import checkpoint_layers
+
+log = logging.getLogger(__name__)
+
+ADDED = {"checkpointing": 0, "shadow_weights": 0, "fixed_steps": 0, "row_mask": 1}
+"""Choices that records of older runs do not hold, and what those runs did."""
+
+
+def settled(
+    store: RunWriter, policy: Policy, config: RunConfig, prompts: Sequence[list[int]], tell: Callable[[str], None]
+) -> dict[str, int]:
+    """The run's choices: those on record, or new ones, compared with the plain path and put on record.
+
+    Leaves ``policy`` and torch as the choices say.
+    """
+    kept = store.recall("choices")
+    if kept is None:
+        kept = choose(policy, config)
+        _apply(kept, policy)
+        tell("comparing the fast paths with the plain one on this device")
+        verdict = prove(policy, prompts, Sampling.of(config.rollout), kept)
+        for line in verdict.refused:
+            log.warning(line)
+            store.write_event("notice", 0, message=line)
+        kept = verdict.choices
+        store.remember("choices", kept)
+        log.info("choices for this device: %s", kept)
+    choices = ADDED | {key: int(value) for key, value in kept.items()}
+    _apply(choices, policy)
+    return choices
+
+
+def _apply(choices: dict[str, int], policy: Policy) -> None:
+    torch.set_num_threads(choices["threads"])
+    policy.masks_rows = bool(choices["row_mask"])
+    if choices["checkpointing"]:
+        checkpoint_layers(policy)
+    if choices["shadow_weights"] and policy.shadow is None:
+        policy.use_shadow()
+
+
+def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
+    """What this device and model ask for.
+
+    token_budget, batch_rows, checkpointing and shadow_weights: the plan by free memory; share_prompts: whether the
+    update may compute completions behind one prompt, which is exact only without dropout; fixed_steps: whether the
+    decode step is captured; row_mask: whether policy and reference share a batch; threads: the CPU's.
+    """
+    shape, device = shape_of(policy), policy.device
+    planned = plan(shape, config, _free_bytes(device) + loaded(shape, config, device.type), device.type)
+    return {
+        "token_budget": planned.token_budget,
+        "batch_rows": planned.batch_rows,
+        "checkpointing": int(planned.gradient_checkpointing),
+        "shadow_weights": int(planned.shadow_weights),
+        "fixed_steps": int(device.type == "cuda" and config.rollout.capture == "auto" and can_be_fixed(policy)),
+        "row_mask": 1,
+        "share_prompts": int(config.lora.dropout == 0 and can_share(policy)),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def shape_of(policy: Policy) -> ModelShape:
+    """The model's shape; of a model whose memory is not known, that of a Llama with the same numbers.
+
+    Raises ValueError where the model's configuration does not even say those.
+    """
+    config = policy.causal.config.to_dict()
+    try:
+        return ModelShape.from_config(config)
+    except ValueError as error:
+        log.warning("%s; taken for a Llama of its size", error)
+        return ModelShape.from_config({**policy.causal.config.get_text_config().to_dict(), "model_type": "llama"})
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free
+    return int(psutil.virtual_memory().available)

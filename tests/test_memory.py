@@ -1,0 +1,211 @@
+"""What is estimated of a run's memory and planned by it: published peaks, what the peak follows, what a plan does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aapo_desk.config import RunConfig, resolve
+from aapo_desk.memory import (
+    ENOUGH_TOKENS,
+    LOGITS_AT_ONCE,
+    MOST_ROWS,
+    MOST_TOKENS,
+    ModelShape,
+    Settings,
+    estimate,
+    loaded,
+    plan,
+    required,
+)
+
+GIB = 1 << 30
+PUBLISHED = Path(__file__).parents[2] / "shared" / "models"
+QWEN_CONFIG = {
+    "model_type": "qwen3",
+    "vocab_size": 151936,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "attention_bias": False,
+    "use_sliding_window": False,
+    "tie_word_embeddings": True,
+}
+"""Qwen3-1.7B's configuration, as far as it matters here."""
+QWEN = ModelShape.from_config(QWEN_CONFIG)
+
+
+def test_a_multimodal_model_is_read_by_its_text_part() -> None:
+    assert ModelShape.from_config({"model_type": "a wrapper", "hidden_size": 1, "text_config": QWEN_CONFIG}) == QWEN
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "mamba"}, "memory of a mamba model is not known"),
+        ({"hidden_size": None}, "does not say hidden_size"),
+        ({"tie_word_embeddings": None}, "does not say tie_word_embeddings"),
+        ({"use_sliding_window": True}, "does not say layer_types"),
+        ({"model_type": "gemma3_text"}, "does not say layer_types"),
+        ({"layer_types": ["sliding_attention"] * 28}, "does not say sliding_window"),
+    ],
+)
+def test_what_a_configuration_does_not_say_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelShape.from_config(QWEN_CONFIG | change)
+
+
+def published_runs() -> list[dict[str, Any]]:
+    """Public measurements of what TRL's GRPOTrainer allocated under QLoRA, with their settings."""
+    path = PUBLISHED / "vram_measurements.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [
+        row
+        for row in rows
+        if "structured" in row and row["use"].startswith("calibrate") and "max_memory_allocated" in row["metric"]
+    ]
+
+
+def published_shape(name: str) -> ModelShape:
+    rows = (json.loads(line) for line in (PUBLISHED / "models.jsonl").read_text().splitlines())
+    row = next(row for row in rows if row["hub_id"] == name)
+    return ModelShape(
+        linear=row["linear_params_quantisable"],
+        other=row["embedding_params"] + row["lm_head_params"] + row["norm_bias_conv_params"],
+        layers=row["num_layers"],
+        hidden=row["hidden_size"],
+        intermediate=row["intermediate_size"],
+        heads=row["num_heads"],
+        kv_heads=row["num_kv_heads"],
+        head_dim=row["head_dim"],
+        vocab=row["vocab_size"],
+        full_layers=row["kv_layers_full"],
+        sliding_layers=row["kv_layers_sliding"],
+        window=row["sliding_window"] or 0,
+        fixed_state=row["fixed_state_bytes_per_sequence"],
+        lora_per_rank=row["lora_params_per_rank_usual7"],
+        normalised=2 * row["hidden_size"],
+    )
+
+
+@pytest.mark.skipif(not published_runs(), reason="the published measurements are not beside this checkout")
+def test_the_peak_is_what_was_published_for_trl() -> None:
+    for run in published_runs():
+        given = run["structured"]
+        length = given["prompt_tokens"] + given["completion_tokens"]
+        trl = Settings(
+            rank=given["lora_r"],
+            prompt_tokens=given["prompt_tokens"],
+            completion_tokens=given["completion_tokens"],
+            rows=32,
+            tokens=given["micro_batch"] * length,
+            scored=given["micro_batch"] * given["completion_tokens"],
+            longest=length,
+            nf4=given["quantisation"] == "nf4_double",
+            checkpointing=given["gradient_checkpointing"],
+            adapter_number=2,
+            adapter_bytes=8,
+            logits_at_once=LOGITS_AT_ONCE if given["chunked_logits"] else None,
+            # TRL 1.12 holds the logits once less in float32 than the versions of the other runs.
+            logit_bytes=12 if "trl 1.12" in run["settings"] else 16,
+        )
+        peak = estimate(published_shape(run["model"]), trl).peak / GIB
+        assert peak == pytest.approx(run["gib"], rel=0.05), run["settings"]
+
+
+def configured(prompt: int = 320, new: int = 384, group: int = 8, **model: Any) -> RunConfig:
+    return resolve(
+        {
+            "model": {"id": "owner/model", **model},
+            "lora": {"r": 32},
+            "task": {"source": "arithmetic", "max_prompt_tokens": prompt},
+            "rollout": {"group_size": group, "max_new_tokens": new, "prompts_per_step": 4},
+        }
+    )
+
+
+def test_the_updates_peak_follows_the_token_budget_not_the_group_or_the_length() -> None:
+    def peak(tokens: int, group: int, new: int) -> int:
+        return estimate(QWEN, Settings.of(configured(new=new, group=group), "cuda", tokens=tokens)).update
+
+    peaks = [peak(1024, group, new) for group, new in ((4, 256), (8, 256), (16, 256), (16, 1024), (64, 4096))]
+    assert max(peaks) == min(peaks)
+    resident = estimate(QWEN, Settings.of(configured(), "cuda")).resident
+    assert peak(4096, 8, 256) - resident > 3 * (peaks[0] - resident)
+
+
+@pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens", "rows", "tokens", "scored", "longest", "rank"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_more_of_anything_never_takes_less(field: str, checkpointing: bool) -> None:
+    small = replace(Settings.of(configured(), "cuda", tokens=700, rows=8), checkpointing=checkpointing)
+    values: list[dict[str, Any]] = [{field: value} for value in (1, 64, 700, 4096)]
+    sizes = [replace(small, **value) for value in values]
+    estimates = [estimate(QWEN, size) for size in sizes]
+    assert [one.rollout for one in estimates] == sorted(one.rollout for one in estimates)
+    assert [one.update for one in estimates] == sorted(one.update for one in estimates)
+    assert estimates[0] != estimates[-1]
+
+
+def test_the_peak_is_of_the_phase_that_takes_more() -> None:
+    long_rollout = estimate(QWEN, Settings.of(configured(), "cuda", tokens=16, rows=256))
+    long_update = estimate(QWEN, Settings.of(configured(), "cuda", tokens=4096, rows=1))
+    assert (long_rollout.peak_phase, long_rollout.peak) == ("rollout", long_rollout.rollout)
+    assert (long_update.peak_phase, long_update.peak) == ("update", long_update.update)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_plan_shrinks_with_free_memory_down_to_single_rows(device: str) -> None:
+    plans = [plan(QWEN, configured(), gib * GIB, device) for gib in (0, 2, 4, 6, 8, 12, 16, 24, 48, 192)]
+    assert (plans[0].token_budget, plans[0].batch_rows) == (1, 1)
+    assert (plans[-1].token_budget, plans[-1].batch_rows) == (MOST_TOKENS[device], MOST_ROWS)
+    # Less memory first costs the shadow weights, then the activations that are kept: never the other way round.
+    savings = [(not one.gradient_checkpointing, one.shadow_weights) for one in plans]
+    assert savings == sorted(savings)
+    assert len(set(savings)) == 3
+    for kind in set(savings):
+        alike = [one for one, saving in zip(plans, savings, strict=True) if saving == kind]
+        assert alike == sorted(alike, key=lambda one: (one.token_budget, one.batch_rows))
+        assert alike == sorted(alike, key=lambda one: (one.batch_rows, one.token_budget))
+
+
+@pytest.mark.parametrize("gib", [6, 8, 12, 24, 48])
+def test_a_plan_fits_into_the_memory_it_was_made_for(gib: int) -> None:
+    config = configured()
+    made = plan(QWEN, config, gib * GIB, "cuda")
+    settings = replace(
+        Settings.of(config, "cuda", tokens=made.token_budget, rows=made.batch_rows),
+        checkpointing=made.gradient_checkpointing,
+        shadow=made.shadow_weights,
+    )
+    assert loaded(QWEN, config, "cuda") < required(estimate(QWEN, settings).peak) <= gib * GIB
+
+
+def test_longer_rows_never_get_a_larger_plan() -> None:
+    plans = [plan(QWEN, configured(prompt=tokens, new=tokens), 10 * GIB, "cuda") for tokens in (64, 128, 256, 512)]
+    assert [one.batch_rows for one in plans] == sorted((one.batch_rows for one in plans), reverse=True)
+    assert [one.token_budget for one in plans] == sorted((one.token_budget for one in plans), reverse=True)
+
+
+def test_layers_are_checkpointed_only_where_the_longest_row_would_not_fit_otherwise() -> None:
+    short, long = configured(), configured(new=4096)
+    assert not plan(QWEN, short, 10 * GIB, "cuda").gradient_checkpointing
+    made = plan(QWEN, long, 10 * GIB, "cuda")
+    assert made.gradient_checkpointing
+    assert made.token_budget >= 320 + 4096
+    assert not plan(QWEN, long, 80 * GIB, "cuda").gradient_checkpointing
+
+
+def test_shadow_weights_are_planned_where_they_leave_room_for_all_else() -> None:
+    config = configured()
+    assert not plan(QWEN, config, 8 * GIB, "cuda").shadow_weights
+    made = plan(QWEN, config, 24 * GIB, "cuda")
+    assert made.shadow_weights
+    assert made.token_budget >= ENOUGH_TOKENS
+    assert made.batch_rows >= 2 * 4 * 8

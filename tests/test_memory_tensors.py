@@ -1,0 +1,224 @@
+"""What is estimated of memory, against the tensors of real models: parameters, caches, what autograd saves, peaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import TaskType, get_peft_model
+from torch.profiler import ProfilerActivity, profile
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    Gemma3TextConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from aapo_desk.config import resolve
+from aapo_desk.memory import DRAW_BYTES, SORTED_DRAW_BYTES, ModelShape, Settings, estimate, kept_bytes
+from aapo_desk.models import logprobs
+from aapo_desk.models.logprobs import Pack, pack_logps
+from aapo_desk.models.policy import Policy
+from aapo_desk.rollout import Row, Sampling, decode, uniforms
+from aapo_desk.training.choices import shape_of
+from aapo_desk.training.update import checkpoint_layers
+from tests.policies import load_tiny
+
+CONFIG = resolve({"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}})
+SIZES: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+FAMILIES = {
+    "llama": LlamaConfig(**SIZES, tie_word_embeddings=False),
+    "llama with biases": LlamaConfig(**SIZES, tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
+    "qwen2": Qwen2Config(**{key: SIZES[key] for key in SIZES if key != "head_dim"}, tie_word_embeddings=False),
+    "qwen2 with a window": Qwen2Config(
+        **SIZES, tie_word_embeddings=True, use_sliding_window=True, sliding_window=9, max_window_layers=1
+    ),
+    "qwen3": Qwen3Config(**SIZES, tie_word_embeddings=True),
+    "gemma3": Gemma3TextConfig(**SIZES, sliding_window=8, layer_types=["sliding_attention"] * 3 + ["full_attention"]),
+}
+families = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+
+
+def build(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def adapted(config: PreTrainedConfig, dtype: torch.dtype) -> Policy:
+    base = build(config, dtype)
+    base.requires_grad_(False)
+    settings = PeftLoraConfig(r=4, target_modules="all-linear", task_type=TaskType.CAUSAL_LM)
+    return Policy(get_peft_model(base, settings), None, torch.device("cpu"), eos_ids=(-1,), pad_id=0)
+
+
+@families
+def test_parameters_are_those_of_the_model(config: PreTrainedConfig) -> None:
+    shape = ModelShape.from_config(config.to_dict())
+    with torch.device("meta"):
+        model = build(config)
+    head = model.get_output_embeddings()
+    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head)
+    assert shape.linear == linear
+    assert shape.other == sum(parameter.numel() for parameter in model.parameters()) - linear
+    lora = get_peft_model(model, PeftLoraConfig(r=3, target_modules="all-linear", task_type=TaskType.CAUSAL_LM))
+    assert 3 * shape.lora_per_rank == sum(p.numel() for p in lora.parameters() if p.requires_grad)
+
+
+@families
+@pytest.mark.parametrize("tokens", [5, 20])
+def test_the_cache_is_that_of_the_model(config: PreTrainedConfig, tokens: int) -> None:
+    shape = ModelShape.from_config(config.to_dict())
+    cache = DynamicCache(config=config)
+    read = torch.zeros(3, shape.kv_heads, tokens, shape.head_dim)
+    for layer in range(shape.layers):
+        cache.update(read, read, layer)
+    held = sum(2 * layer.keys.numel() * 4 for layer in cache.layers)  # type: ignore[union-attr, misc]
+    estimated = estimate(shape, settings(rows=3, prompt_tokens=tokens, completion_tokens=0)).cache
+    # A full sliding layer holds what the next token still sees: one token less than its window.
+    spare = 3 * shape.sliding_layers * 2 * 4 * shape.keys if tokens >= shape.window else 0
+    assert estimated - spare == held
+
+
+def settings(**values: Any) -> Settings:
+    """Float32 without quantisation, with the adapter of ``adapted``."""
+    plain = {"rank": 4, "prompt_tokens": 1, "completion_tokens": 1, "rows": 1, "tokens": 1, "scored": 1, "longest": 1}
+    return Settings(**plain | {"number": 4, "nf4": False} | values)
+
+
+def saved_bytes(policy: Policy, packs: list[Pack]) -> int:
+    """What autograd saves of a forward pass, each storage once, the model's own left out."""
+    own = {value.untyped_storage().data_ptr() for value in (*policy.model.parameters(), *policy.model.buffers())}
+    saved: dict[int, torch.Tensor] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    policy.model.train()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        logps = pack_logps(policy, packs, 16)
+    del logps
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_a_layer_keeps_of_a_token_what_autograd_saves(family: str, dtype: torch.dtype) -> None:
+    packs = [Pack([5] * 32, [[6] * 16] * 6)]
+
+    def saved(layers: int) -> int:
+        sizes = FAMILIES[family].to_dict() | {"num_hidden_layers": layers, "layer_types": None}
+        return saved_bytes(adapted(type(FAMILIES[family])(**sizes), dtype), packs)
+
+    shape = ModelShape.from_config(FAMILIES[family].to_dict())
+    kept = kept_bytes(shape, settings(number=dtype.itemsize, tokens=128, longest=128))
+    assert kept == pytest.approx((saved(3) - saved(1)) / 2 / 128, rel=0.05)
+
+
+def allocated(run: Callable[[], object], folder: Path) -> int:
+    """The most bytes of tensors that ``run`` holds at once, over what there was before."""
+    run()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    profiler.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]")
+    held = most = 0
+    for _, change in changes:
+        held += change
+        most = max(most, held)
+    return most
+
+
+BIG = LlamaConfig(**SIZES | {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6, "vocab_size": 2048})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "checkpointing", "at_once", "completions"),
+    [
+        (torch.float32, False, 1 << 25, 4),
+        (torch.float32, False, 1 << 16, 4),
+        (torch.float32, False, 1 << 16, 8),
+        (torch.float32, True, 1 << 25, 4),
+        (torch.float32, True, 1 << 16, 4),
+        (torch.bfloat16, False, 1 << 16, 4),
+    ],
+)
+def test_an_update_allocates_what_is_estimated(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    checkpointing: bool,
+    at_once: int,
+    completions: int,
+) -> None:
+    policy = adapted(BIG, dtype)
+    if checkpointing:
+        checkpoint_layers(policy)
+    policy.model.train()
+    monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", at_once)
+    packs = [Pack([5] * 64, [[6] * (192 // completions)] * completions)] * 2
+
+    def micro_batch() -> None:
+        pack_logps(policy, packs, 192).sum().backward()
+
+    sizes = settings(number=dtype.itemsize, tokens=512, scored=384, longest=256, logits_at_once=at_once)
+    estimated = estimate(ModelShape.from_config(BIG.to_dict()), replace(sizes, checkpointing=checkpointing))
+    assert allocated(micro_batch, tmp_path) == pytest.approx(estimated.update - estimated.resident, rel=0.1)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+@pytest.mark.parametrize(("prompt", "new"), [(64, 32), (200, 2)])
+def test_a_rollout_allocates_what_is_estimated(tmp_path: Path, top_p: float, prompt: int, new: int) -> None:
+    policy = adapted(BIG, torch.float32)
+    rows = [Row(number, adapter) for adapter in (True, False) for number in range(6)]
+
+    def rollout() -> None:
+        decode(policy, [[5] * prompt] * 6, rows, new, Sampling(1.0, top_p), uniforms(12, new, 0))
+
+    draw = SORTED_DRAW_BYTES if top_p < 1 else DRAW_BYTES
+    sizes = settings(rows=12, prompt_tokens=prompt, completion_tokens=new, draw_bytes=draw)
+    estimated = estimate(ModelShape.from_config(BIG.to_dict()), sizes)
+    assert allocated(rollout, tmp_path) == pytest.approx(estimated.rollout - estimated.resident, rel=0.15)
+
+
+def test_the_adapter_is_counted_with_gradients_and_optimiser(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    parameters = policy.adapter_parameters().values()
+    optimizer = torch.optim.AdamW(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    moments = [value for state in optimizer.state.values() for value in (state["exp_avg"], state["exp_avg_sq"])]
+    held = sum(value.nbytes for value in [*parameters, *(p.grad for p in parameters if p.grad is not None), *moments])
+    assert estimate(shape_of(policy), Settings.of(CONFIG, "cpu")).adapter == held * CONFIG.lora.r // 4
+
+
+def test_four_bit_weights_take_what_bitsandbytes_holds(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model, quantization="nf4")
+    held = sum(value.nbytes for name, value in policy.causal.state_dict().items() if "lora" not in name)
+    estimated = estimate(shape_of(policy), Settings.of(CONFIG, "cpu")).weights
+    # Each layer has tables of its own for its scales, which a real layer's size dwarfs.
+    assert 0 < held - estimated < 14 * 2200
