@@ -109,8 +109,8 @@ def main(arguments: list[str]) -> int:
     if arguments != ["preflight"]:
         sys.stderr.write("usage: python -m aapo_desk.preview preflight < config.json\n")
         return 2
-    answers = _own_standard_output()
-    _silence_libraries()
+    answers = own_standard_output()
+    silence_libraries()
     try:
         found = preflight(_read_config(sys.stdin), _say)
     except ConfigError as error:
@@ -135,14 +135,14 @@ def _read_config(stream: IO[str]) -> RunConfig:
     return resolve(data)
 
 
-def _own_standard_output() -> IO[str]:
+def own_standard_output() -> IO[str]:
     """Standard output for the answer alone: what libraries print there goes to standard error from now on."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """Before they are imported, since they read these then. What a user has set already is kept."""
     for name, value in (
         ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),

@@ -1,0 +1,115 @@
+"""How far the update is from the device's matmuls: at a large square, and at the update's own shapes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+
+from aapo_desk.bench.bed import about, parts_of
+from aapo_desk.bench.jobs import Job, Measured
+from aapo_desk.bench.peaks import Peaks
+from aapo_desk.bench.updates import made_up, update_once
+from aapo_desk.models.loading import choose_device, choose_dtype
+
+aten = torch.ops.aten
+
+SQUARE = {"cpu": 2048, "cuda": 8192}
+REPEATS = 5
+
+Shape = tuple[int, int, int, int]
+"""Of a matmul: batch, m, k, n for [batch, m, k] @ [batch, k, n]."""
+
+
+def measure(job: Job) -> Measured:
+    """Each time in turn: an update's seconds, a large square's rate, the seconds of the update's matmuls alone.
+
+    Floating point operations are twice the multiply-adds.
+    """
+    device = choose_device(job.config.model.device)
+    dtype = choose_dtype(job.config.model.compute_dtype, device)
+    peaks = Peaks(device)
+    steps = []
+    with parts_of(job) as parts:
+        rollout = made_up(parts)
+        flops, shapes = count(lambda: update_once(parts, rollout))
+        peaks.enter("update")
+        for _ in range(job.warm_up + job.steps):
+            seconds = update_once(parts, rollout)
+            square = SQUARE[device.type]
+            rate = flop((1, square, square, square)) / matmul_seconds((1, square, square, square), dtype, device)
+            alone = sum(number * matmul_seconds(shape, dtype, device) for shape, number in shapes.items())
+            of_shapes = sum(number * flop(shape) for shape, number in shapes.items())
+            steps.append(
+                {
+                    "seconds": seconds,
+                    "flops": float(flops),
+                    "square_flops_per_second": rate,
+                    "shapes_flops_per_second": of_shapes / alone,
+                    "update_to_matmul": seconds * rate / flops,
+                    "update_to_shapes": seconds * (of_shapes / alone) / flops,
+                }
+            )
+        return Measured(steps[job.warm_up :], peaks.read(), about(job, parts.policy.device, parts.prompts))
+
+
+def flop(shape: Shape) -> int:
+    return 2 * math.prod(shape)
+
+
+def matmul_seconds(shape: Shape, dtype: torch.dtype, device: torch.device) -> float:
+    """The median time of this matmul by itself."""
+    batch, m, k, n = shape
+    size = () if batch == 1 else (batch,)
+    left = torch.randn(*size, m, k, dtype=dtype, device=device)
+    right = torch.randn(*size, k, n, dtype=dtype, device=device)
+    times = []
+    for _ in range(REPEATS + 1):
+        _wait(device)
+        started = time.perf_counter()
+        left @ right
+        _wait(device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def count(work: Callable[[], Any]) -> tuple[int, Counter[Shape]]:
+    """The floating point operations of ``work`` and its matmuls by shape, as executed, forward and backward.
+
+    torch's own counter, told what it does not know: bitsandbytes' product with a 4-bit weight, whose inside it does not
+    see (in the backward the weight is dequantised and multiplied plainly), and the attention kernel of the CPU.
+    """
+    shapes: Counter[Shape] = Counter()
+
+    def matmul(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
+        *batch, m, k = left
+        shape = (math.prod(batch), m, k, right[-1])
+        shapes[shape] += 1
+        return flop(shape)
+
+    def added(_bias: Any, left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
+        return matmul(left, right)
+
+    def four_bit(left: Sequence[int], _packed: Any, weight: Sequence[int], *_: Any, **__: Any) -> int:
+        outputs, inputs = weight
+        return matmul((math.prod(left[:-1]), inputs), (inputs, outputs))
+
+    known = {aten.mm: matmul, aten.bmm: matmul, aten.addmm: added, aten.baddbmm: added}
+    attention = aten._scaled_dot_product_flash_attention_for_cpu
+    known |= {attention: sdpa_flop, aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop}
+    if (four_bit_product := getattr(torch.ops.bitsandbytes, "gemm_4bit", None)) is not None:
+        known[four_bit_product] = four_bit
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        work()
+    return int(counter.get_total_flops()), shapes

@@ -1,0 +1,57 @@
+"""The most memory that a process has held, phase by phase."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+
+class Peaks:
+    """MiB held at the most in each phase: tensors' on a GPU, resident on the CPU.
+
+    Resident memory is read from the kernel's high-water mark, which begins anew with each phase. Unlike getrusage's
+    it does not hold what the parent had before this program took its place.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._phase = "loading"
+        self._found: dict[str, float] = {}
+
+    def enter(self, phase: str, _progress: float | None = None) -> None:
+        """What is held from now on counts for ``phase``."""
+        if phase != self._phase:
+            self._close()
+            self._phase = phase
+
+    def read(self) -> dict[str, float]:
+        """The peaks so far."""
+        self._close()
+        return dict(self._found)
+
+    def _close(self) -> None:
+        self._found[self._phase] = max(self._found.get(self._phase, 0.0), self._peak())
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def _peak(self) -> float:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 2**20
+        return _status("VmHWM")
+
+
+def held_mb(device: torch.device) -> float:
+    """MiB held now."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**20
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
+    match = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
+    assert match, f"the kernel does not tell {name}"
+    return int(match[1]) / 1024

@@ -1,0 +1,124 @@
+"""What is measured against what: each peer is a worker's job, with the settings that make it what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aapo_desk.bench.jobs import Job, Measured
+from aapo_desk.config import RunConfig, resolve
+
+MICRO_BATCHES = (4, 8, 16, 32)
+CHECKPOINTED = (4, 8)
+"""Where TRL is tried with gradient checkpointing too: it saves memory, as small micro-batches do, and costs time."""
+BY_DEFAULT = 8
+"""TRL's own micro-batch."""
+CLOSE = 1.1
+"""A peer that was this near to the best of the first round is measured in the others too."""
+
+REWARDS = [{"name": f"{Path(__file__).with_name('rewards.py')}:score"}]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """``key`` is its name for scripts, ``what`` for people. ``once``: one round tells enough."""
+
+    key: str
+    what: str
+    job: Job
+    once: bool = False
+
+    @property
+    def fair_trl(self) -> bool:
+        """Whether it is TRL at its fair best, in one of the settings tried."""
+        return self.job.worker == "trl_steps" and not self.job.options["as_it_comes"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of our ways to do a step or a part of it: ``overrides`` of settings, ``choices`` instead of the device's."""
+
+    key: str
+    what: str
+    worker: str
+    overrides: Mapping[str, Any]
+    choices: Mapping[str, int] = field(default_factory=dict)
+
+
+VARIANTS = (
+    Variant("aapo_fresh", "AAPO, fresh reference", "steps", {"algorithm.name": "aapo"}),
+    Variant("grpo", "GRPO", "steps", {"algorithm.name": "grpo"}),
+    Variant("dense", "GRPO, every row alone", "steps", {"algorithm.name": "grpo"}, {"share_prompts": 0}),
+    Variant("generate", "two calls of generate", "generate", {"algorithm.name": "aapo"}),
+    Variant("arithmetic", "update against matmul", "arithmetic", {"algorithm.name": "grpo"}),
+)
+
+
+def peers(config: RunConfig, against: str | None) -> list[Peer]:
+    """All that is to be measured for a configuration, in the order of a round."""
+    base = comparable(config)
+    found = [
+        Peer(variant.key, variant.what, Job(variant.worker, resolve(base, variant.overrides), variant.choices))
+        for variant in VARIANTS
+    ]
+    if against == "trl":
+        found += trl(resolve(base, {"algorithm.name": "grpo"}))
+    return found + update_memory(resolve(base, {"algorithm.name": "grpo"}))
+
+
+def comparable(config: RunConfig) -> dict[str, Any]:
+    """The configuration without what has no place in a comparison: evaluations, dropout, real rewards."""
+    base = config.model_dump(mode="json")
+    base["rewards"] = REWARDS
+    base["evaluation"]["problems"] = 0
+    base["lora"]["dropout"] = 0.0
+    base["algorithm"]["options"] = {}
+    base["run"]["steps"] = max(config.run.steps, 10)
+    return base
+
+
+def trl(config: RunConfig) -> list[Peer]:
+    """TRL in each setting that is tried, and as it comes."""
+    rows = config.rollout.prompts_per_step * config.rollout.group_size
+    tried = [(size, False) for size in MICRO_BATCHES] + [(size, True) for size in CHECKPOINTED]
+    found = [_trl(config, size, checkpointing) for size, checkpointing in tried if rows % size == 0]
+    by_default = next(size for size in range(min(BY_DEFAULT, rows), 0, -1) if rows % size == 0)
+    options = {"micro_batch": by_default, "checkpointing": True, "as_it_comes": True}
+    job = Job("trl_steps", config, steps=1, options=options)
+    return [*found, Peer("trl_as_it_comes", f"TRL GRPO as it comes, micro-batch {by_default}", job, once=True)]
+
+
+def _trl(config: RunConfig, size: int, checkpointing: bool) -> Peer:
+    options = {"micro_batch": size, "checkpointing": checkpointing, "as_it_comes": False}
+    ending = "_checkpointing" if checkpointing else ""
+    what = f"TRL GRPO, micro-batch {size}" + (", gradient checkpointing" if checkpointing else "")
+    return Peer(f"trl_{size}{ending}", what, Job("trl_steps", config, options=options))
+
+
+def update_memory(config: RunConfig) -> list[Peer]:
+    """Updates of growing size under one token budget."""
+    rollout = config.rollout
+    group, tokens = rollout.group_size, rollout.max_new_tokens
+    half = max(2, group // 2)
+    budget = rollout.prompts_per_step * half * tokens
+    sizes = dict.fromkeys([(half, tokens), (group, tokens), (2 * group, tokens), (2 * group, 2 * tokens)])
+    found = []
+    for size, length in sizes:
+        sized = resolve(config.model_dump(mode="json"), {"rollout.group_size": size, "rollout.max_new_tokens": length})
+        job = Job("updates", sized, {"token_budget": budget}, warm_up=0, steps=1)
+        what = f"update memory, {rollout.prompts_per_step} x {size} completions of {length} tokens"
+        found.append(Peer(f"update_memory_{size}x{length}", what, job, once=True))
+    return found
+
+
+def worth_another_round(peers: Sequence[Peer], first: Mapping[str, Measured]) -> list[Peer]:
+    """After the first round: ours, and of TRL's settings those near its best time or with its least memory."""
+    times = {peer.key: min(step["seconds"] for step in first[peer.key].steps) for peer in peers if peer.key in first}
+    fair = [peer.key for peer in peers if peer.fair_trl and peer.key in first]
+    if not fair:
+        return [peer for peer in peers if not peer.once]
+    best, least = min(times[key] for key in fair), min(first[key].peak_mb for key in fair)
+    kept = {key for key in fair if times[key] <= best * CLOSE or first[key].peak_mb == least}
+    return [peer for peer in peers if not peer.once and (peer.key in kept or not peer.fair_trl)]

@@ -1,0 +1,102 @@
+"""From what was measured to rows and ratios. Pure functions."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from aapo_desk.bench.jobs import Measured
+from aapo_desk.bench.peers import Peer
+
+Results = Mapping[str, Sequence[Measured]]
+Row = dict[str, Any]
+
+NOTE = (
+    "every completion runs to its longest and nearly every row teaches; tokens a second are of the policy's "
+    "completions, in a rollout's row of all that are sampled; memory is the training process's, loading included"
+)
+
+
+def report(peers: Sequence[Peer], results: Results) -> dict[str, Any]:
+    """The bench's document: device, versions, shape, rows, ratios."""
+    kept = [peer for peer in peers if peer.key in results]
+    rows = [row(peer, results[peer.key]) for peer in kept] + path_rows(kept, results)
+    about = next(iter(results.values()))[0].about
+    return {**about, "note": NOTE, "rows": rows, "ratios": ratios(rows)}
+
+
+def row(peer: Peer, measured: Sequence[Measured]) -> Row:
+    """One peer's medians over all steps of all rounds."""
+    seconds = _values(measured, "seconds")
+    tokens = peer.job.tokens * (2 if peer.job.worker == "generate" else 1)
+    found = _row(peer.key, peer.what, seconds, tokens, max(one.peak_mb for one in measured))
+    found["steps"] = len(seconds)
+    for name in measured[0].steps[0]:
+        if name not in ("seconds", "completion_tokens"):
+            found[name] = statistics.median(_values(measured, name))
+    return found
+
+
+def path_rows(peers: Sequence[Peer], results: Results) -> list[Row]:
+    """The parts of a step by our path and by the plain one, out of the steps that were measured."""
+    by_key = {peer.key: peer for peer in peers}
+    wanted = (
+        ("rollout_grouped", "rollout of policy and reference, grouped", "aapo_fresh", "rollout", 2),
+        ("update_shared", "update, prompts shared where it is cheaper", "grpo", "update", 1),
+        ("update_dense", "update, every row alone", "dense", "update", 1),
+    )
+    return [
+        _row(
+            key,
+            what,
+            _values(results[source], f"seconds_{phase}"),
+            sides * by_key[source].job.tokens,
+            max(measured.peaks[phase] for measured in results[source]),
+        )
+        for key, what, source, phase, sides in wanted
+        if source in by_key
+    ]
+
+
+def _row(key: str, what: str, seconds: Sequence[float], tokens: int, peak_mb: float) -> Row:
+    median = statistics.median(seconds)
+    return {
+        "key": key,
+        "what": what,
+        "seconds": median,
+        "seconds_least": min(seconds),
+        "seconds_most": max(seconds),
+        "tokens_per_second": tokens / median,
+        "peak_mb": peak_mb,
+    }
+
+
+def _values(measured: Iterable[Measured], name: str) -> list[float]:
+    return [step[name] for one in measured for step in one.steps]
+
+
+def ratios(rows: Sequence[Row]) -> dict[str, float]:
+    """Against TRL's fair best: its time, or memory, over ours. Against the plain path: its time over ours.
+
+    Above 1 ours is better. ``update_to_matmul`` and ``update_to_shapes`` are the update's time over that of its
+    arithmetic at a large square's rate and at its own shapes': 1 is the floor.
+    """
+    by_key = {row["key"]: row for row in rows}
+    found: dict[str, float] = {}
+    fair = [row for row in rows if row["key"].startswith("trl_") and row["key"] != "trl_as_it_comes"]
+    if fair:
+        best, least = min(row["seconds"] for row in fair), min(row["peak_mb"] for row in fair)
+        for key in ("aapo_fresh", "aapo_bank", "grpo"):
+            if key in by_key:
+                found[key] = best / by_key[key]["seconds"]
+        found["memory"] = least / by_key["aapo_fresh"]["peak_mb"]
+    for name, plain, fast in (
+        ("rollout_to_plain", "generate", "rollout_grouped"),
+        ("update_to_plain", "update_dense", "update_shared"),
+    ):
+        if plain in by_key and fast in by_key:
+            found[name] = by_key[plain]["seconds"] / by_key[fast]["seconds"]
+    if (update := by_key.get("arithmetic")) is not None:
+        found |= {name: update[name] for name in ("update_to_matmul", "update_to_shapes")}
+    return found

@@ -1,0 +1,161 @@
+"""Whole steps of the peer: TRL's GRPOTrainer on the same model, prompts, group, lengths and sampling.
+
+At its fair best it gets the very model of ours, its adapter in what the device does well (TRL casts a QLoRA adapter to
+bfloat16, which the CPU does slowly) and no autocast that the device does not want; as it comes it gets the model's name
+and everything that has a default keeps it. It samples no reference.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from aapo_desk import tasks
+from aapo_desk.bench.bed import about, first_step, parts_of
+from aapo_desk.bench.jobs import BenchError, Job, Measured
+from aapo_desk.bench.peaks import Peaks
+from aapo_desk.bench.rewards import score
+from aapo_desk.models import sources
+from aapo_desk.models.loading import choose_device, choose_dtype
+from aapo_desk.tasks.prompts import fit
+
+
+class Clock(TrainerCallback):
+    """Seconds of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._started = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self._started)
+
+
+def measure(job: Job) -> Measured:
+    """Seconds of each step, by the trainer's own callbacks. ``options``: micro_batch, checkpointing, as_it_comes."""
+    device = choose_device(job.config.model.device)
+    peaks = Peaks(device)
+    train = as_it_comes if job.options["as_it_comes"] else fair
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, said = train(job, device, folder)
+    tokens = float(job.config.rollout.max_new_tokens)
+    steps = [{"seconds": value, "completion_tokens": tokens} for value in seconds[job.warm_up :]]
+    return Measured(steps, peaks.read(), said)
+
+
+def fair(job: Job, device: torch.device, folder: str) -> tuple[list[float], dict[str, Any]]:
+    """On the policy that our own steps start from. Seconds of each step, and what was measured on what."""
+    dtype = choose_dtype(job.config.model.compute_dtype, device)
+    settings = common(job, folder) | {
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "gradient_checkpointing": job.options["checkpointing"],
+        "use_cpu": device.type == "cpu",
+    }
+    with parts_of(job) as parts:
+        trainer = GRPOTrainer(
+            model=parts.policy.model,
+            processing_class=parts.policy.tokenizer,
+            **asked(job, parts.train, parts.policy.tokenizer),
+            args=GRPOConfig(**settings),
+        )
+        adapter_dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+        for parameter in parts.policy.adapter_parameters().values():
+            parameter.data = parameter.data.to(adapter_dtype)
+        return timed(trainer), about(job, device, parts.prompts)
+
+
+def as_it_comes(job: Job, device: torch.device, folder: str) -> tuple[list[float], dict[str, Any]]:
+    """With the model's name and a fresh adapter, all else by default."""
+    config = job.config
+    resolved = sources.resolve(config.model)
+    tokenizer = sources.load_tokenizer(resolved, config.model.trust_remote_code)
+    data = tasks.load(config.task, config.run.seed)
+    fitted = fit(tokenizer, data.train, config.task, config.model.chat_template_options)
+    chosen = first_step(len(fitted.problems), config)
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=choose_dtype(config.model.compute_dtype, device),
+    )
+    trainer = GRPOTrainer(
+        model=resolved.path,
+        quantization_config=quantization if config.model.quantization == "nf4" else None,
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            r=config.lora.r, lora_alpha=config.lora.alpha, target_modules=config.lora.targets, task_type="CAUSAL_LM"
+        ),
+        **asked(job, [fitted.problems[index] for index in chosen], tokenizer),
+        args=GRPOConfig(**common(job, folder)),
+    )
+    return timed(trainer), about(job, device, [fitted.prompts[index] for index in chosen])
+
+
+def common(job: Job, folder: str) -> dict[str, Any]:
+    """The settings of GRPOConfig that say what is to be done; how is left to it."""
+    config, rollout, micro_batch = job.config, job.config.rollout, job.options["micro_batch"]
+    return {
+        "output_dir": folder,
+        "max_steps": job.warm_up + job.steps,
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": job.rows // micro_batch,
+        "num_generations": rollout.group_size,
+        "max_completion_length": rollout.max_new_tokens,
+        "generation_kwargs": {"min_new_tokens": rollout.max_new_tokens},
+        "temperature": rollout.temperature,
+        "top_p": rollout.top_p,
+        "top_k": rollout.top_k,
+        "learning_rate": config.optimizer.learning_rate,
+        "max_grad_norm": config.optimizer.max_grad_norm,
+        "beta": 0.0,
+        "chat_template_kwargs": config.model.chat_template_options,
+        "shuffle_dataset": False,
+        "seed": config.run.seed,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+    }
+
+
+def asked(job: Job, problems: Sequence[tasks.Problem], tokenizer: Any) -> dict[str, Any]:
+    """The prompts as TRL takes them, and the reward."""
+    longest = job.config.rollout.max_new_tokens
+
+    def reward(completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        if any(len(ids) != longest for ids in completion_ids):
+            raise BenchError(f"TRL ended a completion before its {longest} tokens: nothing can be compared")
+        texts = [done if isinstance(done, str) else done[0]["content"] for done in completions]
+        return [score(text, "") for text in texts]
+
+    system = job.config.task.system_prompt
+    prompts: list[Any] = []
+    for problem in problems:
+        if tokenizer.chat_template is None:
+            prompts.append("\n\n".join([*([] if system is None else [system]), problem.problem]) + "\n")
+        else:
+            first = [] if system is None else [{"role": "system", "content": system}]
+            prompts.append([*first, {"role": "user", "content": problem.problem}])
+    return {"train_dataset": Dataset.from_dict({"prompt": prompts}), "reward_funcs": reward}
+
+
+def timed(trainer: Any) -> list[float]:
+    """Train; the seconds of each step."""
+    clock = Clock()
+    trainer.add_callback(clock)
+    trainer.train()
+    return clock.seconds

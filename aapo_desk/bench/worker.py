@@ -1,0 +1,50 @@
+"""One measurement's process: ``python -m aapo_desk.bench.worker < job.json``.
+
+Standard output holds one JSON object: ``{"ok": true, ...}`` with what was measured; what the user must mend,
+``{"ok": false, "problems": [...]}``, exit status 2; or what failed, ``{"ok": false, "error": "..."}``, exit status 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from aapo_desk.bench.jobs import Job, Measured
+from aapo_desk.config import ConfigError
+from aapo_desk.preview import own_standard_output, silence_libraries
+
+
+def measure(job: Job) -> Measured:
+    """Do a job in this process."""
+    module = importlib.import_module(f"aapo_desk.bench.{job.worker}")
+    measured: Callable[[Job], Measured] = module.measure
+    return measured(job)
+
+
+def main() -> int:
+    answers = own_standard_output()
+    silence_libraries()
+    answer: dict[str, Any]
+    try:
+        answer = {"ok": True, **dataclasses.asdict(measure(Job.from_json(json.load(sys.stdin))))}
+        status = 0
+    except ConfigError as error:
+        answer = {"ok": False, "problems": [dataclasses.asdict(problem) for problem in error.problems]}
+        status = 2
+    except Exception as error:  # noqa: BLE001 - the parent says it
+        traceback.print_exception(error)
+        first = next(iter(str(error).splitlines()), "")
+        answer = {"ok": False, "error": f"{type(error).__name__}: {first}"}
+        status = 1
+    with answers:
+        answers.write(json.dumps(answer, default=str) + "\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
