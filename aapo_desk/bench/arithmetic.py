@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from aapo_desk.bench.bed import about, parts_of
 from aapo_desk.bench.jobs import Job, Measured
@@ -105,9 +105,20 @@ def count(work: Callable[[], Any]) -> tuple[int, Counter[Shape]]:
         outputs, inputs = weight
         return matmul((math.prod(left[:-1]), inputs), (inputs, outputs))
 
-    known = {aten.mm: matmul, aten.bmm: matmul, aten.addmm: added, aten.baddbmm: added}
-    attention = aten._scaled_dot_product_flash_attention_for_cpu
-    known |= {attention: sdpa_flop, aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop}
+    def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    def attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_backward_flop_count(grad, query, key, value))
+
+    known = {
+        aten.mm: matmul,
+        aten.bmm: matmul,
+        aten.addmm: added,
+        aten.baddbmm: added,
+        aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
+    }
     if (four_bit_product := getattr(torch.ops.bitsandbytes, "gemm_4bit", None)) is not None:
         known[four_bit_product] = four_bit
     with FlopCounterMode(display=False, custom_mapping=known) as counter:

@@ -59,11 +59,10 @@ def measure(job: Job) -> Measured:
 def fair(job: Job, device: torch.device, folder: str) -> tuple[list[float], dict[str, Any]]:
     """On the policy that our own steps start from. Seconds of each step, and what was measured on what."""
     dtype = choose_dtype(job.config.model.compute_dtype, device)
-    settings = common(job, folder) | {
+    settings = common(job, device, folder) | {
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
         "gradient_checkpointing": job.options["checkpointing"],
-        "use_cpu": device.type == "cpu",
     }
     with parts_of(job) as parts:
         trainer = GRPOTrainer(
@@ -100,16 +99,17 @@ def as_it_comes(job: Job, device: torch.device, folder: str) -> tuple[list[float
             r=config.lora.r, lora_alpha=config.lora.alpha, target_modules=config.lora.targets, task_type="CAUSAL_LM"
         ),
         **asked(job, [fitted.problems[index] for index in chosen], tokenizer),
-        args=GRPOConfig(**common(job, folder)),
+        args=GRPOConfig(**common(job, device, folder)),
     )
     return timed(trainer), about(job, device, [fitted.prompts[index] for index in chosen])
 
 
-def common(job: Job, folder: str) -> dict[str, Any]:
+def common(job: Job, device: torch.device, folder: str) -> dict[str, Any]:
     """The settings of GRPOConfig that say what is to be done; how is left to it."""
     config, rollout, micro_batch = job.config, job.config.rollout, job.options["micro_batch"]
     return {
         "output_dir": folder,
+        "use_cpu": device.type == "cpu",
         "max_steps": job.warm_up + job.steps,
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": job.rows // micro_batch,

@@ -1,0 +1,99 @@
+"""The command, and measurements in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aapo_desk.bench.jobs import BenchError, Job
+from aapo_desk.bench.peers import REWARDS
+from aapo_desk.bench.rounds import run_job
+from aapo_desk.cli.app import run
+from aapo_desk.config import ConfigError, resolve
+
+pytestmark = pytest.mark.usefixtures("desk_home")
+Output = pytest.CaptureFixture[str]
+
+
+def test_a_job_is_done_in_a_process_of_its_own_and_leaves_nothing(desk_home: Path, tiny_config: dict[str, Any]) -> None:
+    settings = resolve(tiny_config | {"rewards": REWARDS, "evaluation": {"problems": 0}})
+    measured = run_job(Job("updates", settings, steps=1))
+    assert len(measured.steps) == 1
+    assert measured.steps[0]["seconds"] > 0
+    assert measured.peak_mb > 50
+    assert not desk_home.exists()
+
+
+def test_what_the_user_must_mend_comes_back_as_such(tiny_config: dict[str, Any]) -> None:
+    settings = resolve(tiny_config, {"task.max_prompt_tokens": 1})
+    with pytest.raises(ConfigError, match=r"task\.max_prompt_tokens = 1"):
+        run_job(Job("updates", settings))
+
+
+def test_a_job_that_breaks_says_why(tiny_config: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
+    weightless = shutil.copytree(tiny_model, tmp_path / "weightless")
+    (weightless / "model.safetensors").unlink()
+    with pytest.raises(BenchError, match=f"^{weightless} cannot be loaded"):
+        run_job(Job("updates", resolve(tiny_config, {"model.id": str(weightless)})))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_document_is_all_there_is_on_standard_output(
+    tiny_config: dict[str, Any], tmp_path: Path, capsys: Output
+) -> None:
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(tiny_config))
+    assert run(["bench", str(preset), "--rounds", "1", "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert set(document) == {"device", "versions", "shape", "note", "rows", "ratios"}
+    for row in document["rows"]:
+        assert row["seconds"] > 0
+        assert row["tokens_per_second"] > 0
+        assert row["peak_mb"] > 0
+    assert {"rollout_grouped", "update_shared", "update_dense"} <= {row["key"] for row in document["rows"]}
+    assert all(value > 0 for value in document["ratios"].values())
+    assert captured.err.startswith("round 1/1: AAPO, fresh reference: ")
+
+
+@pytest.mark.parametrize("command", ["train", "bench"])
+def test_a_preset_that_there_is_not_is_refused_as_by_train(command: str, capsys: Output) -> None:
+    assert run([command, "dem"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [captured.err.rstrip("\n")]
+    assert "demo" in captured.err
+
+
+def test_a_bad_setting_and_an_unknown_rival_are_wrong_use(capsys: Output) -> None:
+    assert run(["bench", "demo", "--set", "rollout.group_size=1"]) == 2
+    assert "rollout.group_size = 1" in capsys.readouterr().err
+    assert run(["bench", "--against", "verl"]) == 2
+    assert "'trl'" in capsys.readouterr().err
+    assert run(["bench", "--rounds", "0"]) == 2
+    assert "--rounds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("found", [None, "0.29.0"])
+def test_without_trl_one_line_says_how_to_get_it(
+    found: str | None, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    def version(name: str) -> str:
+        if name == "trl" and found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found if name == "trl" and found else "1.0"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert run(["bench", "demo", "--against", "trl"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("aapo-desk: --against trl needs TRL")
+    assert "pip install 'aapo-desk[bench]'" in line
