@@ -23,7 +23,12 @@ def report(peers: Sequence[Peer], results: Results) -> dict[str, Any]:
     kept = [peer for peer in peers if peer.key in results]
     rows = [row(peer, results[peer.key]) for peer in kept] + path_rows(kept, results)
     about = next(iter(results.values()))[0].about
-    return {**about, "note": NOTE, "rows": rows, "ratios": ratios(rows)}
+    return {
+        **{name: about[name] for name in ("device", "versions", "shape")},
+        "note": NOTE,
+        "rows": rows,
+        "ratios": ratios(rows),
+    }
 
 
 def row(peer: Peer, measured: Sequence[Measured]) -> Row:
@@ -32,6 +37,8 @@ def row(peer: Peer, measured: Sequence[Measured]) -> Row:
     tokens = peer.job.tokens * (2 if peer.job.worker == "generate" else 1)
     found = _row(peer.key, peer.what, seconds, tokens, max(one.peak_mb for one in measured))
     found["steps"] = len(seconds)
+    if "choices" in measured[0].about:
+        found["choices"] = measured[0].about["choices"]  # a fast path that did not hold on this device is 0 there
     for name in measured[0].steps[0]:
         if name not in ("seconds", "completion_tokens"):
             found[name] = statistics.median(_values(measured, name))

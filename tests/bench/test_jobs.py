@@ -44,6 +44,7 @@ def test_a_step_runs_to_the_longest_length_and_every_row_teaches(data: dict[str,
     assert min(measured.peaks.values()) > 0
     assert measured.about["shape"]["group_size"] == 4
     assert measured.about["versions"]["torch"]
+    assert measured.about["choices"]["shadow_weights"] == 1
 
 
 def test_generate_makes_completions_of_the_longest_length(data: dict[str, Any]) -> None:
@@ -108,4 +109,4 @@ def test_trl_takes_the_same_steps(data: dict[str, Any], as_it_comes: bool) -> No
     assert [step["completion_tokens"] for step in measured.steps] == [6, 6]
     assert min(step["seconds"] for step in measured.steps) > 0
     ours = measure(job("steps", data, "grpo"))
-    assert measured.about == ours.about
+    assert {**ours.about, "choices": 0} == {**measured.about, "choices": 0}

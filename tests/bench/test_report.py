@@ -15,6 +15,7 @@ from aapo_desk.cli.bench import lines
 from aapo_desk.config import RunConfig, resolve
 
 SHAPE = {"prompts": 4, "prompt_tokens": [44, 46], "group_size": 8, "new_tokens": 12}
+CHOICES = {"share_prompts": 1}
 ABOUT = {"device": "a processor", "versions": {"torch": "2.13.0"}, "shape": SHAPE}
 TRL_SECONDS = {
     "trl_4": 20.0,
@@ -172,13 +173,15 @@ def test_a_row_holds_medians_over_all_rounds_and_its_tokens_a_second() -> None:
 
     def run(job: Job) -> Measured:
         if job is planned[0].job:
-            return Measured([{"seconds": next(times), "seconds_rollout": 4.0}], {"rollout": 5.0, "update": 7.0}, ABOUT)
+            steps = [{"seconds": next(times), "seconds_rollout": 4.0}]
+            return Measured(steps, {"rollout": 5.0, "update": 7.0}, ABOUT | {"choices": CHOICES})
         return measured("", 1.0, 1.0)
 
     rows = {row["key"]: row for row in report(planned, run_rounds(planned, 3, lambda _: None, run))["rows"]}
     step, rollout = rows["aapo_fresh"], rows["rollout_grouped"]
     assert (step["seconds"], step["seconds_least"], step["seconds_most"], step["steps"]) == (9.0, 8.0, 30.0, 3)
     assert (step["peak_mb"], rollout["peak_mb"]) == (7.0, 5.0)
+    assert step["choices"] == CHOICES
     assert step["tokens_per_second"] == pytest.approx(4 * 8 * 12 / 9)
     assert rollout["tokens_per_second"] == pytest.approx(2 * 4 * 8 * 12 / 4)
 
