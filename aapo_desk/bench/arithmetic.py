@@ -87,9 +87,8 @@ def _wait(device: torch.device) -> None:
 def count(work: Callable[[], Any]) -> tuple[int, Counter[Shape]]:
     """The floating point operations of ``work`` and its matmuls by shape, as executed, forward and backward.
 
-    torch's own counter, told what it does not know: bitsandbytes' product with a 4-bit weight, whose inside it does not
-    see (in the backward the weight is dequantised and multiplied plainly), oneDNN's with a packed weight, and the
-    attention kernel of the CPU.
+    torch's own counter, told what it does not know: products with a weight in 4 bits (bitsandbytes; on the way back the
+    weight is dequantised and multiplied plainly) or packed by oneDNN, products added in place, attention on the CPU.
     """
     shapes: Counter[Shape] = Counter()
 
@@ -102,13 +101,12 @@ def count(work: Callable[[], Any]) -> tuple[int, Counter[Shape]]:
     def added(_bias: Any, left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
         return matmul(left, right)
 
-    def four_bit(left: Sequence[int], _packed: Any, weight: Sequence[int], *_: Any, **__: Any) -> int:
+    def packed(left: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
         outputs, inputs = weight
         return matmul((math.prod(left[:-1]), inputs), (inputs, outputs))
 
-    def packed_linear(left: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-        outputs, inputs = weight
-        return matmul((math.prod(left[:-1]), inputs), (inputs, outputs))
+    def four_bit(left: Sequence[int], _bytes: Any, weight: Sequence[int], *_: Any, **__: Any) -> int:
+        return packed(left, weight)
 
     def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(query, key, value))
@@ -125,10 +123,9 @@ def count(work: Callable[[], Any]) -> tuple[int, Counter[Shape]]:
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
     }
-    if (packed := getattr(torch.ops.mkldnn, "_linear_pointwise", None)) is not None:
-        known[packed] = packed_linear
-    if (four_bit_product := getattr(torch.ops.bitsandbytes, "gemm_4bit", None)) is not None:
-        known[four_bit_product] = four_bit
+    for library, name, formula in (("bitsandbytes", "gemm_4bit", four_bit), ("mkldnn", "_linear_pointwise", packed)):
+        if (product := getattr(getattr(torch.ops, library), name, None)) is not None:
+            known[product] = formula
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         work()
     return int(counter.get_total_flops()), shapes

@@ -51,7 +51,7 @@ class Measured:
     """What one process found.
 
     ``steps``: numbers of each step that counts, seconds at least. ``peaks``: MiB held at the most, by phase.
-    ``about``: the device, the versions and the shape of the work.
+    ``about``: the device, the versions and the shape of the work, and the choices that a step of ours was made by.
     """
 
     steps: list[dict[str, float]]

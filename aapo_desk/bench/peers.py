@@ -9,6 +9,7 @@ from typing import Any
 
 from aapo_desk.bench.jobs import Job, Measured
 from aapo_desk.config import RunConfig, resolve
+from aapo_desk.hardware import gpus
 
 MICRO_BATCHES = (4, 8, 16, 32)
 CHECKPOINTED = (4, 8)
@@ -49,18 +50,29 @@ class Variant:
 
 VARIANTS = (
     Variant("aapo_fresh", "AAPO, fresh reference", "steps", {"algorithm.name": "aapo"}),
-    Variant("aapo_bank", "AAPO, banked reference", "steps", {"algorithm.name": "aapo", "algorithm.reference": "bank"}),
-    Variant("grpo", "GRPO", "steps", {"algorithm.name": "grpo"}),
     Variant(
-        "aapo_adapter",
+        "aapo_fresh_adapter",
         "AAPO, fresh reference, no shadow weights",
         "steps",
         {"algorithm.name": "aapo", "rollout.weights": "adapter"},
     ),
+    Variant("grpo", "GRPO", "steps", {"algorithm.name": "grpo"}),
     Variant("dense", "GRPO, every row alone", "steps", {"algorithm.name": "grpo"}, {"share_prompts": 0}),
-    Variant("generate", "two calls of generate", "generate", {"algorithm.name": "aapo"}),
+    Variant(
+        "generate",
+        "rollout of policy and reference, two calls of generate",
+        "generate",
+        {"algorithm.name": "aapo", "rollout.weights": "adapter"},
+    ),
     Variant("arithmetic", "update against matmul", "arithmetic", {"algorithm.name": "grpo"}),
 )
+UNCAPTURED = Variant(
+    "uncaptured",
+    "AAPO, fresh reference, no captured decoding",
+    "steps",
+    {"algorithm.name": "aapo", "rollout.capture": "off"},
+)
+"""Only a GPU captures."""
 
 
 def peers(config: RunConfig, against: str | None) -> list[Peer]:
@@ -68,10 +80,11 @@ def peers(config: RunConfig, against: str | None) -> list[Peer]:
     base = comparable(config)
     found = [
         Peer(variant.key, variant.what, Job(variant.worker, resolve(base, variant.overrides), variant.choices))
-        for variant in VARIANTS
+        for variant in (*VARIANTS, *([UNCAPTURED] if config.model.device != "cpu" and gpus() else []))
     ]
     if against == "trl":
-        found += trl(resolve(base, {"algorithm.name": "grpo"}))
+        # Shadow weights are ours: the peer is not to carry them.
+        found += trl(resolve(base, {"algorithm.name": "grpo", "rollout.weights": "adapter"}))
     return found + update_memory(resolve(base, {"algorithm.name": "grpo"}))
 
 

@@ -25,4 +25,5 @@ def measure(job: Job) -> Measured:
             metrics = result.record.metrics
             kept = {name: metrics[name] for name in (*PARTS, "completion_tokens", "teaching")}
             steps.append({"seconds": seconds, **kept})
-        return Measured(steps[job.warm_up :], peaks.read(), about(job, parts.policy.device, parts.prompts))
+        said = about(job, parts.policy.device, parts.prompts) | {"choices": dict(parts.choices)}
+        return Measured(steps[job.warm_up :], peaks.read(), said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from aapo_desk.cli.app import run
 from aapo_desk.config import ConfigError, resolve
 
 pytestmark = pytest.mark.usefixtures("desk_home")
+NO_TRL, WHY_NOT = find_spec("trl") is None, "TRL is not installed (the extra: bench)"
 Output = pytest.CaptureFixture[str]
 
 
@@ -45,12 +47,16 @@ def test_a_job_that_breaks_says_why(tiny_config: dict[str, Any], tiny_model: Pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "against", [[], pytest.param(["--against", "trl"], marks=pytest.mark.skipif(NO_TRL, reason=WHY_NOT))]
+)
 def test_the_document_is_all_there_is_on_standard_output(
-    tiny_config: dict[str, Any], tmp_path: Path, capsys: Output
+    against: list[str], tiny_config: dict[str, Any], tmp_path: Path, capsys: Output
 ) -> None:
     preset = tmp_path / "tiny.yaml"
     preset.write_text(yaml.safe_dump(tiny_config))
-    assert run(["bench", str(preset), "--rounds", "1", "--json"]) == 0
+    quantized = ["--set", "model.quantization=nf4"]
+    assert run(["bench", str(preset), "--rounds", "1", "--json", *quantized, *against]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert set(document) == {"device", "versions", "shape", "note", "rows", "ratios"}
@@ -58,7 +64,10 @@ def test_the_document_is_all_there_is_on_standard_output(
         assert row["seconds"] > 0
         assert row["tokens_per_second"] > 0
         assert row["peak_mb"] > 0
-    assert {"rollout_grouped", "update_shared", "update_dense"} <= {row["key"] for row in document["rows"]}
+    keys = {row["key"] for row in document["rows"]}
+    assert {"rollout_grouped", "update_shared", "update_dense"} <= keys
+    assert ({"trl_4", "trl_8", "trl_8_checkpointing", "trl_as_it_comes"} <= keys) == bool(against)
+    assert {"aapo_fresh", "grpo", "memory"} <= set(document["ratios"]) or not against
     assert all(value > 0 for value in document["ratios"].values())
     assert captured.err.startswith("round 1/1: AAPO, fresh reference: ")
 

@@ -15,6 +15,7 @@ from aapo_desk.cli.bench import lines
 from aapo_desk.config import RunConfig, resolve
 
 SHAPE = {"prompts": 4, "prompt_tokens": [44, 46], "group_size": 8, "new_tokens": 12}
+CHOICES = {"share_prompts": 1}
 ABOUT = {"device": "a processor", "versions": {"torch": "2.13.0"}, "shape": SHAPE}
 TRL_SECONDS = {
     "trl_4": 20.0,
@@ -51,7 +52,7 @@ def stand_in(seconds: Mapping[str, float], memory: Mapping[str, float], planned:
 
 def test_a_plan_holds_our_ways_and_growing_updates_and_trl_only_where_asked_for() -> None:
     ours = [peer.key for peer in peers(config(), None)]
-    assert {"aapo_fresh", "grpo", "dense", "generate", "arithmetic"} <= set(ours)
+    assert {"aapo_fresh", "aapo_fresh_adapter", "grpo", "dense", "generate", "arithmetic"} <= set(ours)
     assert [key for key in ours if key.startswith("update_memory")] == [
         "update_memory_4x12",
         "update_memory_8x12",
@@ -106,13 +107,13 @@ def test_peers_are_taken_in_turn_and_after_the_first_round_only_those_that_matte
     assert list(rounds) == [peer.key for peer in planned]
     # 16 is within a tenth of the best time, 4 with checkpointing has the least memory.
     assert {key for key, count in rounds.items() if count == 3} == {
-        "aapo_fresh", "aapo_bank", "grpo", "aapo_adapter", "dense", "generate", "arithmetic",
+        "aapo_fresh", "aapo_fresh_adapter", "grpo", "dense", "generate", "arithmetic",
         "trl_8", "trl_16", "trl_4_checkpointing",
     }  # fmt: skip
     assert set(rounds.values()) == {1, 3}
     assert said[0].startswith("round 1/3: AAPO, fresh reference: 8.00, 8.80 s, 3000 MiB")
     second = [line.removeprefix("round 2/3: ").partition(":")[0] for line in said if line.startswith("round 2/3")]
-    assert second[:2] == ["AAPO, fresh reference", "AAPO, banked reference"]
+    assert second[0] == "AAPO, fresh reference"
 
 
 def test_a_setting_of_trl_that_fails_is_left_out_and_said_and_ours_ends_it() -> None:
@@ -147,7 +148,7 @@ def test_without_trl_every_round_holds_all_but_what_one_round_tells() -> None:
 def test_ratios_are_trls_best_over_ours_for_time_and_for_memory() -> None:
     planned = peers(config(), "trl")
     seconds = TRL_SECONDS | {"aapo_fresh": 8.0, "grpo": 4.0, "generate": 12.0, "dense": 6.0, "trl_as_it_comes": 1.0}
-    memory = TRL_MEMORY | {"aapo_adapter": 1000.0, "trl_as_it_comes": 1.0}
+    memory = TRL_MEMORY | {"aapo_fresh_adapter": 1000.0, "trl_as_it_comes": 1.0}
     document = report(planned, run_rounds(planned, 1, lambda _: None, stand_in(seconds, memory, planned)))
     found = document["ratios"]
     assert found["aapo_fresh"] == pytest.approx(2.0)
@@ -162,9 +163,7 @@ def test_ratios_are_trls_best_over_ours_for_time_and_for_memory() -> None:
 def test_without_trl_there_are_no_ratios_against_it() -> None:
     planned = peers(config(), None)
     document = report(planned, run_rounds(planned, 1, lambda _: None, stand_in({}, {}, planned)))
-    assert set(document["ratios"]) == {
-        "rollout_to_plain", "shadow_to_adapter", "update_to_plain", "update_to_matmul", "update_to_shapes",
-    }  # fmt: skip
+    assert set(document["ratios"]) == {"rollout_to_plain", "update_to_plain", "update_to_matmul", "update_to_shapes"}
     assert ratios([]) == {}
 
 
@@ -174,13 +173,15 @@ def test_a_row_holds_medians_over_all_rounds_and_its_tokens_a_second() -> None:
 
     def run(job: Job) -> Measured:
         if job is planned[0].job:
-            return Measured([{"seconds": next(times), "seconds_rollout": 4.0}], {"rollout": 5.0, "update": 7.0}, ABOUT)
+            steps = [{"seconds": next(times), "seconds_rollout": 4.0}]
+            return Measured(steps, {"rollout": 5.0, "update": 7.0}, ABOUT | {"choices": CHOICES})
         return measured("", 1.0, 1.0)
 
     rows = {row["key"]: row for row in report(planned, run_rounds(planned, 3, lambda _: None, run))["rows"]}
     step, rollout = rows["aapo_fresh"], rows["rollout_grouped"]
     assert (step["seconds"], step["seconds_least"], step["seconds_most"], step["steps"]) == (9.0, 8.0, 30.0, 3)
     assert (step["peak_mb"], rollout["peak_mb"]) == (7.0, 5.0)
+    assert step["choices"] == CHOICES
     assert step["tokens_per_second"] == pytest.approx(4 * 8 * 12 / 9)
     assert rollout["tokens_per_second"] == pytest.approx(2 * 4 * 8 * 12 / 4)
 
