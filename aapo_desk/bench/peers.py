@@ -56,6 +56,7 @@ VARIANTS = (
         "steps",
         {"algorithm.name": "aapo", "rollout.weights": "adapter"},
     ),
+    Variant("aapo_bank", "AAPO, banked reference", "steps", {"algorithm.name": "aapo", "algorithm.reference": "bank"}),
     Variant("grpo", "GRPO", "steps", {"algorithm.name": "grpo"}),
     Variant("dense", "GRPO, every row alone", "steps", {"algorithm.name": "grpo"}, {"share_prompts": 0}),
     Variant(

@@ -52,7 +52,7 @@ def stand_in(seconds: Mapping[str, float], memory: Mapping[str, float], planned:
 
 def test_a_plan_holds_our_ways_and_growing_updates_and_trl_only_where_asked_for() -> None:
     ours = [peer.key for peer in peers(config(), None)]
-    assert {"aapo_fresh", "aapo_fresh_adapter", "grpo", "dense", "generate", "arithmetic"} <= set(ours)
+    assert {"aapo_fresh", "aapo_fresh_adapter", "aapo_bank", "grpo", "dense", "generate", "arithmetic"} <= set(ours)
     assert [key for key in ours if key.startswith("update_memory")] == [
         "update_memory_4x12",
         "update_memory_8x12",
@@ -107,7 +107,7 @@ def test_peers_are_taken_in_turn_and_after_the_first_round_only_those_that_matte
     assert list(rounds) == [peer.key for peer in planned]
     # 16 is within a tenth of the best time, 4 with checkpointing has the least memory.
     assert {key for key, count in rounds.items() if count == 3} == {
-        "aapo_fresh", "aapo_fresh_adapter", "grpo", "dense", "generate", "arithmetic",
+        "aapo_fresh", "aapo_fresh_adapter", "aapo_bank", "grpo", "dense", "generate", "arithmetic",
         "trl_8", "trl_16", "trl_4_checkpointing",
     }  # fmt: skip
     assert set(rounds.values()) == {1, 3}
