@@ -15,7 +15,7 @@ from aapo_desk.models.policy import Policy
 
 def load_tiny(
     folder: Path,
-    dtype: Literal["float32", "float64"] = "float32",
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32",
     quantization: Literal["nf4", "none"] = "none",
     device: Literal["cpu", "cuda"] = "cpu",
     trained: bool = True,

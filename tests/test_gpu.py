@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from aapo_desk.algorithms import aapo
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.training.packing import Cost
+from aapo_desk.training.proof import prove
 from aapo_desk.training.update import Rollout, update
 from tests.policies import load_tiny
 
@@ -60,3 +62,19 @@ def test_greedy_rows_equal_plain_generation(tiny_model: Path, adapter: bool) -> 
             with policy.as_reference():
                 plain = policy.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
     assert done.row(0) == plain[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_every_fast_path_holds_its_proof(tiny_model: Path, dtype: Literal["float32", "bfloat16", "float16"]) -> None:
+    policy = load_tiny(tiny_model, dtype, "nf4", device="cuda", trained=False)
+    choices = {"shadow_weights": 1, "fixed_steps": 1, "share_prompts": 1}
+    assert prove(policy, PROMPTS, Sampling(), choices).refused == []
+
+
+def test_a_captured_step_gives_what_the_growing_one_does(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model, "float32", "nf4", device="cuda")
+    rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(2) for _ in range(GROUP)]
+    numbers = uniforms(len(rows), 40, 0)
+    growing, captured = (decode(policy, PROMPTS, rows, 40, Sampling(), numbers, fixed=fixed) for fixed in (False, True))
+    assert torch.equal(captured.lengths, growing.lengths)
+    torch.testing.assert_close(captured.logps, growing.logps, atol=1e-3, rtol=0)

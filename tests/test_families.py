@@ -1,0 +1,141 @@
+"""The fast paths on each family of models, two layers of random weights, against the model's own forward.
+
+In float64: log-probs to 1e-9, gradients to 1e-6 relative (norms compute in float32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from aapo_desk.models.logprobs import Pack, can_share, pack_logps
+from aapo_desk.models.policy import Policy
+from aapo_desk.rollout import Completions, Row, Sampling, can_be_fixed, decode, uniforms
+from tests.policies import load_tiny
+
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+HEADS = {"head_dim": 16}
+GEMMA = HEADS | {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
+FAMILIES = {
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM, {}),
+    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM, {}),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM, HEADS),
+    "gemma3": (transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM, GEMMA),
+}
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13], [20, 21], [30, 31, 32, 33]]
+GROUP = 2
+TOKENS = 10
+TEMPERATURE = 1.2
+ENDS = (2, 17, 45)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def policy(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """In float64, with a trained adapter and several tokens that end a text."""
+    config, model, extra = FAMILIES[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    transformers.AutoTokenizer.from_pretrained(str(tiny_model)).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        made: Any = model(config(**SMALL, **extra))
+    for name, parameter in made.named_parameters():  # biases and norms that are there must matter
+        if name.endswith("bias") or "norm" in name:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    made.save_pretrained(folder)
+    loaded = load_tiny(folder, "float64")
+    loaded.eos_ids = ENDS
+    return loaded
+
+
+def own_logps(policy: Policy, prompt: list[int], completion: list[int], temperature: float = 1.0) -> Tensor:
+    """By the model's own forward, one row alone."""
+    logits = policy.model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1].double() / temperature
+    return logits.log_softmax(1).gather(1, torch.tensor(completion)[:, None]).squeeze(1)
+
+
+def rollout(policy: Policy, rows: list[Row], seed: int = 3, **settings: bool) -> Completions:
+    return decode(policy, PROMPTS, rows, TOKENS, Sampling(TEMPERATURE), uniforms(len(rows), TOKENS, seed), **settings)
+
+
+def test_rollouts_of_policy_and_reference_are_of_the_models_own_distribution(policy: Policy) -> None:
+    rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(3) for _ in range(GROUP)]
+    done = rollout(policy, rows)
+    assert len(set(done.lengths.tolist())) > 1
+    for number, row in enumerate(rows):
+        completion = done.row(number)
+        with torch.no_grad(), nullcontext() if row.adapter else policy.as_reference():
+            own = own_logps(policy, PROMPTS[row.prompt], completion, TEMPERATURE)
+        torch.testing.assert_close(done.logps[number, : len(completion)].double(), own, atol=1e-6, rtol=0)
+
+
+def test_greedy_completions_are_those_of_plain_generation(policy: Policy) -> None:
+    done = rollout(policy, [Row(prompt, greedy=True) for prompt in range(3)])
+    for number, prompt in enumerate(PROMPTS):
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            plain = policy.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=TOKENS,
+                do_sample=False,
+                eos_token_id=list(ENDS),
+            )
+        assert done.row(number) == plain[0, len(prompt) :].tolist()
+
+
+def test_fixed_steps_are_offered_where_the_model_allows_and_give_the_same(policy: Policy) -> None:
+    rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(3) for _ in range(GROUP)]
+    growing, fixed = rollout(policy, rows), rollout(policy, rows, fixed=True)
+    assert torch.equal(growing.tokens, fixed.tokens)
+    torch.testing.assert_close(growing.logps, fixed.logps, atol=1e-6, rtol=0)
+    assert can_be_fixed(policy) == (policy.causal.config.model_type != "gemma3_text")
+
+
+def gradients(policy: Policy, values: Callable[[], Tensor]) -> list[Tensor]:
+    parameters = list(policy.adapter_parameters().values())
+    return list(torch.autograd.grad(values().sum(), parameters))
+
+
+@pytest.mark.parametrize("shadow", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_updates_have_the_models_own_log_probs_and_gradient(policy: Policy, shadow: bool, shared: bool) -> None:
+    if shared and not can_share(policy):
+        assert policy.causal.config.model_type == "gemma3_text"  # it wants a mask for each kind of layer
+        return
+    completions = [[40, 41, 2], [42], [43, 44, 45, 46, 47, 48], [2], [50, 51], [52, 53, 54]]
+    packs = [Pack(prompt, completions[2 * number : 2 * number + 2]) for number, prompt in enumerate(PROMPTS)]
+    rows = [(pack.prompt, completion) for pack in packs for completion in pack.completions]
+    if not shared:
+        packs = [Pack(prompt, [completion]) for prompt, completion in rows]
+    if shadow:
+        policy.use_shadow()
+    try:
+        with policy.training():
+            values = pack_logps(policy, packs, 6)
+            ours = gradients(policy, lambda: values)
+    finally:
+        policy.shadow = None
+    own = [own_logps(policy, list(prompt), list(completion)) for prompt, completion in rows]
+    for value, expected in zip(values, own, strict=True):
+        torch.testing.assert_close(value[: len(expected)].detach(), expected.detach(), atol=1e-9, rtol=0)
+    plain = gradients(policy, lambda: torch.cat(own))
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6 * float(other.abs().max()), rtol=0)
