@@ -20,7 +20,7 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Completions, Row, Sampling, can_be_fixed, decode, uniforms
 from tests.policies import load_tiny
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": 300,
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -32,9 +32,9 @@ SMALL = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-HEADS = {"head_dim": 16}
-GEMMA = HEADS | {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
-FAMILIES = {
+HEADS: dict[str, Any] = {"head_dim": 16}
+GEMMA: dict[str, Any] = HEADS | {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
+FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM, {}),
     "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM, {}),
     "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM, HEADS),
@@ -68,11 +68,13 @@ def policy(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: p
 def own_logps(policy: Policy, prompt: list[int], completion: list[int], temperature: float = 1.0) -> Tensor:
     """By the model's own forward, one row alone."""
     logits = policy.model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1].double() / temperature
-    return logits.log_softmax(1).gather(1, torch.tensor(completion)[:, None]).squeeze(1)
+    logps: Tensor = logits.log_softmax(1).gather(1, torch.tensor(completion)[:, None]).squeeze(1)
+    return logps
 
 
-def rollout(policy: Policy, rows: list[Row], seed: int = 3, **settings: bool) -> Completions:
-    return decode(policy, PROMPTS, rows, TOKENS, Sampling(TEMPERATURE), uniforms(len(rows), TOKENS, seed), **settings)
+def rollout(policy: Policy, rows: list[Row], fixed: bool = False) -> Completions:
+    numbers = uniforms(len(rows), TOKENS, 3)
+    return decode(policy, PROMPTS, rows, TOKENS, Sampling(TEMPERATURE), numbers, fixed=fixed)
 
 
 def test_rollouts_of_policy_and_reference_are_of_the_models_own_distribution(policy: Policy) -> None:
