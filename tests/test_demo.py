@@ -48,7 +48,7 @@ def greedy_answers(adapter: Path, sums: list[str]) -> list[str]:
     for problem in sums:
         a, b = problem.split("+")
         messages = [
-            {"role": "system", "content": "Answer with just the number."},
+            {"role": "system", "content": "Answer with just the number. Example: 2 + 3 = 5"},
             {"role": "user", "content": f"{a} + {b} ="},
         ]
         ids = tokenizer.apply_chat_template(

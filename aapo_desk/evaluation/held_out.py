@@ -43,19 +43,18 @@ def evaluate(
     base: dict[str, Any] | None,
     batch_rows: int = ROWS_AT_ONCE,
     progress: Callable[[float], None] = lambda _: None,
+    fixed: bool = False,
 ) -> dict[str, Any]:
     """Ask every held-out problem twice, greedily and sampled, in one batch; each prompt is read once.
 
-    Gives the ``evaluations`` row's data. ``base`` is the base model's, for the paired differences. The same uniforms
-    serve every evaluation of a run, so that two of them differ by the adapter alone.
+    Gives the ``evaluations`` row's data. ``base`` is the base model's, for the paired differences; ``fixed`` is as in
+    ``decode``. The same uniforms serve every evaluation of a run, so that two of them differ by the adapter alone.
     """
     started = time.perf_counter()
     rows = [Row(number, True, greedy) for number in range(len(asked.problems)) for greedy in (True, False)]
     numbers = uniforms(len(rows), config.evaluation_tokens, derive_seed(config.run.seed, "evaluation"))
     sampling = Sampling.of(config.rollout)
-    done = decode(
-        policy, asked.prompts, rows, config.evaluation_tokens, sampling, numbers, batch_rows, progress=progress
-    )
+    done = decode(policy, asked.prompts, rows, config.evaluation_tokens, sampling, numbers, batch_rows, progress, fixed)
     texts = policy.tokenizer.batch_decode([done.row(row) for row in range(len(rows))], skip_special_tokens=True)
     completions = [
         Completion(

@@ -172,6 +172,7 @@ class Trainer:
             base=self.store.evaluations(NAME).get(0),
             batch_rows=min(64, self.prepared.parts.choices["batch_rows"]),
             progress=lambda share: self.control.report("evaluation", share, f"evaluating after step {self.step}"),
+            fixed=bool(self.prepared.parts.choices["fixed_steps"]),
         )
         self.store.write_evaluation(self.step, NAME, data)
         log.info("held-out accuracy after step %d: greedy %s", self.step, data["greedy"]["accuracy"])

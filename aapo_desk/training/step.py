@@ -142,7 +142,7 @@ def _roll_out(
     rows = [Row(prompt, adapter) for adapter in sides for prompt in range(len(prompts)) for _ in groups]
     numbers = uniforms(len(rows), config.max_new_tokens, derive_seed(parts.config.run.seed, "rollout", step))
     batch_rows = parts.choices["batch_rows"]
-    fixed = bool(parts.choices.get("fixed_steps"))
+    fixed = bool(parts.choices["fixed_steps"])
     first = len(prompts) / (len(prompts) + len(banked.missing if banked else []))
     done = decode(
         parts.policy,
