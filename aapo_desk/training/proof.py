@@ -52,14 +52,15 @@ def prove(policy: Policy, prompts: Sequence[list[int]], sampling: Sampling, choi
     with _stirred(policy):
         trial = _Trial(policy, shortest, sampling)
         if choices.get("shadow_weights"):
-            policy.use_shadow()
+            if policy.shadow is None:
+                policy.use_shadow()
             if (error := trial.rollout()) > trial.gap:
                 policy.shadow = None
                 verdict.refuse("shadow_weights", 0, "decoding by shadow weights", error)
             elif (turn := trial.turn(shared=False)) > trial.most_turn:
                 policy.shadow = None
                 verdict.refuse("shadow_weights", 0, "the gradient by shadow weights", turn)
-        if (error := trial.rollout()) > trial.gap:
+        if policy.shadow is None and (error := trial.rollout()) > trial.gap:
             policy.masks_rows = False
             verdict.refuse("row_mask", 0, "policy and reference in one batch", error)
         if choices.get("fixed_steps") and (error := trial.rollout(fixed=True)) > trial.gap:
