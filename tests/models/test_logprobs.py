@@ -86,3 +86,18 @@ def test_four_bit_weights_compute_in_the_compute_dtype(tiny_model: Path) -> None
     weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     with torch.no_grad():
         torch.testing.assert_close(layer(inputs), inputs @ weight.T, atol=1e-5, rtol=1e-5)
+
+
+def test_the_gradient_behind_shared_prompts_is_the_same_to_the_last_bit_each_time(tiny_model: Path) -> None:
+    """Several completions' first tokens hang on one place of the prompt: their gradients are added there in one order."""
+    policy = load_tiny(tiny_model)
+    generator = torch.Generator().manual_seed(0)
+    completions = torch.randint(3, 290, (4, 8, 24), generator=generator).tolist()
+    packs = [Pack([5, 6, 7, 8 + number], group) for number, group in enumerate(completions)]
+    results = []
+    for _ in range(12):
+        policy.model.zero_grad()
+        pack_logps(policy, packs, 24).sum().backward()
+        results.append([p.grad.clone() for p in policy.adapter_parameters().values() if p.grad is not None])
+    for again in results[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(again, results[0], strict=True))
