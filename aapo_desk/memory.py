@@ -220,7 +220,7 @@ class Settings:
             longest=min(tokens, config.task.max_prompt_tokens + rollout.group_size * rollout.max_new_tokens),
             number=number,
             nf4=config.model.quantization == "nf4",
-            packed=device_type == "cpu",
+            packed=device_type == "cpu" and number == 4,
             adapter_number=max(4, number),
             adapter_bytes=4 * max(4, number),
             draw_bytes=SORTED_DRAW_BYTES if rollout.top_k > 0 or rollout.top_p < 1 else DRAW_BYTES,
@@ -321,7 +321,7 @@ def _weights(shape: ModelShape, settings: Settings) -> int:
 def _shadow(shape: ModelShape, settings: Settings) -> int:
     if settings.packed:
         return 2 * settings.number * (shape.linear + shape.vocab * shape.hidden)
-    return settings.number * shape.linear
+    return settings.number * shape.linear if settings.nf4 else 0
 
 
 def _cache(shape: ModelShape, number: int, length: int) -> int:

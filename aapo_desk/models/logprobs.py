@@ -68,7 +68,7 @@ def pack_logps(policy: Policy, packs: Sequence[Pack], width: int, temperature: f
             row += 1
     hidden = _hidden(policy, ids, packs)
     index = torch.tensor([pack_of, place, before, row_of, position], device=device)
-    # Not hidden[index]: on the way back that adds up in whichever order threads come, and a resumed run must not differ.
+    # Not hidden[index]: on the way back that adds in whichever order threads come, and a resumed run must not differ.
     predicting = hidden.flatten(0, 1).index_select(0, index[0] * longest + index[2])
     flat_logps = head_logps(policy, predicting, ids[index[0], index[1]], temperature)
     return flat_logps.new_zeros(row, width).index_put((index[3], index[4]), flat_logps)

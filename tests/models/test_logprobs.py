@@ -89,7 +89,7 @@ def test_four_bit_weights_compute_in_the_compute_dtype(tiny_model: Path) -> None
 
 
 def test_the_gradient_behind_shared_prompts_is_the_same_to_the_last_bit_each_time(tiny_model: Path) -> None:
-    """Several completions' first tokens hang on one place of the prompt: their gradients are added there in one order."""
+    """Several completions' first tokens hang on one place of the prompt, where their gradients are added up."""
     policy = load_tiny(tiny_model)
     generator = torch.Generator().manual_seed(0)
     completions = torch.randint(3, 290, (4, 8, 24), generator=generator).tolist()
