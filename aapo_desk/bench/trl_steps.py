@@ -99,7 +99,7 @@ def as_it_comes(job: Job, device: torch.device, folder: str) -> tuple[list[float
             r=config.lora.r, lora_alpha=config.lora.alpha, target_modules=config.lora.targets, task_type="CAUSAL_LM"
         ),
         **asked(job, [fitted.problems[index] for index in chosen], tokenizer),
-        args=GRPOConfig(**common(job, device, folder)),
+        args=GRPOConfig(**common(job, device, folder), model_init_kwargs={"revision": resolved.revision or "main"}),
     )
     return timed(trainer), about(job, device, [fitted.prompts[index] for index in chosen])
 
@@ -122,6 +122,7 @@ def common(job: Job, device: torch.device, folder: str) -> dict[str, Any]:
         "learning_rate": config.optimizer.learning_rate,
         "max_grad_norm": config.optimizer.max_grad_norm,
         "beta": 0.0,
+        "trust_remote_code": config.model.trust_remote_code,
         "chat_template_kwargs": config.model.chat_template_options,
         "shuffle_dataset": False,
         "seed": config.run.seed,
