@@ -41,7 +41,11 @@ def greedy_answers(adapter: Path, sums: list[str]) -> list[str]:
 
     base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
-    causal = AutoModelForCausalLM.from_pretrained(base, quantization_config=nf4, dtype=torch.float32)
+    causal: Any = AutoModelForCausalLM.from_pretrained(base, quantization_config=nf4, dtype=torch.float32)
+    for module in causal.modules():
+        # On some processors bitsandbytes would compute in bfloat16 (and answer a few in a hundred otherwise).
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     model: Any = PeftModel.from_pretrained(causal, str(adapter)).eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
     answers: list[str] = []
