@@ -84,7 +84,7 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(desk_home: Path
     finish(undisturbed)
     # Before the first step, then in the middle of things at several depths, the last time behind the last checkpoint.
     moments: list[Callable[[], object]] = [
-        lambda: killed.read_status().get("phase") == "evaluation",
+        lambda: killed.read_status().get("state") == "running",
         lambda: written_step(killed) >= 3,
         lambda: written_step(killed) >= 6,
         lambda: (killed.checkpoints / "step_000008").exists(),
@@ -157,7 +157,9 @@ def ask(run: RunDirectory, command: str) -> None:
 
 
 def test_pause_resume_checkpoint_and_stop_are_done_on_request(desk_home: Path, config: dict[str, Any]) -> None:
-    run = new_run(config | {"run": {"steps": 100_000, "checkpoint_every": 100_000}}, "asked")
+    # No evaluation, which would write a checkpoint of its own.
+    changes = {"run": {"steps": 100_000, "checkpoint_every": 100_000}, "evaluation": {"problems": 0}}
+    run = new_run(config | changes, "asked")
     with trainer(run) as process:
         wait_for(run, lambda: written_step(run) >= 1)
         ask(run, "pause")
