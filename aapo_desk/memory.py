@@ -23,14 +23,14 @@ from typing import Any
 
 from aapo_desk.config import RunConfig
 
-LOGITS_AT_ONCE = 1 << 25
-"""Logits held at once by the head, in forward and in backward: 128 MiB in float32, a few times that with copies."""
+LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
+"""Logits held at once by the head, in forward and in backward, by device: beyond them no time is saved."""
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Of a weight in NF4 with double quantisation."""
 
 LOGIT_BYTES = 16
-"""Of a logit in the head's backward pass, whatever the dtype: it is scaled and normalised in float32."""
+"""Of a logit while its gradient is made, whatever the dtype: it is scaled and normalised in float32."""
 
 DRAW_BYTES, SORTED_DRAW_BYTES = 24, 40
 """Of a logit while a token is drawn: plainly, or with the logits sorted for top-k and top-p."""
@@ -47,7 +47,7 @@ SLACK = 1.2
 RUNTIME_BYTES = 1 << 29
 """What is taken before the first tensor: a CUDA context, or Python and its libraries."""
 
-MOST_TOKENS = {"cpu": 1024, "cuda": 8192}
+MOST_TOKENS = {"cpu": 512, "cuda": 8192}
 """Tokens in a micro-batch beyond which no time is saved, by device."""
 
 ENOUGH_TOKENS = 1024
@@ -197,7 +197,7 @@ class Settings:
     adapter_number: int = 4
     adapter_bytes: float = 16
     """Of an adapter's parameter, with its gradient and the optimiser's state."""
-    logits_at_once: int | None = LOGITS_AT_ONCE
+    logits_at_once: int | None = LOGITS_AT_ONCE["cuda"]
     """None: those of a micro-batch."""
     logit_bytes: int = LOGIT_BYTES
     draw_bytes: int = DRAW_BYTES
@@ -223,6 +223,7 @@ class Settings:
             packed=device_type == "cpu" and number == 4,
             adapter_number=max(4, number),
             adapter_bytes=4 * max(4, number),
+            logits_at_once=LOGITS_AT_ONCE[device_type],
             draw_bytes=SORTED_DRAW_BYTES if rollout.top_k > 0 or rollout.top_p < 1 else DRAW_BYTES,
         )
 

@@ -23,9 +23,9 @@ from transformers import (
     Qwen3Config,
 )
 
+from aapo_desk import memory
 from aapo_desk.config import resolve
 from aapo_desk.memory import DRAW_BYTES, SORTED_DRAW_BYTES, ModelShape, Settings, estimate, kept_bytes
-from aapo_desk.models import logprobs
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
@@ -178,7 +178,7 @@ def test_an_update_allocates_what_is_estimated(
     if checkpointing:
         checkpoint_layers(policy)
     policy.model.train()
-    monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", at_once)
+    monkeypatch.setitem(memory.LOGITS_AT_ONCE, "cpu", at_once)
     packs = [Pack([5] * 64, [[6] * (192 // completions)] * completions)] * 2
 
     def micro_batch() -> None:

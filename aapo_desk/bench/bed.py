@@ -17,6 +17,7 @@ from aapo_desk.config import RunConfig
 from aapo_desk.models.policy import Policy
 from aapo_desk.store import RunWriter, create_run
 from aapo_desk.tasks.order import step_problems
+from aapo_desk.training.choices import apply
 from aapo_desk.training.control import Control
 from aapo_desk.training.setup import describe, prepared
 from aapo_desk.training.step import Parts
@@ -42,6 +43,7 @@ def parts_of(job: Job) -> Iterator[Parts]:
                 parts.train = [parts.train[index] for index in chosen]
                 parts.prompts = [parts.prompts[index] for index in chosen]
                 parts.choices.update(job.choices)
+                apply(parts.choices, parts.policy)
                 parts.policy.eos_ids = (NEVER_DRAWN,)
                 train_a_little(parts.policy)
                 yield parts

@@ -56,6 +56,13 @@ VARIANTS = (
         "steps",
         {"algorithm.name": "aapo", "rollout.weights": "adapter"},
     ),
+    Variant(
+        "aapo_least",
+        "the same with the least memory: small micro-batches, gradient checkpointing",
+        "steps",
+        {"algorithm.name": "aapo", "rollout.weights": "adapter"},
+        {"token_budget": 256, "checkpointing": 1},
+    ),
     Variant("aapo_bank", "AAPO, banked reference", "steps", {"algorithm.name": "aapo", "algorithm.reference": "bank"}),
     Variant("grpo", "GRPO", "steps", {"algorithm.name": "grpo"}),
     Variant("dense", "GRPO, every row alone", "steps", {"algorithm.name": "grpo"}, {"share_prompts": 0}),

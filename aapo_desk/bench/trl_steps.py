@@ -1,8 +1,8 @@
 """Whole steps of the peer: TRL's GRPOTrainer on the same model, prompts, group, lengths and sampling.
 
-At its fair best it gets the very model of ours, its adapter in what the device does well (TRL casts a QLoRA adapter to
-bfloat16, which the CPU does slowly) and no autocast that the device does not want; as it comes it gets the model's name
-and everything that has a default keeps it. It samples no reference.
+At its fair best its adapter is in what the device does well (TRL casts a QLoRA adapter to bfloat16, which the CPU does
+slowly), there is no autocast that the device does not want, and a base layer keeps its gradient on any processor; as it
+comes it gets the model's name, and everything that has a default keeps it. It samples no reference.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from transformers import BitsAndBytesConfig, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from aapo_desk import tasks
-from aapo_desk.bench.bed import about, first_step, parts_of
+from aapo_desk.bench.bed import about, first_step
 from aapo_desk.bench.jobs import BenchError, Job, Measured
 from aapo_desk.bench.peaks import Peaks
 from aapo_desk.bench.rewards import score
 from aapo_desk.models import sources
-from aapo_desk.models.loading import choose_device, choose_dtype
+from aapo_desk.models.loading import choose_device, choose_dtype, load_base
 from aapo_desk.tasks.prompts import fit
 
 
@@ -57,51 +57,64 @@ def measure(job: Job) -> Measured:
 
 
 def fair(job: Job, device: torch.device, folder: str) -> tuple[list[float], dict[str, Any]]:
-    """On the policy that our own steps start from. Seconds of each step, and what was measured on what."""
+    """The adapter in what the device does well, a base that keeps its gradient, and the settings asked for."""
     dtype = choose_dtype(job.config.model.compute_dtype, device)
-    settings = common(job, device, folder) | {
+    resolved = sources.resolve(job.config.model)
+    base = load_base(job.config.model, resolved, device, dtype)
+    settings = {
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
         "gradient_checkpointing": job.options["checkpointing"],
     }
-    with parts_of(job) as parts:
-        trainer = GRPOTrainer(
-            model=parts.policy.model,
-            processing_class=parts.policy.tokenizer,
-            **asked(job, parts.train, parts.policy.tokenizer),
-            args=GRPOConfig(**settings),
-        )
-        adapter_dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
-        for parameter in parts.policy.adapter_parameters().values():
+    trainer, said = trainer_of(job, device, resolved, base, {}, settings | common(job, device, folder))
+    adapter_dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
             parameter.data = parameter.data.to(adapter_dtype)
-        return timed(trainer), about(job, device, parts.prompts)
+    return timed(trainer), said
 
 
 def as_it_comes(job: Job, device: torch.device, folder: str) -> tuple[list[float], dict[str, Any]]:
-    """With the model's name and a fresh adapter, all else by default."""
+    """With the model's name, all else by default."""
     config = job.config
     resolved = sources.resolve(config.model)
-    tokenizer = sources.load_tokenizer(resolved, config.model.trust_remote_code)
-    data = tasks.load(config.task, config.run.seed)
-    fitted = fit(tokenizer, data.train, config.task, config.model.chat_template_options)
-    chosen = first_step(len(fitted.problems), config)
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=choose_dtype(config.model.compute_dtype, device),
     )
+    loading = {"quantization_config": quantization if config.model.quantization == "nf4" else None}
+    settings = common(job, device, folder) | {"model_init_kwargs": {"revision": resolved.revision or "main"}}
+    trainer, said = trainer_of(job, device, resolved, resolved.path, loading, settings)
+    return timed(trainer), said
+
+
+def trainer_of(
+    job: Job,
+    device: torch.device,
+    resolved: sources.ResolvedModel,
+    model: Any,
+    loading: dict[str, Any],
+    settings: dict[str, Any],
+) -> tuple[Any, dict[str, Any]]:
+    """TRL's trainer of a fresh adapter on a step's prompts, and what is measured on what."""
+    config = job.config
+    tokenizer = sources.load_tokenizer(resolved, config.model.trust_remote_code)
+    data = tasks.load(config.task, config.run.seed)
+    fitted = fit(tokenizer, data.train, config.task, config.model.chat_template_options)
+    chosen = first_step(len(fitted.problems), config)
     trainer = GRPOTrainer(
-        model=resolved.path,
-        quantization_config=quantization if config.model.quantization == "nf4" else None,
+        model=model,
+        **loading,
         processing_class=tokenizer,
         peft_config=LoraConfig(
             r=config.lora.r, lora_alpha=config.lora.alpha, target_modules=config.lora.targets, task_type="CAUSAL_LM"
         ),
         **asked(job, [fitted.problems[index] for index in chosen], tokenizer),
-        args=GRPOConfig(**common(job, device, folder), model_init_kwargs={"revision": resolved.revision or "main"}),
+        args=GRPOConfig(**settings),
     )
-    return timed(trainer), about(job, device, [fitted.prompts[index] for index in chosen])
+    return trainer, about(job, device, [fitted.prompts[index] for index in chosen])
 
 
 def common(job: Job, device: torch.device, folder: str) -> dict[str, Any]:

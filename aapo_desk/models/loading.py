@@ -43,7 +43,8 @@ def load_policy(model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, s
 
     device = choose_device(model.device)
     dtype = choose_dtype(model.compute_dtype, device)
-    base = _load_base(model, resolved, device, dtype)
+    base = load_base(model, resolved, device, dtype)
+    _leave_the_file(base)
     base.requires_grad_(False)
     settings = PeftLoraConfig(
         r=lora.r,
@@ -70,7 +71,8 @@ def load_policy(model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, s
     return Policy(adapted, tokenizer, device, eos, pad)
 
 
-def _load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device, dtype: torch.dtype) -> Any:
+def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device, dtype: torch.dtype) -> Any:
+    """The transformers model, quantised as configured. Raises ModelError where it cannot be loaded."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet()
@@ -106,6 +108,16 @@ def _keep_weights_trainable(base: Any) -> None:
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def _leave_the_file(base: Any) -> None:
+    """Move the weights that are still pages of the mapped file into memory of their own.
+
+    One that stays keeps the whole file mapped, and with it what was read only to be quantised: 4 bytes a weight.
+    """
+    for parameter in base.parameters():
+        if parameter.device.type == "cpu" and parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
 
 
 def eos_ids(causal: Any, tokenizer: Any) -> tuple[int, ...]:

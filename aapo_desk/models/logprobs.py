@@ -6,7 +6,7 @@ prompt. A pack of one completion is the plain, dense row, which needs no mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -114,10 +114,26 @@ def head_logps(policy: Policy, hidden: Tensor, targets: Tensor, temperature: flo
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
         return logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(1)
 
-    size = max(1, LOGITS_AT_ONCE // policy.causal.get_output_embeddings().weight.shape[0])
-    if len(targets) <= size or not torch.is_grad_enabled():
-        parts = [chunk(h, t) for h, t in zip(hidden.split(size), targets.split(size), strict=True)]
-    else:
-        pieces = zip(hidden.split(size), targets.split(size), strict=True)
-        parts = [checkpoint(chunk, h, t, use_reentrant=False) for h, t in pieces]
-    return torch.cat(parts)
+    head = policy.causal.get_output_embeddings()
+    size = max(1, LOGITS_AT_ONCE[policy.device.type] // head.weight.shape[0])
+    pieces = zip(hidden.split(size), targets.split(size), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([chunk(h, t) for h, t in pieces])
+    if any(parameter.requires_grad for parameter in head.parameters()):
+        return torch.cat([checkpoint(chunk, h, t, use_reentrant=False) for h, t in pieces])
+    return torch.cat([_frozen_head(chunk, h, t) for h, t in pieces])
+
+
+def _frozen_head(chunk: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
+    """A chunk's log-probs, and their gradient at once, so that no logits wait for the way back.
+
+    A token's log-prob depends on its own hidden state alone: the gradient of the sum holds each token's own.
+    """
+    leaf = hidden.detach().requires_grad_()
+    logps = chunk(leaf, targets)
+    logps.sum().backward(inputs=[leaf])
+    slope, logps = leaf.grad, logps.detach()
+    assert slope is not None
+    # Zero, but with the gradient of the log-probs.
+    around = hidden - hidden.detach()
+    return logps + (slope.to(logps) * around.to(logps)).sum(1)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from aapo_desk.models.rows import RowMask, adapted_layers, adapter_by_row, trained_by_shadow
+from aapo_desk.models.rows import RowMask, adapted_layers, adapter_by_row, trained_layers
 from aapo_desk.models.shadow import Shadow, make_shadow
 
 
@@ -26,6 +26,8 @@ class Policy:
     pad_id: int
     masks_rows: bool = True
     """Whether policy and reference rows may share a batch; else each side is decoded with the model's own forward."""
+    own_update: bool = True
+    """Whether the update may compute the adapted layers by our own forward and backward; else peft does."""
     shadow: Shadow | None = None
     """Base weights at hand (``use_shadow``); None: they are made of their 4 bits at each use."""
 
@@ -77,10 +79,10 @@ class Policy:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Inside, the model is in training mode, the adapter on, and uses the shadow weights where it can."""
+        """Inside, the model is in training mode, the adapter on."""
         self.model.train()
         try:
-            with trained_by_shadow(self.model, self.shadow):
+            with trained_layers(self.model, self.shadow) if self.own_update else nullcontext():
                 yield
         finally:
             self.model.eval()

@@ -1,4 +1,4 @@
-"""How the adapted layers are computed: in a rollout the adapter on or off row by row, in an update by shadow weights.
+"""How the adapted layers are computed: in a rollout the adapter on or off by row, in an update by weights of our own.
 
     y = x W^T + mask · s (x A^T) B^T          mask: 1 for the policy's rows, 0 for the reference's
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from aapo_desk.models.shadow import Shadow, ShadowWeight
+from aapo_desk.models.shadow import FourBitWeight, FrozenWeight, Shadow, ShadowWeight, is_four_bit
 
 ADAPTER = "default"
 
@@ -86,16 +86,16 @@ def _forward(layer: Any, weight: ShadowWeight | None, mask: RowMask, inputs: Ten
 
 
 @contextmanager
-def trained_by_shadow(model: nn.Module, shadow: Shadow | None) -> Iterator[None]:
-    """Inside, adapted layers that have a shadow use it forward and backward, the adapter on.
+def trained_layers(model: nn.Module, shadow: Shadow | None) -> Iterator[None]:
+    """Inside, adapted layers are computed by ``_AdaptedLinear``, forward and backward, the adapter on.
 
-    Left to peft are layers with dropout, and those whose adapter has another dtype than the layer computes in.
+    By their shadow weights; where there are none, on the CPU, by weights made of their 4 bits at each use. Left to peft
+    are other layers, layers with dropout, and those whose adapter has another dtype than the layer computes in.
     """
     replaced = []
-    for layer in adapted_layers(model) if shadow else ():
-        weight = shadow.layers.get(layer) if shadow else None
-        plain = isinstance(layer.lora_dropout[ADAPTER], nn.Identity)
-        if weight is not None and plain and weight.weight.dtype == layer.lora_A[ADAPTER].weight.dtype:
+    for layer in adapted_layers(model):
+        weight = _frozen_weight(layer, shadow)
+        if weight is not None and isinstance(layer.lora_dropout[ADAPTER], nn.Identity):
             layer.forward = partial(_trained, layer, weight)
             replaced.append(layer)
     try:
@@ -105,7 +105,18 @@ def trained_by_shadow(model: nn.Module, shadow: Shadow | None) -> Iterator[None]
             del layer.forward
 
 
-def _trained(layer: Any, weight: ShadowWeight, inputs: Tensor) -> Tensor:
+def _frozen_weight(layer: Any, shadow: Shadow | None) -> FrozenWeight | None:
+    """What stands for a layer's base weights in an update; None: they are left to the layer."""
+    adapter: Tensor = layer.lora_A[ADAPTER].weight
+    if shadow is not None:
+        weight = shadow.layers.get(layer)
+        return weight if weight is not None and weight.weight.dtype == adapter.dtype else None
+    base = layer.base_layer
+    fits = is_four_bit(base) and adapter.device.type == "cpu" and base.compute_dtype == adapter.dtype
+    return FourBitWeight(base) if fits else None
+
+
+def _trained(layer: Any, weight: FrozenWeight, inputs: Tensor) -> Tensor:
     down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     arguments = (inputs, down, up, layer.scaling[ADAPTER], weight, layer.base_layer.bias)
     output: Tensor = _AdaptedLinear.apply(*arguments)  # type: ignore[no-untyped-call]
@@ -117,7 +128,7 @@ class _AdaptedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, down: Tensor, up: Tensor, scale: float, weight: ShadowWeight, bias: Tensor | None
+        ctx: Any, inputs: Tensor, down: Tensor, up: Tensor, scale: float, weight: FrozenWeight, bias: Tensor | None
     ) -> Tensor:
         flat = inputs.reshape(-1, inputs.shape[-1])
         low = (flat @ down.t()).mul_(scale)

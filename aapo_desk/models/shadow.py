@@ -45,6 +45,24 @@ class ShadowWeight:
         return gradient @ self.weight if self.transposed is None else _product(gradient, self.transposed, None)
 
 
+@dataclass(frozen=True)
+class FourBitWeight:
+    """A layer's weight, made of its 4 bits at each use and gone behind it: slower than a shadow, and takes nothing."""
+
+    layer: Any
+
+    def linear(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
+        """[..., in] -> [..., out]; no gradient flows."""
+        return linear(inputs, plain_weight(self.layer), bias)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """The gradient of the inputs [..., in] from that of the outputs [..., out]."""
+        return gradient @ plain_weight(self.layer)
+
+
+FrozenWeight = ShadowWeight | FourBitWeight
+
+
 class _Frozen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: ShadowWeight) -> Tensor:

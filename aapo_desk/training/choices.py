@@ -6,7 +6,7 @@ A choice by free memory that came out differently in a resumed run would change 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 import torch
@@ -22,7 +22,7 @@ from aapo_desk.training.update import checkpoint_layers
 
 log = logging.getLogger(__name__)
 
-ADDED = {"checkpointing": 0, "shadow_weights": 0, "fixed_steps": 0, "row_mask": 1}
+ADDED = {"checkpointing": 0, "shadow_weights": 0, "fixed_steps": 0, "row_mask": 1, "own_update": 0}
 """Choices that records of older runs do not hold, and what those runs did."""
 
 
@@ -36,7 +36,7 @@ def settled(
     kept = store.recall("choices")
     if kept is None:
         kept = choose(policy, config)
-        _apply(kept, policy)
+        apply(kept, policy)
         tell("comparing the fast paths with the plain one on this device")
         verdict = prove(policy, prompts, Sampling.of(config.rollout), kept)
         for line in verdict.refused:
@@ -46,13 +46,15 @@ def settled(
         store.remember("choices", kept)
         log.info("choices for this device: %s", kept)
     choices = ADDED | {key: int(value) for key, value in kept.items()}
-    _apply(choices, policy)
+    apply(choices, policy)
     return choices
 
 
-def _apply(choices: dict[str, int], policy: Policy) -> None:
+def apply(choices: Mapping[str, int], policy: Policy) -> None:
+    """Let ``policy`` and torch compute as these choices say."""
     torch.set_num_threads(choices["threads"])
     policy.masks_rows = bool(choices["row_mask"])
+    policy.own_update = bool(choices["own_update"])
     if choices["checkpointing"]:
         checkpoint_layers(policy)
     if choices["shadow_weights"] and policy.shadow is None:
@@ -64,7 +66,8 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
 
     token_budget, batch_rows, checkpointing and shadow_weights: the plan by free memory; share_prompts: whether the
     update may compute completions behind one prompt, which is exact only without dropout; fixed_steps: whether the
-    decode step is captured; row_mask: whether policy and reference share a batch; threads: the CPU's.
+    decode step is captured; row_mask: whether policy and reference share a batch;
+    own_update: whether adapted layers go backward by our own function; threads: the CPU's.
     """
     shape, device = shape_of(policy), policy.device
     planned = plan(shape, config, _free_bytes(device) + loaded(shape, config, device.type), device.type)
@@ -75,6 +78,7 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
         "shadow_weights": int(planned.shadow_weights),
         "fixed_steps": int(device.type == "cuda" and config.rollout.capture == "auto" and can_be_fixed(policy)),
         "row_mask": 1,
+        "own_update": 1,
         "share_prompts": int(config.lora.dropout == 0 and can_share(policy)),
         "threads": torch.get_num_threads(),
     }

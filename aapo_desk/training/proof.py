@@ -63,6 +63,9 @@ def prove(policy: Policy, prompts: Sequence[list[int]], sampling: Sampling, choi
         if policy.shadow is None and (error := trial.rollout()) > trial.gap:
             policy.masks_rows = False
             verdict.refuse("row_mask", 0, "policy and reference in one batch", error)
+        if policy.shadow is None and (turn := trial.turn(shared=False)) > trial.most_turn:
+            policy.own_update = False
+            verdict.refuse("own_update", 0, "the gradient by our own layers", turn)
         if choices.get("fixed_steps") and (error := trial.rollout(fixed=True)) > trial.gap:
             verdict.refuse("fixed_steps", 0, "the captured decode step", error)
         if choices.get("share_prompts") and (turn := trial.turn(shared=True)) > trial.most_turn:

@@ -52,7 +52,16 @@ def stand_in(seconds: Mapping[str, float], memory: Mapping[str, float], planned:
 
 def test_a_plan_holds_our_ways_and_growing_updates_and_trl_only_where_asked_for() -> None:
     ours = [peer.key for peer in peers(config(), None)]
-    assert {"aapo_fresh", "aapo_fresh_adapter", "aapo_bank", "grpo", "dense", "generate", "arithmetic"} <= set(ours)
+    assert {
+        "aapo_fresh",
+        "aapo_fresh_adapter",
+        "aapo_least",
+        "aapo_bank",
+        "grpo",
+        "dense",
+        "generate",
+        "arithmetic",
+    } <= set(ours)
     assert [key for key in ours if key.startswith("update_memory")] == [
         "update_memory_4x12",
         "update_memory_8x12",
@@ -107,7 +116,7 @@ def test_peers_are_taken_in_turn_and_after_the_first_round_only_those_that_matte
     assert list(rounds) == [peer.key for peer in planned]
     # 16 is within a tenth of the best time, 4 with checkpointing has the least memory.
     assert {key for key, count in rounds.items() if count == 3} == {
-        "aapo_fresh", "aapo_fresh_adapter", "aapo_bank", "grpo", "dense", "generate", "arithmetic",
+        "aapo_fresh", "aapo_fresh_adapter", "aapo_least", "aapo_bank", "grpo", "dense", "generate", "arithmetic",
         "trl_8", "trl_16", "trl_4_checkpointing",
     }  # fmt: skip
     assert set(rounds.values()) == {1, 3}
@@ -148,7 +157,7 @@ def test_without_trl_every_round_holds_all_but_what_one_round_tells() -> None:
 def test_ratios_are_trls_best_over_ours_for_time_and_for_memory() -> None:
     planned = peers(config(), "trl")
     seconds = TRL_SECONDS | {"aapo_fresh": 8.0, "grpo": 4.0, "generate": 12.0, "dense": 6.0, "trl_as_it_comes": 1.0}
-    memory = TRL_MEMORY | {"aapo_fresh_adapter": 1000.0, "trl_as_it_comes": 1.0}
+    memory = TRL_MEMORY | {"aapo_least": 1000.0, "trl_as_it_comes": 1.0}
     document = report(planned, run_rounds(planned, 1, lambda _: None, stand_in(seconds, memory, planned)))
     found = document["ratios"]
     assert found["aapo_fresh"] == pytest.approx(2.0)

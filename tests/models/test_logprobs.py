@@ -8,7 +8,7 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 
-from aapo_desk.models import logprobs
+from aapo_desk import memory
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from tests.policies import load_tiny
@@ -36,7 +36,7 @@ def test_the_head_in_chunks_changes_neither_values_nor_gradients(
     policy = load_tiny(tiny_model, "float64")
     gradients = []
     for at_once in (1 << 25, 3 * 300):
-        monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", at_once)
+        monkeypatch.setitem(memory.LOGITS_AT_ONCE, "cpu", at_once)
         policy.model.zero_grad()
         values = pack_logps(policy, DENSE, 4)
         values.sum().backward()

@@ -16,6 +16,7 @@ from aapo_desk.models.loading import load_policy
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import adapted_layers
+from aapo_desk.models.shadow import FourBitWeight
 from tests.policies import load_tiny
 
 PACKS = [Pack([5, 6, 7], [[20, 21, 22, 2], [23]]), Pack([13], [[24, 25]])]
@@ -44,12 +45,40 @@ def test_an_update_by_shadow_weights_equals_pefts(
     tolerance: float,
 ) -> None:
     policy = load_tiny(tiny_model, dtype, quantization)
+    policy.own_update = False
     plain = computed(policy)
+    policy.own_update = True
     policy.use_shadow()
     shadowed = computed(policy)
     assert len(plain) == 1 + len(policy.adapter_parameters())
     for one, other in zip(shadowed, plain, strict=True):
         torch.testing.assert_close(one, other, atol=tolerance * float(other.abs().max()), rtol=0)
+
+
+def test_an_update_by_weights_made_at_each_use_equals_pefts(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = load_tiny(tiny_model, quantization="nf4")
+    policy.own_update = False
+    plain = computed(policy)
+    policy.own_update = True
+    made = []
+    right = FourBitWeight.backward
+
+    def backward(self: FourBitWeight, gradient: Tensor) -> Tensor:
+        made.append(self)
+        return right(self, gradient)
+
+    monkeypatch.setattr(FourBitWeight, "backward", backward)
+    ours = computed(policy)
+    # Nothing wants a gradient of what goes into the first layer's queries, keys and values.
+    assert len(made) == len(adapted_layers(policy.model)) - 3
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4 * float(other.abs().max()), rtol=0)
+
+
+def test_no_weight_keeps_the_file_mapped_that_it_was_read_from(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model, quantization="nf4")
+    assert policy.causal.num_parameters() > 0
+    assert str(tiny_model) not in Path("/proc/self/maps").read_text()
 
 
 def test_dropout_is_left_to_peft(tiny_model: Path) -> None:

@@ -24,6 +24,7 @@ KEYS = {
     "threads",
     "checkpointing",
     "shadow_weights",
+    "own_update",
     "fixed_steps",
     "row_mask",
 }
@@ -52,7 +53,7 @@ def test_choices_are_made_once_and_replayed(
     config = resolve(tiny_config)
     first = settle(store, policy, config)
     assert first.keys() == KEYS
-    assert (first["token_budget"], first["batch_rows"], first["checkpointing"]) == (1024, 256, 0)
+    assert (first["token_budget"], first["batch_rows"], first["checkpointing"]) == (512, 256, 0)
     monkeypatch.setattr(device_choices, "_free_bytes", lambda device: 0)
     assert settle(store, policy, config) == first
 
@@ -72,7 +73,7 @@ def test_a_record_from_before_checkpointing_still_replays(
     old = {"token_budget": 100, "batch_rows": 7, "share_prompts": 1, "threads": 2}
     store.remember("choices", old)
     assert settle(store, policy, resolve(tiny_config)) == (
-        old | {"checkpointing": 0, "shadow_weights": 0, "fixed_steps": 0, "row_mask": 1}
+        old | {"checkpointing": 0, "shadow_weights": 0, "fixed_steps": 0, "row_mask": 1, "own_update": 0}
     )
 
 

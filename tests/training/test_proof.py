@@ -11,7 +11,7 @@ from torch import Tensor
 from aapo_desk.models import logprobs
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import RowMask
-from aapo_desk.models.shadow import ShadowWeight
+from aapo_desk.models.shadow import FourBitWeight, ShadowWeight
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.rollout.captured import FixedBatch
 from aapo_desk.training.proof import prove
@@ -67,6 +67,16 @@ def test_wrong_shadow_weights_are_left(
     assert len(verdict.refused) == 1
     assert said in verdict.refused[0]
     assert policy.shadow is None
+
+
+def test_a_wrong_gradient_of_our_own_layers_is_left(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = FourBitWeight.backward
+    monkeypatch.setattr(FourBitWeight, "backward", lambda self, gradient: right(self, gradient) * 0.9)
+    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES | {"shadow_weights": 0})
+    assert verdict.choices["own_update"] == 0
+    assert not policy.own_update
+    assert len(verdict.refused) == 1
+    assert "the gradient by our own layers differs" in verdict.refused[0]
 
 
 def test_a_row_mask_that_is_bypassed_gives_each_side_a_batch_of_its_own(
