@@ -14,7 +14,8 @@ from textual.screen import Screen
 
 from aapo_desk.config import RunConfig
 from aapo_desk.store import RunDirectory
-from aapo_desk.tui.poll import PresetRow, RunSource, StoredRun, read_presets
+from aapo_desk.tui.listing import PresetRow, read_presets
+from aapo_desk.tui.poll import RunSource, StoredRun
 from aapo_desk.tui.screens.dialogs import HelpScreen
 from aapo_desk.tui.screens.guard import SMALLEST, TALL, WIDE, DeskScreen
 from aapo_desk.tui.screens.home import HomeScreen

@@ -13,7 +13,7 @@ import pytest
 from aapo_desk.config import RunConfig
 from aapo_desk.store import RunDirectory
 from aapo_desk.tui.app import DeskApp
-from aapo_desk.tui.poll import PresetRow
+from aapo_desk.tui.listing import PresetRow
 from tests.tui import fixed_run
 from tests.tui.driving import Desk, Live
 

@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from aapo_desk.tui.labels import algorithm_label, model_label
-from aapo_desk.tui.poll import PresetRow
+from aapo_desk.tui.listing import PresetRow
 from aapo_desk.tui.text import one_line, plain
 from aapo_desk.tui.widgets.pane import Pane
 

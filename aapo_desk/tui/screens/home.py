@@ -15,7 +15,8 @@ from textual.widgets import DataTable, Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
 from aapo_desk.tui.labels import LIVE_STATES, age, clipped, model_label, number, state_label
-from aapo_desk.tui.poll import READ_ERRORS, PresetRow, RunList, RunRow
+from aapo_desk.tui.listing import PresetRow, RunList, RunRow
+from aapo_desk.tui.poll import READ_ERRORS
 from aapo_desk.tui.screens.dialogs import StartQuestion
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.text import one_line
