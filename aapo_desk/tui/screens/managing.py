@@ -45,7 +45,7 @@ class RenameDialog(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Container(id="dialog"):
             yield Static(Content.styled(f"Rename {one_line(self._name_before)}", "bold"), id="dialog-title")
-            yield Input(self._name_before, id="new-name", compact=True)
+            yield Input(self._name_before, id="new-name", compact=True, select_on_focus=False)
             yield Static(id="name-problem", markup=False)
             with Horizontal(id="dialog-buttons"):
                 yield Button(Content("Enter  Rename"), id="yes", compact=True)

@@ -9,6 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 from textual.binding import Binding, BindingType
+from textual.events import Click
 from textual.widgets import DataTable
 
 from aapo_desk.tui.arranging import VALUES, Order
@@ -51,6 +52,20 @@ class RunTable(DataTable[Text]):
     def under_cursor(self) -> RunRow | None:
         """The run that the cursor is on."""
         return self._shown[self.cursor_row] if 0 <= self.cursor_row < len(self._shown) else None
+
+    async def on_click(self, event: Click) -> None:
+        """A click moves the cursor, another opens, in whatever column; one at the left edge marks."""
+        row, column = event.style.meta.get("row", -1), event.style.meta.get("column", -1)
+        if not 0 <= row < len(self._shown):
+            return
+        if column == 0:
+            self.move_cursor(row=row)
+            await self.run_action("screen.mark")
+        elif row == self.cursor_row:
+            self.action_select_cursor()
+        else:
+            return
+        event.prevent_default()  # DataTable's own wants the same cell twice
 
     def show(self, rows: Sequence[RunRow], marked: Collection[str], order: Order, now: float, width: int) -> None:
         """Draw these rows in ``width`` characters; the cursor stays on its run. ``now``: for their ages."""
