@@ -200,7 +200,8 @@ def _judged(config: RunConfig, machine: Machine) -> PresetFit:
         place = "GPU memory" if room.device == "cuda" else "RAM"
         detail = f"{verdict}: {least} at the least, {full} for full speed; {free} of {place} free"
     if missing:
-        return PresetFit("no GPU", f"it wants an NVIDIA GPU, and this machine shows none; in RAM: {detail}")
+        in_memory = "" if verdict == "unknown" else f"; in RAM: {detail}"
+        return PresetFit("no GPU", f"it wants an NVIDIA GPU, and this machine shows none{in_memory}")
     return PresetFit(verdict, detail)
 
 

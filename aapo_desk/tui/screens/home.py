@@ -23,7 +23,7 @@ from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.screens.managing import DeleteQuestion, RenameDialog
 from aapo_desk.tui.text import one_line, visible
 from aapo_desk.tui.widgets.presetlist import PresetList
-from aapo_desk.tui.widgets.runfilter import RunFilter
+from aapo_desk.tui.widgets.runfilter import RunFilter, put
 from aapo_desk.tui.widgets.runtable import RunTable
 
 SECONDS = 2.0
@@ -77,6 +77,7 @@ class HomeScreen(DeskScreen[None]):
         self._presets: list[PresetRow] = []
         self._marked: set[str] = set()
         self._order = Order()
+        self._possible: tuple[bool | None, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield TooSmall(id="too-small")
@@ -94,10 +95,10 @@ class HomeScreen(DeskScreen[None]):
     def on_mount(self) -> None:
         self._set_title()
         self.set_interval(SECONDS, self._read_runs)
-        self.run_worker(self._load_presets, thread=True, group="presets", exit_on_error=False)
 
     def on_screen_resume(self) -> None:
         self._read_runs()
+        self.run_worker(self._load_presets, thread=True, group="presets", exit_on_error=False)
 
     # What comes in
 
@@ -116,16 +117,18 @@ class HomeScreen(DeskScreen[None]):
 
     def _load_presets(self) -> None:
         rows = self.desk.read_presets()
-        self.post_message(PresetsRead(rows))
+        if not self._presets:  # the first time: to judge takes longer than to read
+            self.post_message(PresetsRead(rows))
         self.post_message(PresetsRead(*self.desk.judge_presets(rows)))
 
     @on(PresetsRead)
     def _show_presets(self, message: PresetsRead) -> None:
-        self._presets = message.rows
-        self.query_one(PresetList).show(self._presets, self.has_class("-wide"))
+        if message.rows != self._presets:
+            self._presets = message.rows
+            self.query_one(PresetList).show(self._presets, self.has_class("-wide"))
         against = f" · {one_line(message.against)}" if message.against else ""
         title = Content.assemble(("start a new run", "bold"), against)
-        self.query_one("#presets-title", Static).update(title)
+        put(self.query_one("#presets-title", Static), title)
 
     @on(RunsRead)
     def _show_runs(self, message: RunsRead) -> None:
@@ -150,23 +153,25 @@ class HomeScreen(DeskScreen[None]):
         listed = arranged(matching(self._rows, bar.text), self._order)
         table.display = bool(listed)
         words.display = not listed
-        words.update(NO_MATCH if self._rows else WELCOME)
+        put(words, NO_MATCH if self._rows else WELCOME)
         bar.describe(len(listed), len(self._rows), len(self._marked), sum(row.pinned for row in self._rows))
         width = self.size.width - (PRESETS_WIDTH if self.has_class("-wide") else 0)
         table.show(listed, self._marked, self._order, self.desk.clock(), width)
-        self.refresh_bindings()
+        possible = tuple(self.check_action(action, ()) for action in ("clear", "filter"))
+        if possible != self._possible:  # the footer is built anew: not for nothing
+            self._possible = possible
+            self.refresh_bindings()
 
     def _set_title(self) -> None:
         rows = self._rows or []
         live = sum(row.state in LIVE_STATES for row in rows)
         count = f"{len(rows)} run{'' if len(rows) == 1 else 's'}, {live} live" if rows else ""
-        self.query_one("#title", Static).update(
-            Content.assemble(
-                ("AAPO Desk", "bold $text-primary"),
-                f"  {count}",
-                ("  runs go on when you leave" if rows else "", "$foreground 70%"),
-            )
+        title = Content.assemble(
+            ("AAPO Desk", "bold $text-primary"),
+            f"  {count}",
+            ("  runs go on when you leave" if rows else "", "$foreground 70%"),
         )
+        put(self.query_one("#title", Static), title)
 
     def farewell(self) -> str:
         live = sum(row.state in LIVE_STATES for row in self._rows or [])

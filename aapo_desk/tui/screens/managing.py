@@ -55,17 +55,21 @@ class RenameDialog(ModalScreen[str | None]):
         self.query_one(Input).focus()
 
     @on(Input.Changed)
-    def _check(self, event: Input.Changed) -> None:
-        problem = self._refuse(event.value.strip())
+    def _check(self) -> None:
+        problem = self._refuse(self._wanted)
         self.query_one("#name-problem", Static).update(f"✗ {problem}" if problem else "")
         self.query_one("#yes", Button).disabled = bool(problem)
+
+    @property
+    def _wanted(self) -> str:
+        return self.query_one(Input).value.strip()
 
     @on(Input.Submitted)
     @on(Button.Pressed, "#yes")
     def _answer(self) -> None:
-        name = self.query_one(Input).value.strip()
-        if not self._refuse(name):
-            self.dismiss(name)
+        self._check()  # it may have been taken meanwhile
+        if not self.query_one("#yes", Button).disabled:
+            self.dismiss(self._wanted)
 
     @on(Button.Pressed, "#no")
     def action_cancel(self) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.content import Content
 from textual.widgets import Input, Static
 
 from aapo_desk.tui.widgets.runtable import MARKED, PINNED
@@ -54,4 +55,10 @@ class RunFilter(Horizontal):
         notes = [f"{listed} of {total}, esc lists all"] if self.text.strip() else []
         notes += [f"{MARKED} {marked} marked"] if marked else []
         notes += [f"{PINNED} pinned"] if pinned else []
-        self.query_one("#runs-note", Static).update(" · ".join(notes))
+        put(self.query_one("#runs-note", Static), " · ".join(notes))
+
+
+def put(widget: Static, text: Content | str) -> None:
+    """Have it show this text. What it shows already is left alone: to lay out the screen again costs the most."""
+    if str(widget.content) != str(text):
+        widget.update(text)
