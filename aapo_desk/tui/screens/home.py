@@ -65,6 +65,7 @@ class PresetList(OptionList):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select", "Start", tooltip="Show what this preset is, then start it"),
+        Binding("e", "screen.new_run", "Edit, then start", tooltip="Open this preset as a form"),
         Binding("j", "cursor_down", "Down", show=False),
         Binding("k", "cursor_up", "Up", show=False),
     ]
@@ -75,6 +76,7 @@ class HomeScreen(DeskScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "Runs / presets"),
+        Binding("n", "new_run", "New run", tooltip="Open the preset under the cursor, else the demo, as a form"),
     ]
 
     def __init__(self) -> None:
@@ -101,10 +103,10 @@ class HomeScreen(DeskScreen[None]):
     def on_mount(self) -> None:
         self._set_title()
         self.set_interval(SECONDS, self._read_runs)
-        self.run_worker(self._load_presets, thread=True, group="presets", exit_on_error=False)
 
     def on_screen_resume(self) -> None:
         self._read_runs()
+        self.run_worker(self._load_presets, thread=True, group="presets", exit_on_error=False)
 
     # What comes in
 
@@ -230,6 +232,17 @@ class HomeScreen(DeskScreen[None]):
                 self.desk.prepare(config, None)
 
         self.app.push_screen(StartQuestion(row), answered)
+
+    def action_new_run(self) -> None:
+        options = self.query_one(PresetList)
+        place = options.highlighted if options.has_focus else None
+        if not self._presets:
+            return
+        row = self._presets[place or 0]
+        if row.config is None:
+            self.notify(one_line(row.error), severity="error", markup=False)
+        else:
+            self.desk.edit(row.name, row.config)
 
 
 def _column_widths(room: int) -> dict[str, int]:
