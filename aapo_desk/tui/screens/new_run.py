@@ -41,7 +41,9 @@ class NewRunScreen(DeskScreen[None]):
         Binding("ctrl+r", "start", "Start", tooltip="Check everything, then start this run"),
         Binding("ctrl+s", "save", "Save", tooltip="Save this as a preset of your own"),
         Binding("ctrl+t", "reset", "Reset", tooltip="Put back the preset's value of this field"),
-        Binding("slash,ctrl+f", "search", "Search", key_display="/", tooltip="Show the fields whose name or help match"),
+        Binding(
+            "slash,ctrl+f", "search", "Search", key_display="/", tooltip="Show the fields with words in name or help"
+        ),
         Binding("ctrl+n", "side", "Prompts", tooltip="What differs from the preset, and the prompts"),
         Binding("ctrl+o", "fetch", "Fetch", tooltip="Fetch what the prompts need, then show them"),
         Binding("escape", "back", "Back", key_display="esc", tooltip="Leave the field, then the form"),
@@ -56,6 +58,7 @@ class NewRunScreen(DeskScreen[None]):
         self._surroundings: Surroundings | None = None
         self._may_fetch = False
         self._absent = False
+        self._put_last: dict[str, Content] = {}
         self._timer: Timer | None = None
         self._cancelled = threading.Event()
 
@@ -65,11 +68,13 @@ class NewRunScreen(DeskScreen[None]):
         yield Static(id="new-title", markup=False)
         with Container(id="new-body"):
             with Container(id="new-left"):
-                yield Input(id="search", placeholder="part of a name or of its help", compact=True)
+                with Container(id="search-bar"):
+                    yield Static("search", markup=False)
+                    yield Input(id="search", placeholder="words of a name or of its help", compact=True)
                 yield SettingsForm(self._draft.settings.values(), texts, id="form")
             yield FitGauge(id="gauge")
             with Container(id="new-side"):
-                yield Static(id="differs-title", classes="side-title", markup=False)
+                yield Static(f"differs from {one_line(self._preset)}", classes="side-title", markup=False)
                 with Pane(id="differs-pane"):
                     yield Static(id="differs", markup=False)
                 yield Static("prompts", classes="side-title", markup=False)
@@ -79,7 +84,7 @@ class NewRunScreen(DeskScreen[None]):
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#search").display = False
+        self.query_one("#search-bar").display = False
         self.query_one(SettingsForm).focus()
         self._show()
         self._look()
@@ -95,7 +100,10 @@ class NewRunScreen(DeskScreen[None]):
         self._check()
 
     def _check(self) -> None:
+        resettable = self.check_action("reset", ())
         self._checked = self._draft.check()
+        if self.check_action("reset", ()) != resettable:
+            self.refresh_bindings()
         self._show()
         self._cancelled.set()
         if self._timer is not None:
@@ -120,24 +128,27 @@ class NewRunScreen(DeskScreen[None]):
             self._show_help(self.query_one(SettingsForm).current)
 
     def _show_title(self, errors: dict[str, str]) -> None:
-        counts = [_count(len(self._checked.changes), "change")] if self._checked.changes else []
+        changes = self._checked.changes
         title = Content.assemble(
             ("New run", "bold $text-primary"),
             f"  from {one_line(self._preset)}",
-            (f"  {' '.join(counts)}", FAINT),
-            (f"  ✗ {_count(len(errors), 'error')}" if errors else "", "$text-error"),
+            (f"  {_count(len(changes), 'change')}" if changes else "", FAINT),
+            (f"  ✗ {_count(len(errors), 'field')} to mend" if errors else "", "$text-error"),
         )
-        self.query_one("#new-title", Static).update(title)
+        self._put("#new-title", title, layout=False)
 
     def _show_differences(self, checked: Checked) -> None:
-        self.query_one("#differs-title", Static).update(f"differs from {one_line(self._preset)}")
         lines = [
-            Content.assemble((path, "bold"), "\n  ", (one_line(before) or "empty", FAINT), " → ", one_line(now) or "empty")
+            Content.assemble((path, "bold"), "\n  ", (_shown(before), FAINT), " → ", _shown(now))
             for path, (before, now) in checked.changes.items()
         ]
-        self.query_one("#differs", Static).update(
-            Content("\n").join(lines) if lines else Content.styled("Nothing yet.", FAINT)
-        )
+        self._put("#differs", Content("\n").join(lines) if lines else Content.styled("Nothing yet.", FAINT))
+
+    def _put(self, selector: str, content: Content, layout: bool = True) -> None:
+        """Another text in a place; where it is the same, nothing is drawn. ``layout``: its size may be another."""
+        if self._put_last.get(selector) != content:
+            self._put_last[selector] = content
+            self.query_one(selector, Static).update(content, layout=layout)
 
     @on(SettingsForm.Moved)
     def _moved(self, message: SettingsForm.Moved) -> None:
@@ -147,12 +158,12 @@ class NewRunScreen(DeskScreen[None]):
     def _show_help(self, setting: Setting) -> None:
         facts = [setting.bounds or KINDS.get(setting.kind, "")]
         facts += ["may be empty"] if setting.optional else []
-        facts += [f"default {one_line(setting.default) or 'empty'}"] if setting.default is not None else []
+        facts += [f"default {_shown(setting.default)}"] if setting.default is not None else []
         if setting.path in self._checked.changes:
-            facts.append(f"preset {one_line(self._checked.changes[setting.path][0]) or 'empty'}")
+            facts.append(f"preset {_shown(self._checked.changes[setting.path][0])}")
         said = " · ".join(fact for fact in facts if fact)
         text = Content.assemble((setting.path, "bold $text-primary"), (f"  {said}", FAINT), f"\n{setting.help}")
-        self.query_one("#setting-help", Static).update(text)
+        self._put("#setting-help", text, layout=False)
 
     def action_reset(self) -> None:
         path = self.query_one(SettingsForm).current.path
@@ -208,9 +219,10 @@ class NewRunScreen(DeskScreen[None]):
         self._show()
 
     def _show_prompts(self, text: Content, absent: bool = False) -> None:
-        self._absent = absent
-        self.query_one("#prompts", Static).update(text)
-        self.refresh_bindings()
+        self._put("#prompts", text)
+        if absent != self._absent:
+            self._absent = absent
+            self.refresh_bindings()
 
     def action_fetch(self) -> None:
         self._may_fetch = True
@@ -219,16 +231,15 @@ class NewRunScreen(DeskScreen[None]):
     # Search, the side, and out
 
     def action_search(self) -> None:
-        field = self.query_one("#search", Input)
-        field.display = True
-        field.focus()
+        self.query_one("#search-bar").display = True
+        self.query_one("#search").focus()
 
     @on(Input.Changed, "#search")
     def _search(self, event: Input.Changed) -> None:
         event.stop()
         found = self.query_one(SettingsForm).find(event.value)
         if not found:
-            self.query_one("#setting-help", Static).update("No field has these words in its name or its help.")
+            self._put("#setting-help", Content("No field has these words in its name or its help."), layout=False)
 
     @on(Input.Submitted, "#search")
     def _to_the_found(self) -> None:
@@ -244,19 +255,20 @@ class NewRunScreen(DeskScreen[None]):
             self.action_side()
         elif form.has_focus_within and not form.has_focus:
             form.focus()
-        elif field.display:
+        elif self.query_one("#search-bar").display:
             field.value = ""
-            field.display = False
+            self.query_one("#search-bar").display = False
             form.focus()
         elif self._checked.changes:
             lost = f"{_count(len(self._checked.changes), 'change')} to {one_line(self._preset)} will be lost."
             question = Question("Leave the form?", Content(lost), "y  Leave", "n  Go on", default=False)
-            self.app.push_screen(question, lambda yes: self._leave() if yes else None)
+            self.app.push_screen(question, self._leave)
         else:
-            self._leave()
+            self._leave(True)
 
-    def _leave(self) -> None:
-        self.dismiss()
+    def _leave(self, yes: bool | None) -> None:
+        if yes:
+            self.dismiss()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "side":
@@ -276,8 +288,7 @@ class NewRunScreen(DeskScreen[None]):
             return
         notes = [f"{self._preset}, changed in the form:"] if self._checked.changes else [f"A copy of {self._preset}."]
         notes += [
-            f"  {path}: {one_line(before) or 'empty'} -> {one_line(now) or 'empty'}"
-            for path, (before, now) in self._checked.changes.items()
+            f"  {path}: {_shown(before)} -> {_shown(now)}" for path, (before, now) in self._checked.changes.items()
         ]
 
         def saved(name: str | None) -> None:
@@ -290,6 +301,7 @@ class NewRunScreen(DeskScreen[None]):
         """The configuration, or None and the cursor at what is wrong with it."""
         if self._checked.config is None:
             path, error = next(iter(self._checked.errors.items()))
+            self.query_one(SettingsForm).go_to(path)
             self.notify(f"{path}: {one_line(error)}", title="Mend this first", severity="error", markup=False)
         return self._checked.config
 
@@ -298,12 +310,19 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
+def _shown(text: str) -> str:
+    return one_line(text) or "empty"
+
+
 def _prompts(found: Preflight) -> Content:
     """The numbers, then each prompt as the model will read it."""
-    numbers = f"{found.train} problems to train on, {found.held_out} held out; longest prompt {found.longest_prompt} tokens"
-    dropped = f"; {found.dropped + found.dropped_held_out} too long and left out" if found.dropped else ""
+    numbers = (
+        f"{found.train} problems to train on, {found.held_out} held out; the longest has {found.longest_prompt} tokens"
+    )
+    too_long = found.dropped + found.dropped_held_out
+    dropped = f"; {too_long} too long and left out" if too_long else ""
     parts = [Content.styled(f"{numbers}{dropped}", FAINT)]
     for place, (text, tokens) in enumerate(zip(found.prompts, found.prompt_tokens, strict=True), start=1):
         parts.append(Content.assemble((f"\n{place}", "bold $text-primary"), (f"  {tokens} tokens", FAINT)))
-        parts.append(plain(text, 4000))
+        parts.append(plain(text.rstrip("\n"), 4000))
     return Content("\n").join(parts)

@@ -38,9 +38,9 @@ class FitGauge(Static):
         tall = self.size.height > 1
         if self._fit is None:
             unknown = Content.assemble(("? memory", "bold"), ("\n" if tall else "  "), one_line(self._reason))
-            self.update(unknown)
+            self.update(unknown, layout=False)
         else:
-            self.update(_tall(self._fit, self.size.width) if tall else _one_line(self._fit))
+            self.update(_tall(self._fit, self.size.width) if tall else _one_line(self._fit), layout=False)
 
 
 def _one_line(fit: Fit) -> Content:

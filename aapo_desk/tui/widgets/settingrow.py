@@ -33,7 +33,7 @@ class SettingRow(Horizontal):
         self.setting = setting
         self._text = text
         self._state: tuple[str | None, str] | None = None
-        self._name = Static(classes="setting-name", markup=False)
+        self._label = Static(classes="setting-name", markup=False)
         self._note = Static(classes="setting-note", markup=False)
         self.control = self._make_control()
 
@@ -48,7 +48,7 @@ class SettingRow(Horizontal):
                 return Input(self._text, hint, compact=True, select_on_focus=kind != "text")
 
     def compose(self) -> ComposeResult:
-        yield self._name
+        yield self._label
         with Container(classes="setting-body"):
             yield self.control
             yield self._note
@@ -74,7 +74,7 @@ class SettingRow(Horizontal):
         self._state = (before, error)
         mark = "✗" if error else " " if before is None else "●"
         style = "$text-error" if error else "" if before is None else "bold $text-primary"
-        self._name.update(Content.styled(f"{mark} {self.setting.name}", style))
+        self._label.update(Content.styled(f"{mark} {self.setting.name}", style), layout=False)
         if error:
             note = Content.styled(f"✗ {one_line(error)}", "$text-error")
         elif before is not None:

@@ -26,13 +26,17 @@ class SectionTitle(Static):
     def __init__(self, section: str) -> None:
         super().__init__(markup=False)
         self.section = section
+        self._error: str | None = None
 
     def on_mount(self) -> None:
         self.tell("")
 
     def tell(self, error: str) -> None:
+        if error == self._error:
+            return
+        self._error = error
         words = f"  ✗ {one_line(error)}" if error else ""
-        self.update(Content.assemble((self.section, "bold"), (words, "$text-error")))
+        self.update(Content.assemble((self.section, "bold"), (words, "$text-error")), layout=False)
 
 
 class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
@@ -85,7 +89,7 @@ class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
         for path, row in self._rows.items():
             row.tell(changes[path][0] if path in changes else None, errors.get(path, ""))
         for section, title in self._titles.items():
-            title.tell("" if section in self._rows else errors.get(section, ""))
+            title.tell("" if section in self._rows else errors.get(section, ""))  # rewards are section and field
 
     def find(self, text: str) -> int:
         """Show only the settings with every word of ``text`` in their path or help; how many there are."""
@@ -144,9 +148,12 @@ class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
         if isinstance(self._current.control, ChoiceView):
             self._current.control.action_choose(step)
 
-    def edit(self) -> None:
-        """Give the focus to the field under the cursor."""
-        self._current.control.focus()
+    def go_to(self, path: str) -> None:
+        """Put the cursor on a setting, also one that a search hides; the field gets the focus."""
+        if row := self._rows.get(path):
+            row.display = True
+            self._put_cursor(row)
+            row.control.focus()
 
 
 def _row_of(widget: Widget) -> SettingRow | None:
