@@ -86,7 +86,10 @@ def shape_of(model: ModelConfig) -> ModelShape:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} is not a model's configuration")
-    return ModelShape.from_config(data)
+    text = data.get("text_config") or data
+    # A file leaves out what is transformers' default: the head is tied in Gemma alone.
+    tied = data.get("tie_word_embeddings", str(text.get("model_type")).startswith("gemma"))
+    return ModelShape.from_config({"tie_word_embeddings": tied, **text})
 
 
 def judge(shape: ModelShape, config: RunConfig, room: Room) -> Fit:

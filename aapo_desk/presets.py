@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+import yaml
 
 from aapo_desk.config import ConfigError, Problem, RunConfig, load_yaml, resolve, user_path
 
 SUFFIXES = (".yaml", ".yml")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,11 @@ def list_presets() -> list[Preset]:
 def find(name_or_path: str) -> Preset:
     """The preset of a name, or a YAML file. Raises ConfigError with the nearest name, or why it cannot be read."""
     path = user_path(name_or_path)
-    preset = _named(name_or_path)
+    preset = named(name_or_path)
     if preset is None and path.is_file():
         preset = _read(path, own=True)
     if preset is None and path.suffix in SUFFIXES and path.name == name_or_path:
-        preset = _named(path.stem)
+        preset = named(path.stem)
     if preset is None:
         raise ConfigError(_unknown(name_or_path, path))
     if preset.error:
@@ -76,10 +80,11 @@ def find(name_or_path: str) -> Preset:
     return preset
 
 
-def _named(name: str) -> Preset | None:
-    """One's own preset of a name, else the shipped one. The others are not read: the screen waits for this."""
+def named(name: str) -> Preset | None:
+    """One's own preset of a name, else the shipped one; None where there is neither. It may hold an ``error``."""
     if not name or "/" in name:
         return None
+    # The others are not read: the screen waits for this.
     for folder, own in ((own_folder(), True), (shipped_folder(), False)):
         for suffix in SUFFIXES:
             path = folder / f"{name}{suffix}"
@@ -101,6 +106,39 @@ def load(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> RunCo
     """The configuration of a preset with dotted ``overrides`` laid over it. Raises ConfigError."""
     preset = find(name_or_path)
     return resolve(preset.data, overrides, origin=preset.path.name)
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a preset's name. Raises ConfigError."""
+    if name.endswith(SUFFIXES):
+        raise ConfigError(Problem("preset", f"a preset's name has no ending: {Path(name).stem}", name))
+    if not NAME.fullmatch(name):
+        message = "letters, digits, . _ and - make a name; it begins with a letter or a digit, and 100 are the most"
+        raise ConfigError(Problem("preset", message, name))
+
+
+def save_preset(name: str, config: RunConfig, notes: Sequence[str] = ()) -> Path:
+    """Write a preset of one's own and give its path; one's own of the same name is replaced, a shipped one hidden.
+
+    It holds what differs from the defaults, under a header with ``notes`` (a line each) and the launch line. A reader
+    sees the old file or the new one. Raises ConfigError for a name that is none, or a folder that cannot be written.
+    """
+    check_name(name)
+    folder = own_folder()
+    old = named(name)
+    path = old.path if old and old.own else folder / f"{name}{SUFFIXES[0]}"
+    lines = [name, "", *notes, "", f"Launch   aapo-desk train {name}"]
+    header = "".join(f"# {line}".rstrip() + "\n" for line in lines)
+    values = config.model_dump(mode="json", exclude_defaults=True)
+    body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, suffix=".new", delete=False) as aside:
+            aside.write(f"{header}\n{body}")
+        Path(aside.name).replace(path)
+    except OSError as error:
+        raise ConfigError(Problem("preset", f"{folder} cannot be written: {error.strerror or error}")) from error
+    return path
 
 
 def _read(path: Path, own: bool) -> Preset:

@@ -58,6 +58,7 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
         "model": resolved.path,
         "revision": resolved.revision,
         "prompts": [str(tokenizer.decode(prompt)) for prompt in train.prompts[:SHOWN_PROMPTS]],
+        "prompt_tokens": [len(prompt) for prompt in train.prompts[:SHOWN_PROMPTS]],
     }
 
 

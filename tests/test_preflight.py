@@ -39,11 +39,11 @@ def preflight(script: str, progress: Callable[[str], None] = lambda _: None) -> 
 
 def test_a_preflight_gives_its_progress_and_what_it_found() -> None:
     said: list[str] = []
-    answer = json.dumps({"ok": True, "revision": None, "prompts": ["<user> 1 + 2"]} | FOUND)
+    answer = json.dumps({"ok": True, "revision": None, "prompts": ["<user> 1 + 2"], "prompt_tokens": [7]} | FOUND)
     found = preflight(f"{PREFLIGHT}\nprint({answer!r})", said.append)
     assert said == ["reading owner/model", "measuring"]
     assert (found.train, found.held_out, found.dropped, found.longest_prompt) == (5, 2, 1, 40)
-    assert found.prompts == ["<user> 1 + 2"]
+    assert (found.prompts, found.prompt_tokens) == (["<user> 1 + 2"], [7])
 
 
 def test_a_preflight_that_refuses_is_a_configuration_error() -> None:

@@ -135,3 +135,59 @@ def test_without_a_setting_ones_own_presets_are_in_the_platforms_folder(monkeypa
     monkeypatch.delenv("AAPO_DESK_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", "/settings")
     assert presets.own_folder() == Path("/settings/aapo-desk/presets")
+
+
+def test_a_saved_preset_is_the_same_configuration_and_is_listed_as_ones_own(own: Path) -> None:
+    config = presets.load(
+        "qwen3-1.7b_qlora_12gb", {"rollout.group_size": 16, "task.system_prompt": "zwölf: 3 # x\nnew"}
+    )
+    path = presets.save_preset("mine-16.v2", config, ["changed by me"])
+    assert path == own / "mine-16.v2.yaml"
+    assert presets.load("mine-16.v2") == config
+    saved = presets.find("mine-16.v2")
+    assert (saved.own, saved.title) == (True, "mine-16.v2")
+    assert saved.notes == ["changed by me", "", "Launch   aapo-desk train mine-16.v2"]
+
+
+def test_a_note_never_becomes_a_setting() -> None:
+    presets.save_preset("mine", presets.load("demo"), ["run: {steps: 0}"])
+    assert presets.load("mine") == presets.load("demo")
+
+
+def test_a_saved_preset_holds_what_differs_from_the_defaults_alone() -> None:
+    presets.save_preset("mine", presets.load("demo"))
+    data = presets.find("mine").data
+    assert "optimizer" in data
+    assert "max_grad_norm" not in data["optimizer"]
+    assert "algorithm" not in data
+
+
+def test_a_saved_preset_wins_over_a_shipped_one_and_replaces_ones_own(own: Path) -> None:
+    presets.save_preset("demo", presets.load("demo", {"run.steps": 7}))
+    assert presets.load("demo").run.steps == 7
+    presets.save_preset("demo", presets.load("demo", {"run.steps": 8}))
+    assert presets.load("demo").run.steps == 8
+    assert [path.name for path in own.iterdir()] == ["demo.yaml"]
+
+
+def test_a_preset_that_ends_otherwise_keeps_its_file(own: Path) -> None:
+    (own / "mine.yml").write_text(MINE)
+    presets.save_preset("mine", presets.load("demo"))
+    assert [path.name for path in own.iterdir()] == ["mine.yml"]
+    assert presets.load("mine") == presets.load("demo")
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".hidden", "-x", "a/b", "../a", "a b", "ä", "a\n", "x" * 101, "mine.yaml", "a.yml"]
+)
+def test_a_name_that_is_none_is_refused_and_nothing_written(own: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="preset"):
+        presets.save_preset(name, presets.load("demo"))
+    assert list(own.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(own: Path) -> None:
+    own.rmdir()
+    own.write_text("a file in its place")
+    with pytest.raises(ConfigError, match=r"presets cannot be written: (File exists|Not a directory)"):
+        presets.save_preset("mine", presets.load("demo"))

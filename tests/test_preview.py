@@ -51,6 +51,7 @@ def test_the_process_answers_in_json_without_the_models_weights(config: dict[str
     status, answer, progress = run(["preflight"], resolve(config).model_dump_json())
     assert status == 0
     prompts = answer.pop("prompts")
+    tokens = answer.pop("prompt_tokens")
     longest = answer.pop("longest_prompt")
     model = config["model"]["id"]
     assert answer == {
@@ -64,7 +65,8 @@ def test_the_process_answers_in_json_without_the_models_weights(config: dict[str
     }
     assert 300 < answer["train"] < 400
     assert 20 < longest <= 200
-    assert len(prompts) == 3
+    assert len(prompts) == len(tokens) == 3
+    assert 20 < max(tokens) <= longest
     assert prompts[0].startswith("<|im_start|>user\nWhat is ")
     assert prompts[0].endswith(" Answer with just the number.<|im_end|>\n<|im_start|>assistant\n")
     assert progress == ["reading arithmetic", f"loading the tokenizer of {model}", progress[2]]

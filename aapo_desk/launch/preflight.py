@@ -21,7 +21,8 @@ from aapo_desk.launch.errors import LaunchError
 
 @dataclass(frozen=True)
 class Preflight:
-    """What the preflight found: numbers of problems, the longest prompt in tokens, the model, the first prompts."""
+    """What the preflight found: numbers of problems, the longest prompt in tokens, the model, the first prompts as
+    text, and their tokens counted."""
 
     train: int
     held_out: int
@@ -31,6 +32,7 @@ class Preflight:
     model: str
     revision: str | None
     prompts: list[str]
+    prompt_tokens: list[int]
 
 
 def check(config: RunConfig) -> None:

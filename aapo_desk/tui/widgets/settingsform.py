@@ -1,0 +1,160 @@
+"""The form: every setting in its section, with a cursor that moves from row to row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from aapo_desk.config import Setting
+from aapo_desk.tui.text import one_line
+from aapo_desk.tui.widgets.choice import ChoiceView
+from aapo_desk.tui.widgets.settingrow import SettingRow
+
+
+class SectionTitle(Static):
+    """The name of a section, and what is wrong with it as a whole."""
+
+    def __init__(self, section: str) -> None:
+        super().__init__(markup=False)
+        self.section = section
+        self._error: str | None = None
+
+    def on_mount(self) -> None:
+        self.tell("")
+
+    def tell(self, error: str) -> None:
+        if error == self._error:
+            return
+        self._error = error
+        words = f"  ✗ {one_line(error)}" if error else ""
+        self.update(Content.assemble((self.section, "bold"), (words, "$text-error")), layout=False)
+
+
+class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
+    """While it has the focus itself, the keys move its cursor; while a field in it has, they go from field to field."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "move(1)", "Next field", show=False),
+        Binding("up,k", "move(-1)", "Field before", show=False),
+        Binding("enter,i", "enter", "Edit", show=False, tooltip="Edit the field under the cursor"),
+        Binding("left,h", "choose(-1)", "Choice before", show=False),
+        Binding("right,l,space", "choose(1)", "Next choice", show=False),
+        Binding("pagedown,ctrl+d", "move(10)", "Ten fields on", show=False),
+        Binding("pageup,ctrl+u", "move(-10)", "Ten fields back", show=False),
+        Binding("home,g", "move(-1000)", "First field", show=False),
+        Binding("end,G", "move(1000)", "Last field", show=False),
+    ]
+
+    class Moved(Message):
+        """The cursor is on another setting."""
+
+        def __init__(self, setting: Setting) -> None:
+            super().__init__()
+            self.setting = setting
+
+    def __init__(self, settings: Iterable[Setting], texts: Mapping[str, str], *, id: str) -> None:
+        super().__init__(id=id)
+        self._rows = {setting.path: SettingRow(setting, texts[setting.path]) for setting in settings}
+        sections = dict.fromkeys(row.setting.section for row in self._rows.values())
+        self._titles = {section: SectionTitle(section) for section in sections}
+        self._current = next(iter(self._rows.values()))
+
+    def compose(self) -> ComposeResult:
+        for section, title in self._titles.items():
+            yield title
+            yield from (row for row in self._rows.values() if row.setting.section == section)
+
+    def on_mount(self) -> None:
+        self._put_cursor(self._current)
+
+    @property
+    def current(self) -> Setting:
+        """The setting under the cursor."""
+        return self._current.setting
+
+    def set_text(self, path: str, text: str) -> None:
+        self._rows[path].set_text(text)
+
+    def tell(self, changes: Mapping[str, tuple[str, str]], errors: Mapping[str, str]) -> None:
+        """Mark what is changed and what is wrong, by path; an error of no setting stands at its section."""
+        for path, row in self._rows.items():
+            row.tell(changes[path][0] if path in changes else None, errors.get(path, ""))
+        for section, title in self._titles.items():
+            title.tell("" if section in self._rows else errors.get(section, ""))  # rewards are section and field
+
+    def find(self, text: str) -> int:
+        """Show only the settings with every word of ``text`` in their path or help; how many there are."""
+        words = text.lower().split()
+        for row in self._rows.values():
+            said = f"{row.setting.path} {row.setting.help}".lower()
+            row.display = all(word in said for word in words)
+        shown = self._shown()
+        sections = {row.setting.section for row in shown}
+        for section, title in self._titles.items():
+            title.display = section in sections
+        if shown and not self._current.display:
+            self._put_cursor(shown[0])
+        return len(shown)
+
+    def _shown(self) -> list[SettingRow]:
+        return [row for row in self._rows.values() if row.display]
+
+    def _put_cursor(self, row: SettingRow) -> None:
+        self._current.remove_class("-current")
+        self._current = row
+        row.add_class("-current")
+        # The section's name with its first setting.
+        first = next(other for other in self._rows.values() if other.setting.section == row.setting.section)
+        if row is first:
+            self.scroll_to_widget(self._titles[row.setting.section], animate=False)
+        self.scroll_to_widget(row, animate=False)
+        self.post_message(self.Moved(row.setting))
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        row = _row_of(event.widget)
+        if row is not None and row is not self._current:
+            self._put_cursor(row)
+
+    def action_move(self, steps: int) -> None:
+        shown = self._shown()
+        if not shown:
+            return
+        place = shown.index(self._current) + steps if self._current in shown else 0
+        row = shown[min(len(shown) - 1, max(0, place))]
+        self._put_cursor(row)
+        if not self.has_focus:
+            row.control.focus()
+
+    def action_enter(self) -> None:
+        if self.has_focus:
+            self._current.control.focus()
+        else:
+            self.action_move(1)
+
+    @on(Input.Submitted)
+    def _next_field(self) -> None:
+        self.action_move(1)
+
+    def action_choose(self, step: int) -> None:
+        if isinstance(self._current.control, ChoiceView):
+            self._current.control.action_choose(step)
+
+    def go_to(self, path: str) -> None:
+        """Put the cursor on a setting, also one that a search hides; the field gets the focus."""
+        if row := self._rows.get(path):
+            row.display = True
+            self._put_cursor(row)
+            row.control.focus()
+
+
+def _row_of(widget: Widget) -> SettingRow | None:
+    return next((node for node in widget.ancestors if isinstance(node, SettingRow)), None)
