@@ -52,6 +52,7 @@ class RenameDialog(ModalScreen[str | None]):
                 yield Button(Content("esc  Keep the name"), id="no", compact=True)
 
     def on_mount(self) -> None:
+        self.query_one(Input).cursor_blink = False
         self.query_one(Input).focus()
 
     @on(Input.Changed)

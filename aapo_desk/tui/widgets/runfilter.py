@@ -31,6 +31,7 @@ class RunFilter(Horizontal):
 
     def on_mount(self) -> None:
         self.input.display = False
+        self.input.cursor_blink = False  # a screen at rest draws nothing
 
     @property
     def input(self) -> FilterInput:
