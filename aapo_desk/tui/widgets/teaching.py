@@ -33,7 +33,7 @@ class TeachingView(Widget):
     ALLOW_SELECT = False
 
     def __init__(self, *, id: str) -> None:
-        super().__init__(id=id)
+        super().__init__(id=id, classes="part")
         self._group = Shares()
         self._all = Shares()
 
