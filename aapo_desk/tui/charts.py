@@ -132,7 +132,7 @@ CHARTS = (
         "memory_mb",
         "memory",
         (Curve("memory_mb"),),
-        "The trainer's: on a GPU the most that tensors took, else what the process holds.",
+        "On a GPU the most that tensors took, else all that the trainer holds.",
         memory,
         smooth=False,
         part="machine",

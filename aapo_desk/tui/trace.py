@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import chain
 
 SMOOTHING = 0.8
-SMOOTHED_OVER = 40  # steps that still count in the exponential mean: 0.8 ** 40 is one in 7000
-MOST = 2048  # buckets; a wide terminal has some 400 columns of dots
+SMOOTHED_OVER = 40  # steps that still count in the exponential mean: 0.8 ** 40 is one in 7500
+MOST = 1024  # buckets; a wide terminal has some 400 columns of dots
 
 
 class Trace:

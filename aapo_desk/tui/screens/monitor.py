@@ -58,7 +58,7 @@ class MonitorScreen(DeskScreen[None]):
         Binding("p", "unpause", "Go on", tooltip="Let the paused run go on"),
         Binding("p", "pause", "Pause", tooltip="Pause the run after this step"),
         Binding("s", "stop", "Stop", tooltip="Write a checkpoint and end; asks first"),
-        Binding("c", "checkpoint", "Save", tooltip="Write a checkpoint now"),
+        Binding("c", "checkpoint", "Save", show=False, tooltip="Write a checkpoint now"),
         Binding("r", "resume", "Resume", tooltip="Go on from the last checkpoint"),
         Binding("left", "move(-1)", "Previous step", key_display="←", group=STEPS),
         Binding("right", "move(1)", "Next step", key_display="→", group=STEPS),
@@ -74,9 +74,9 @@ class MonitorScreen(DeskScreen[None]):
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
         Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
-        Binding("escape", "shrink", "Charts back", key_display="esc", tooltip="All the monitor again"),
+        Binding("escape", "shrink", "Back", key_display="esc", tooltip="All of the monitor again"),
         Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this one goes on"),
-        Binding("b", "shrink", "Charts back", show=False),
+        Binding("b", "shrink", "Back", show=False),
         Binding("b", "back", "Home", show=False),
     ]
 
@@ -323,7 +323,7 @@ class MonitorScreen(DeskScreen[None]):
                 return self.state != "paused"
             case "shrink":
                 return self.has_class("-charts-only")
-            case "back":
+            case "back" | "turn" | "view":
                 return not self.has_class("-charts-only")
         return True
 

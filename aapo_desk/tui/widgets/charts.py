@@ -191,6 +191,8 @@ class Charts(Container):
             if isinstance(plot, HeatMap):
                 plot.span(history.first_step, history.last_step)
             elif isinstance(plot, LineChart):
+                if history.steps:
+                    plot.wait(f"no value{' above 0' if name in self.choices.log else ''} in any step so far")
                 plot.show(self._series(spec), self._legend(spec), name in self.choices.log, spec.span)
             self._mark(spec)
         self._ask()
@@ -206,8 +208,7 @@ class Charts(Container):
 
     def _mark(self, spec: ChartSpec) -> None:
         plot = self._plot(spec.name)
-        legend = plot.legend if isinstance(plot, HeatMap) else self._legend(spec)
-        plot.mark(self._step or None, legend, self._cursor_line)
+        plot.mark(self._step or None, self._legend(spec) if spec.curves else [], self._cursor_line)
 
     def _trace(self, key: str) -> Trace:
         trace = self._traces.setdefault(key, Trace())

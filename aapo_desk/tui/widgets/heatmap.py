@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from aapo_desk.store import Histogram
 from aapo_desk.tui.labels import percent
+from aapo_desk.tui.widgets.cells import Piece
 from aapo_desk.tui.widgets.histogram import zero_column
 from aapo_desk.tui.widgets.plot import FEWEST_STEPS, Legend, Plot
 
@@ -33,11 +34,12 @@ class HeatMap(Plot):
         super().__init__(title, waiting, id=id)
         self._items: dict[int, Histogram | None] = {}
         self._known: list[int] = []
+        self._wanted = range(0)
         self._grid: list[str] = []
         self._zero_row: int | None = None
         self._axis_labels: dict[int, str] = {}
         self._peak = 0.0
-        self._drawn_for: tuple[int, int, int] | None = None
+        self._drawn_for: tuple[int, int] | None = None
 
     def missing(self, first: int, last: int) -> list[int]:
         """The steps to be read for a run that goes from ``first`` to ``last``."""
@@ -45,14 +47,17 @@ class HeatMap(Plot):
 
     def span(self, first: int, last: int) -> None:
         """The steps that the map shows; what lies outside is forgotten."""
-        if (first, last) != (self._first, self._last):
-            self._first, self._last = first, max(last, first + FEWEST_STEPS - 1)
-            wanted = set(steps_to_read(first, last))
+        self._first, self._last = first, max(last, first + FEWEST_STEPS - 1)
+        wanted = steps_to_read(first, last)
+        if wanted != self._wanted:  # else the map has moved by less than a column
+            self._wanted = wanted
             self._put({step: item for step, item in self._items.items() if step in wanted})
+        self.refresh()
 
     def add(self, histograms: Mapping[int, Histogram | None]) -> None:
         """What has been read; None for a step that has no such histogram."""
-        self._put({**self._items, **histograms})
+        wanted = {step: item for step, item in histograms.items() if step in self._wanted}  # not what was rewound since
+        self._put({**self._items, **wanted})
 
     def clear(self) -> None:
         """Forget all: the history was rewound."""
@@ -62,35 +67,40 @@ class HeatMap(Plot):
         self._items = items
         self._known = sorted(step for step, item in items.items() if item is not None and any(item.counts))
         self._drawn_for = None
-        self._draw()
-        self._legend = self.legend
         self.refresh()
 
-    @property
-    def legend(self) -> list[Legend]:
+    def mark(self, cursor: int | None, legend: list[Legend], line: bool) -> None:
+        """As of every plot, but that the legend is the map's own."""
+        super().mark(cursor, self._legend, line)
+
+    def _title_pieces(self) -> list[Piece]:
+        self._draw()
         top = percent(self._peak)
-        return [Legend("raw", DENSITY[1:], f"up to {top} of the rows", f"up to {top}")] if self._known else []
+        self._legend = [Legend("raw", DENSITY[1:], f"up to {top} of the rows", f"up to {top}")] if self._known else []
+        return super()._title_pieces()
 
     @property
     def empty(self) -> bool:
         return not self._known
 
     def _draw(self) -> None:
-        size = (self.size.width, self._plot_height, self._last)
+        size = (self.size.width, self._plot_height)
         if self._drawn_for == size or not self._known:
             return
         self._drawn_for = size
         item = self._items[self._known[-1]]
         assert item is not None
-        merge, rows = fit_rows(len(item.counts), self._plot_height)
+        merge = merged(len(item.counts), self._plot_height)
         levels = len(item.counts) // merge
-        self._axis_labels = _labels(item, levels, rows)
+        by_row = [row * levels // self._plot_height for row in reversed(range(self._plot_height))]
         zero = zero_column(item, len(item.counts))
-        self._zero_row = None if zero is None else (levels - zero // merge) * rows - 1
+        around_zero = [row for row, level in enumerate(by_row) if zero is not None and level == zero // merge]
+        self._zero_row = around_zero[-1] if around_zero else None
+        self._axis_labels = _labels(item, self._plot_height, self._zero_row)
         shares = [self._shares(column, merge) for column in range(self._plot_width)]
         self._peak = max((share for column in shares for share in column or ()), default=0.0)
-        lines = ["".join(_density(column, place, self._peak) for column in shares) for place in range(levels)]
-        self._grid = [line for line in reversed(lines) for _ in range(rows)]
+        lines = ["".join(_density(column, level, self._peak) for column in shares) for level in range(levels)]
+        self._grid = [lines[level] for level in by_row]
 
     def _shares(self, column: int, merge: int) -> list[float] | None:
         """The share of rows in each bin, over the steps that fall into a column; None behind the last step."""
@@ -127,18 +137,14 @@ def _density(column: list[float] | None, place: int, peak: float) -> str:
     return DENSITY[math.ceil(math.sqrt(share / peak) * (len(DENSITY) - 1) - 1e-9)] if share and peak else DENSITY[0]
 
 
-def fit_rows(bins: int, height: int) -> tuple[int, int]:
-    """How many bins share a row of characters, always as many, and how many rows a bin gets."""
-    merge = next(merge for merge in range(1, bins + 1) if bins % merge == 0 and bins // merge <= max(1, height))
-    return merge, max(1, height // (bins // merge))
+def merged(bins: int, height: int) -> int:
+    """How many bins share a row of characters: always as many, else the rows would differ by that."""
+    return next(merge for merge in range(1, bins + 1) if bins % merge == 0 and bins // merge <= max(1, height))
 
 
-def _labels(item: Histogram, levels: int, rows: int) -> dict[int, str]:
+def _labels(item: Histogram, height: int, zero_row: int | None) -> dict[int, str]:
     """The ends and zero, by row from above."""
-    height = levels * rows
     labels = {height - 1: f"{item.low:.3g}", 0: f"{item.high:.3g}"}
-    zero = zero_column(item, len(item.counts))
-    if zero is not None:
-        row = (levels - zero * levels // len(item.counts)) * rows - 1 - (rows - 1) // 2
-        labels.setdefault(row, "0")
+    if zero_row is not None:
+        labels.setdefault(zero_row, "0")
     return labels

@@ -57,10 +57,7 @@ class MachineView(Widget):
         if not self._rows:
             return [*title, ("not known yet", self._style("label"))]
         now = self._rows[-1]
-        texts = [
-            f"{one_line(str(gpu.get('name') or 'GPU'), 24)} {percent_of(gpu.get('utilisation'))} {gpu_facts(gpu)}"
-            for gpu in _gpus(now)[:1]
-        ]
+        texts = [f"{_name(gpu)} {percent_of(gpu.get('utilisation'))} {gpu_facts(gpu)}" for gpu in _gpus(now)[:1]]
         texts.append(f"CPU {percent_of(now.get('cpu_percent'))} {cpu_facts(now)}")
         return [*title, ("  ".join(texts), self._style("label"))]
 
@@ -131,3 +128,8 @@ def _gpus(machine: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _card(machine: Mapping[str, Any], place: int) -> Mapping[str, Any]:
     cards = _gpus(machine)
     return cards[place] if place < len(cards) else {}
+
+
+def _name(gpu: Mapping[str, Any]) -> str:
+    name = str(gpu.get("name") or "GPU").removeprefix("NVIDIA ").removeprefix("GeForce ")
+    return one_line(name, 16)
