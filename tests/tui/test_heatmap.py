@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 from textual.app import App, ComposeResult
 
@@ -19,6 +22,13 @@ class MapApp(App[None]):
     def lines(self) -> list[str]:
         heat_map = self.query_one(HeatMap)
         return [heat_map.render_line(y).text for y in range(heat_map.size.height)]
+
+
+@asynccontextmanager
+async def drawn() -> AsyncIterator[tuple[MapApp, HeatMap]]:
+    app = MapApp()
+    async with app.run_test():
+        yield app, app.query_one(HeatMap)
 
 
 def concentrated(bin_: int, bins: int = 24) -> Histogram:
@@ -44,10 +54,7 @@ def test_rows_of_a_map_hold_equally_many_bins() -> None:
 
 
 async def test_where_the_values_are_is_told_by_dense_characters_in_the_right_place() -> None:
-    async with MapApp().run_test() as pilot:
-        app = pilot.app
-        assert isinstance(app, MapApp)
-        heat_map = app.query_one(HeatMap)
+    async with drawn() as (app, heat_map):
         heat_map.span(1, 40)
         assert heat_map.missing(1, 40) == list(range(1, 41))
         heat_map.add({step: concentrated(0 if step <= 20 else 23) for step in range(1, 41)})
@@ -64,10 +71,7 @@ async def test_where_the_values_are_is_told_by_dense_characters_in_the_right_pla
 
 
 async def test_a_step_that_spreads_is_fainter_than_one_that_does_not() -> None:
-    async with MapApp().run_test() as pilot:
-        app = pilot.app
-        assert isinstance(app, MapApp)
-        heat_map = app.query_one(HeatMap)
+    async with drawn() as (app, heat_map):
         heat_map.span(1, 2)
         heat_map.add({1: concentrated(23), 2: Histogram(-2.0, 2.0, [1] * 24)})
         top = app.lines()[1]
@@ -76,10 +80,7 @@ async def test_a_step_that_spreads_is_fainter_than_one_that_does_not() -> None:
 
 
 async def test_steps_without_a_histogram_are_not_asked_for_again_and_leave_the_map_waiting() -> None:
-    async with MapApp().run_test() as pilot:
-        app = pilot.app
-        assert isinstance(app, MapApp)
-        heat_map = app.query_one(HeatMap)
+    async with drawn() as (app, heat_map):
         heat_map.span(1, 3)
         heat_map.add({1: None, 2: None, 3: Histogram(0.0, 1.0, [0, 0])})
         assert heat_map.missing(1, 3) == []
@@ -87,8 +88,7 @@ async def test_steps_without_a_histogram_are_not_asked_for_again_and_leave_the_m
 
 
 async def test_what_was_rewound_is_read_again() -> None:
-    async with MapApp().run_test() as pilot:
-        heat_map = pilot.app.query_one(HeatMap)
+    async with drawn() as (_, heat_map):
         heat_map.span(1, 9)
         heat_map.add({step: concentrated(3) for step in range(1, 10)})
         heat_map.clear()

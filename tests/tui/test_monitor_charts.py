@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from textual.pilot import Pilot
 
 from aapo_desk.store import RunDirectory, RunReader, RunWriter
 from aapo_desk.tui.app import DeskApp
 from aapo_desk.tui.charts import BY_NAME
+from aapo_desk.tui.choices import ChartChoices, save_choices
 from aapo_desk.tui.screens.home import HomeScreen
 from aapo_desk.tui.screens.monitor import MonitorScreen
 from aapo_desk.tui.widgets.charts import Charts
@@ -38,6 +41,15 @@ def charts(app: DeskApp) -> Charts:
     return app.screen.query_one(Charts)
 
 
+@asynccontextmanager
+async def watched(desk: Desk, run: RunDirectory, size: tuple[int, int]) -> AsyncIterator[tuple[DeskApp, Pilot[int]]]:
+    """The monitor over a run, all of it read and drawn."""
+    app = desk(run)
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        yield app, pilot
+
+
 def in_sight(app: DeskApp) -> list[str]:
     return [(plot.id or "").removeprefix("chart-") for plot in charts(app).children if plot.display]
 
@@ -45,9 +57,7 @@ def in_sight(app: DeskApp) -> list[str]:
 async def test_a_narrow_terminal_shows_one_chart_and_the_keys_go_through_all_of_them(
     desk: Desk, run: RunDirectory
 ) -> None:
-    app = desk(run)
-    async with app.run_test(size=NARROW) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, NARROW) as (app, pilot):
         seen = []
         for _ in BY_NAME:
             assert in_sight(app) == [charts(app).chosen]
@@ -63,9 +73,7 @@ async def test_a_narrow_terminal_shows_one_chart_and_the_keys_go_through_all_of_
 async def test_a_wide_terminal_shows_a_page_of_charts_and_turns_it_with_the_chosen_one(
     desk: Desk, run: RunDirectory
 ) -> None:
-    app = desk(run)
-    async with app.run_test(size=WIDE) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, WIDE) as (app, pilot):
         assert in_sight(app) == list(BY_NAME)[:4]
         await press(pilot, *[NEXT] * 3)
         assert in_sight(app) == list(BY_NAME)[:4]
@@ -78,9 +86,7 @@ async def test_a_wide_terminal_shows_a_page_of_charts_and_turns_it_with_the_chos
     ("name", "sight"), [("seconds", "░ reward 0.1 s"), ("memory_mb", "RTX 4070 89 % 6.8/12.0 GB 63 °C")]
 )
 async def test_what_belongs_to_a_chart_stands_below_it(desk: Desk, run: RunDirectory, name: str, sight: str) -> None:
-    app = desk(run)
-    async with app.run_test(size=NARROW) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, NARROW) as (app, pilot):
         assert "rows that teach" in shown(app)
         charts(app).chosen = name
         await settle(pilot)
@@ -89,18 +95,14 @@ async def test_what_belongs_to_a_chart_stands_below_it(desk: Desk, run: RunDirec
 
 
 async def test_the_loss_is_explained_where_it_is_shown(desk: Desk, run: RunDirectory) -> None:
-    app = desk(run)
-    async with app.run_test(size=NARROW) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, NARROW) as (app, pilot):
         charts(app).chosen = "loss"
         await settle(pilot)
         assert "watch reward" in shown(app)
 
 
 async def test_the_cursor_tells_the_values_of_all_series_at_its_step(desk: Desk, run: RunDirectory) -> None:
-    app = desk(run)
-    async with app.run_test(size=NARROW) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, NARROW) as (app, pilot):
         await press(pilot, "e", "home", *["right"] * 11)
         metrics = fixed_run.step_record(12).metrics
         title = next(line for line in shown(app).split("\n") if line.startswith("reward"))
@@ -110,9 +112,7 @@ async def test_the_cursor_tells_the_values_of_all_series_at_its_step(desk: Desk,
 
 
 async def test_the_smooth_line_can_be_switched_off_and_the_axis_made_logarithmic(desk: Desk, run: RunDirectory) -> None:
-    app = desk(run)
-    async with app.run_test(size=NARROW) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, NARROW) as (app, pilot):
         charts(app).chosen = "grad_norm"
         await settle(pilot)
         assert "⠐⠂ each step" in shown(app)
@@ -129,9 +129,7 @@ async def test_the_smooth_line_can_be_switched_off_and_the_axis_made_logarithmic
 async def test_a_logarithmic_axis_without_anything_above_0_says_that_there_is_nothing(
     desk: Desk, run: RunDirectory
 ) -> None:
-    app = desk(run)
-    async with app.run_test(size=NARROW) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, NARROW) as (app, pilot):
         writer = RunWriter(run)
         record = fixed_run.step_record(31)
         writer.rewind(0)
@@ -143,9 +141,7 @@ async def test_a_logarithmic_axis_without_anything_above_0_says_that_there_is_no
 
 
 async def test_m_gives_one_chart_all_the_room_and_escape_gives_it_back(desk: Desk, run: RunDirectory) -> None:
-    app = desk(run)
-    async with app.run_test(size=WIDE) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, WIDE) as (app, pilot):
         await press(pilot, NEXT, "m")
         assert in_sight(app) == ["teaching"]
         assert charts(app).size.height > 30
@@ -162,9 +158,7 @@ async def test_m_gives_one_chart_all_the_room_and_escape_gives_it_back(desk: Des
 
 
 async def test_w_shows_as_many_charts_as_the_whole_screen_holds(desk: Desk, run: RunDirectory) -> None:
-    app = desk(run)
-    async with app.run_test(size=WIDE) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, WIDE) as (app, pilot):
         await press(pilot, "w")
         assert len(in_sight(app)) == 12
         assert not app.screen.query_one("#histograms").display
@@ -176,32 +170,24 @@ async def test_w_shows_as_many_charts_as_the_whole_screen_holds(desk: Desk, run:
 async def test_a_hidden_chart_stays_hidden_the_next_time_and_comes_back_when_asked(
     desk: Desk, run: RunDirectory
 ) -> None:
-    app = desk(run)
-    async with app.run_test(size=NARROW) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, NARROW) as (app, pilot):
         await press(pilot, NEXT, "x", LATER)
         assert in_sight(app) == ["advantage_map"]
-    again = desk(run)
-    async with again.run_test(size=WIDE) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, WIDE) as (again, pilot):
         assert in_sight(again) == ["reward", "completion_tokens", "advantage_map", "truncated"]
         await press(pilot, "X")
         assert "teaching" in charts(again).choices.visible
 
 
 async def test_the_last_chart_cannot_be_hidden(desk: Desk, run: RunDirectory) -> None:
-    app = desk(run)
-    async with app.run_test(size=NARROW) as pilot:
-        await settle(pilot)
-        await press(pilot, *["x"] * (len(BY_NAME) + 1))
-        assert len(charts(app).choices.visible) == 1
-        assert in_sight(app) == charts(app).choices.visible
+    save_choices(ChartChoices(hidden=tuple(name for name in BY_NAME if name not in ("loss", "entropy"))))
+    async with watched(desk, run, NARROW) as (app, pilot):
+        await press(pilot, "x", "x")
+        assert in_sight(app) == charts(app).choices.visible == ["loss"]
 
 
 async def test_a_click_chooses_the_chart_and_the_step(desk: Desk, run: RunDirectory) -> None:
-    app = desk(run)
-    async with app.run_test(size=WIDE) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, WIDE) as (app, pilot):
         await pilot.click("#chart-teaching", offset=(6, 3))
         await settle(pilot)
         assert (charts(app).chosen, monitor(app).step) == ("teaching", 1)
@@ -210,9 +196,7 @@ async def test_a_click_chooses_the_chart_and_the_step(desk: Desk, run: RunDirect
 async def test_the_heat_map_reads_the_histograms_once_it_is_in_sight_and_what_is_new_later(
     desk: Desk, run: RunDirectory
 ) -> None:
-    app = desk(run)
-    async with app.run_test(size=NARROW) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, NARROW) as (app, pilot):
         heat_map = app.screen.query_one(HeatMap)
         assert heat_map.missing(1, 30) == list(range(1, 31))
         await press(pilot, NEXT, NEXT)
@@ -242,9 +226,7 @@ def test_snapshots_of_the_machine_come_once_and_only_the_last_ones(run: RunDirec
 
 
 async def test_a_new_monitor_of_each_size_keeps_a_chart_in_sight(desk: Desk, run: RunDirectory) -> None:
-    app = desk(run)
-    async with app.run_test(size=WIDE) as pilot:
-        await settle(pilot)
+    async with watched(desk, run, WIDE) as (app, pilot):
         await press(pilot, *[NEXT] * 5)
         for width, height in ((60, 20), (80, 24), (119, 31), (120, 32), (200, 60)):
             await pilot.resize_terminal(width, height)

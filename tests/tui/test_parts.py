@@ -57,9 +57,7 @@ def test_a_bar_is_shared_out_whole_and_nothing_that_took_time_is_lost(
 
 
 async def test_phases_are_told_apart_by_their_characters() -> None:
-    async with PartsApp(1).run_test() as pilot:
-        app = pilot.app
-        assert isinstance(app, PartsApp)
+    async with (app := PartsApp(1)).run_test():
         assert app.text("phases") == ["phases of a step    not known"]
         app.query_one(PhasesView).show(Phases(rollout=3.0, reward=0.1, update=3.0))
         (line,) = app.text("phases")
@@ -70,9 +68,7 @@ async def test_phases_are_told_apart_by_their_characters() -> None:
 
 
 async def test_a_machine_with_a_card_shows_its_use_memory_temperature_and_power() -> None:
-    async with PartsApp(3, 60).run_test() as pilot:
-        app = pilot.app
-        assert isinstance(app, PartsApp)
+    async with (app := PartsApp(3, 60)).run_test():
         view = app.query_one(MachineView)
         assert app.text("machine") == ["machine  not known yet", "", ""]
         view.add([{**MACHINE, "gpus": [{**CARD, "utilisation": 10}]}, {**MACHINE, "gpus": [CARD]}])
@@ -97,8 +93,6 @@ async def test_a_machine_with_a_card_shows_its_use_memory_temperature_and_power(
     ],
 )
 async def test_in_one_line_the_machine_says_what_it_knows(snapshot: dict[str, Any], sight: str) -> None:
-    async with PartsApp(1).run_test() as pilot:
-        app = pilot.app
-        assert isinstance(app, PartsApp)
+    async with (app := PartsApp(1)).run_test():
         app.query_one(MachineView).add([snapshot])
         assert sight in app.text("machine")[0]

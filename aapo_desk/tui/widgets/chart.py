@@ -9,8 +9,6 @@ from dataclasses import replace
 from aapo_desk.tui.widgets.braille import Frame, Row, Series, draw, log_labels, log_ticks, tick_labels, ticks
 from aapo_desk.tui.widgets.plot import FEWEST_STEPS, Legend, Plot
 
-__all__ = ["Legend", "LineChart", "value_range"]
-
 
 class LineChart(Plot):
     """Series over steps; the later ones lie over the earlier ones."""

@@ -18,9 +18,9 @@ from aapo_desk.tui.choices import ChartChoices, load_choices, save_choices
 from aapo_desk.tui.history import History
 from aapo_desk.tui.trace import Trace, smoothed_at
 from aapo_desk.tui.widgets.braille import Series, Style
-from aapo_desk.tui.widgets.chart import Legend, LineChart
+from aapo_desk.tui.widgets.chart import LineChart
 from aapo_desk.tui.widgets.heatmap import HeatMap
-from aapo_desk.tui.widgets.plot import Heading, Plot
+from aapo_desk.tui.widgets.plot import Heading, Legend, Plot
 
 LEAST_WIDTH, LEAST_HEIGHT = 42, 7
 WAYS: list[tuple[str, str, Style]] = [("lead", "━━", "line"), ("second", "╍╍", "dashes"), ("third", "┈┈", "dots")]

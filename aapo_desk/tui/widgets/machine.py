@@ -6,31 +6,29 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from rich.style import Style
 from textual.geometry import Size
-from textual.strip import Strip
-from textual.widget import Widget
 
 from aapo_desk.tui.labels import percent
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.widgets.blocks import bar, spark
-from aapo_desk.tui.widgets.cells import Piece, strip
+from aapo_desk.tui.widgets.cells import Piece
+from aapo_desk.tui.widgets.part import Part
 
 KEPT = 120
 GAUGE = 6
 
 
-class MachineView(Widget):
+class MachineView(Part):
     """A line for each GPU and one for the CPU: use and its way up to now, memory, temperature, power.
 
     In a single line the first GPU comes first, and no history.
     """
 
+    KIND = "machine"
     COMPONENT_CLASSES: ClassVar[set[str]] = {"machine--title", "machine--label", "machine--use"}
-    ALLOW_SELECT = False
 
     def __init__(self, *, id: str) -> None:
-        super().__init__(id=id, classes="part")
+        super().__init__(id=id)
         self._rows: deque[Mapping[str, Any]] = deque(maxlen=KEPT)
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -45,12 +43,8 @@ class MachineView(Widget):
         """A title and a line for each."""
         return 2 + (len(_gpus(self._rows[-1])) if self._rows else 0)
 
-    def render_line(self, y: int) -> Strip:
-        pieces = self._one_line() if self.size.height < 2 else self._line(y)
-        return strip(pieces, self.size.width, self.rich_style)
-
-    def _style(self, part: str) -> Style:
-        return self.get_component_rich_style(f"machine--{part}")
+    def pieces(self, y: int) -> list[Piece]:
+        return self._one_line() if self.size.height < 2 else self._line(y)
 
     def _one_line(self) -> list[Piece]:
         title = [("machine  ", self._style("title"))]

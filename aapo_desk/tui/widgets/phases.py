@@ -6,12 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.style import Style
-from textual.strip import Strip
-from textual.widget import Widget
-
 from aapo_desk.tui.labels import number
-from aapo_desk.tui.widgets.cells import Piece, strip
+from aapo_desk.tui.widgets.cells import Piece
+from aapo_desk.tui.widgets.part import Part
 
 BLOCKS = {"rollout": "█", "reward": "░", "update": "▒"}
 
@@ -29,9 +26,10 @@ class Phases:
         return {name: value for name, value in values.items() if value is not None and value >= 0}
 
 
-class PhasesView(Widget):
+class PhasesView(Part):
     """A bar of shares; in one line with its legend, or above it."""
 
+    KIND = "phases"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "phases--title",
         "phases--label",
@@ -39,10 +37,9 @@ class PhasesView(Widget):
         "phases--reward",
         "phases--update",
     }
-    ALLOW_SELECT = False
 
     def __init__(self, *, id: str) -> None:
-        super().__init__(id=id, classes="part")
+        super().__init__(id=id)
         self._phases = Phases()
 
     def show(self, phases: Phases) -> None:
@@ -50,18 +47,13 @@ class PhasesView(Widget):
             self._phases = phases
             self.refresh()
 
-    def render_line(self, y: int) -> Strip:
+    def pieces(self, y: int) -> list[Piece]:
         width = self.size.width
         title: Piece = ("phases of a step  ", self._style("title"))
         legend = self._legend()
         if self.size.height > 1:
-            pieces = [title, *self._bar(width - len(title[0]))] if y == 0 else legend if y == 1 else []
-        else:
-            pieces = [title, *self._bar(width - len(title[0]) - _width(legend) - 2), ("  ", title[1]), *legend]
-        return strip(pieces, width, self.rich_style)
-
-    def _style(self, part: str) -> Style:
-        return self.get_component_rich_style(f"phases--{part}")
+            return [title, *self._bar(width - len(title[0]))] if y == 0 else legend if y == 1 else []
+        return [title, *self._bar(width - len(title[0]) - _width(legend) - 2), ("  ", title[1]), *legend]
 
     def _bar(self, width: int) -> list[Piece]:
         known = self._phases.known()
