@@ -14,6 +14,8 @@ from aapo_desk.store.directory import RunDirectory, StoreError
 from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, newer_schema
 from aapo_desk.store.trend import Trend
 
+STEPS_A_QUERY = 500
+
 
 @dataclass
 class Delta:
@@ -136,6 +138,32 @@ class RunReader:
         with self._open() as db:
             rows = db.execute("SELECT name, low, high, counts FROM histograms WHERE step = ?", (step,)).fetchall()
         return {name: Histogram(low, high, json.loads(counts)) for name, low, high, counts in rows}
+
+    def histograms_of(self, name: str, steps: Sequence[int]) -> dict[int, Histogram | None]:
+        """One histogram at many steps; None where there is none."""
+        found: dict[int, Histogram | None] = dict.fromkeys(steps)
+        if not self.ready:
+            return found
+        with self._open() as db:
+            for start in range(0, len(steps), STEPS_A_QUERY):
+                some = steps[start : start + STEPS_A_QUERY]
+                marks = ",".join("?" * len(some))
+                rows = db.execute(
+                    f"SELECT step, low, high, counts FROM histograms WHERE name = ? AND step IN ({marks})",
+                    (name, *some),
+                ).fetchall()
+                found |= {step: Histogram(low, high, json.loads(counts)) for step, low, high, counts in rows}
+        return found
+
+    def system(self, after: int = 0, most: int = 120) -> list[tuple[int, dict[str, Any]]]:
+        """The last snapshots of the machine behind the one numbered ``after``, with their numbers, oldest first."""
+        if not self.ready:
+            return []
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT rowid, data FROM system WHERE rowid > ? ORDER BY rowid DESC LIMIT ?", (after, most)
+            ).fetchall()
+        return [(number, json.loads(data)) for number, data in reversed(rows)]
 
     def samples(self, step: int) -> list[Sample]:
         """A step's stored completions, pairs together: policy row i, then reference row i."""
