@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,8 +46,10 @@ def preset_rows() -> list[PresetRow]:
 def desk(preset_rows: list[PresetRow]) -> Desk:
     """Makes an app whose clock stands still."""
 
-    def make(run: RunDirectory | None = None, start: tuple[RunConfig, str | None] | None = None) -> DeskApp:
-        app = DeskApp(run, start)
+    def make(
+        run: RunDirectory | None = None, start: tuple[RunConfig, str | None] | None = None, **more: Any
+    ) -> DeskApp:
+        app = DeskApp(run, start, **more)
         app.clock = lambda: NOW
         app.read_presets = lambda: preset_rows
         app.animation_level = "none"
