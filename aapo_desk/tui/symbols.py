@@ -1,7 +1,7 @@
 """Symbols in ASCII: for terminals, fonts and locales that cannot show box drawing, blocks and braille.
 
-The widgets draw with the symbols of ``GLYPHS`` and the ranges below it. ``AsciiFilter`` is the last thing that happens to
-a line before it is written, so no widget needs to know: each symbol becomes one ASCII character that looks like it.
+The widgets draw with the symbols of ``GLYPHS`` and the ranges below it. ``AsciiFilter`` is the last thing that happens
+to a line before it is written, so no widget needs to know: each symbol becomes one ASCII character that looks like it.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ GLYPHS = {
     "✘": "x",
     "⏎": "|",
     "␣": "_",
+    "🔎": ">",
     "⌫": "<",
     "⌦": ">",
     # punctuation
@@ -134,7 +135,7 @@ BOXES, BLOCKS, BRAILLE, PICTURES = (
     range(0x2800, 0x2900),
     range(0x2400, 0x2440),
 )
-# What else draws and is no letter: arrows, mathematics, technical signs, shapes, dingbats, private use and legacy blocks.
+# What else draws and is no letter: arrows, mathematics, technical signs, shapes, dingbats, blocks of old computers.
 SIGNS = (range(0x2190, 0x2400), range(0x25A0, 0x2800), range(0x2900, 0x2C00), range(0x1FB00, 0x1FC00))
 UPRIGHT = frozenset("│┃║┆┇┊┋╎╏╵╷╹╻╽╿")
 LEVEL = frozenset("─┄┈╌")

@@ -94,7 +94,7 @@ DARK = _theme(
     success="#7fd88f",
     warning="#ffcf6b",
     error="#ff8088",
-    cursor=("#2b4f6e", "#22303e"),
+    cursor=("#264863", "#22303e"),
     scrollbar="#3a4a5c",
 )
 

@@ -116,10 +116,10 @@ class HelpScreen(Dialog[None]):
 
     def __init__(self, keys: list[tuple[str, str]]) -> None:
         super().__init__()
-        self._keys = keys
+        self.keys = keys
 
     def compose(self) -> ComposeResult:
-        lines = [Content.assemble((f"{keys:>14}  ", "bold $text-primary"), text) for keys, text in self._keys]
+        lines = [Content.assemble((f"{keys:>14}  ", "bold $text-primary"), text) for keys, text in self.keys]
         with Container(id="dialog"):
             yield Static(Content.styled("Keys", "bold"), id="dialog-title")
             with Pane(id="dialog-body"):
