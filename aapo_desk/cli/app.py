@@ -16,7 +16,7 @@ import typer
 from aapo_desk import __version__
 from aapo_desk.cli import bench, presets, runs, train
 from aapo_desk.cli.output import complain, interactive
-from aapo_desk.cli.start import open_screen
+from aapo_desk.cli.start import Ascii, ReadOnly, open_screen
 from aapo_desk.config import ConfigError
 from aapo_desk.launch import LaunchError
 from aapo_desk.store import StoreError, home
@@ -50,13 +50,17 @@ def desk(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
     ] = False,
+    read_only: ReadOnly = False,
+    ascii_only: Ascii = None,
 ) -> None:
     if context.invoked_subcommand is not None:
+        if read_only:
+            raise typer.BadParameter(f"--read-only belongs behind the command: {context.invoked_subcommand}")
         return
     if not interactive():
         complain("the screen needs a terminal; for the commands see: aapo-desk --help")
         raise typer.Exit(WRONG_USE)
-    raise typer.Exit(open_screen())
+    raise typer.Exit(open_screen(read_only=read_only, ascii_only=ascii_only))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,9 @@ import typer
 
 
 def interactive() -> bool:
-    """Whether a screen can be drawn and a key be pressed."""
+    """Whether a screen can be drawn and a key be pressed: on a terminal, or where textual-serve brings its driver."""
+    if os.environ.get("TEXTUAL_DRIVER"):
+        return True
     return sys.stdout.isatty() and sys.stdin.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 if TYPE_CHECKING:
     from aapo_desk.config import RunConfig
     from aapo_desk.store import RunDirectory
+
+Ascii = Annotated[
+    bool | None,
+    typer.Option(
+        "--ascii/--symbols",
+        envvar="AAPO_DESK_ASCII",
+        help="Draw with ASCII only, or with symbols; by default as the locale allows.",
+        show_default=False,
+    ),
+]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Only look: start nothing, ask and change nothing.")]
 
 
 @contextmanager
@@ -23,8 +36,13 @@ def without_collecting() -> Iterator[None]:
         gc.enable()
 
 
-def open_screen(run: RunDirectory | None = None, start: tuple[RunConfig, str | None] | None = None) -> int:
+def open_screen(
+    run: RunDirectory | None = None,
+    start: tuple[RunConfig, str | None] | None = None,
+    read_only: bool = False,
+    ascii_only: bool | None = None,
+) -> int:
     """Show the terminal UI until the user leaves; the exit status."""
     with without_collecting():
         from aapo_desk.tui.app import run_app
-    return run_app(run=run, start=start)
+    return run_app(run, start, read_only, ascii_only)

@@ -9,7 +9,7 @@ import typer
 from aapo_desk import launch
 from aapo_desk.cli.follow import Follower, follow
 from aapo_desk.cli.output import complain, interactive, printable, say
-from aapo_desk.cli.start import open_screen
+from aapo_desk.cli.start import Ascii, ReadOnly, open_screen
 from aapo_desk.config import RunConfig, parse_set
 from aapo_desk.store import RunDirectory, check_name, find_run
 
@@ -30,12 +30,18 @@ def add_to(app: typer.Typer) -> None:
     app.command("resume")(resume)
 
 
-def demo(sets: Sets = None, name: Name = None, detach: Detach = False, headless: Headless = False) -> None:
+def demo(
+    sets: Sets = None,
+    name: Name = None,
+    detach: Detach = False,
+    headless: Headless = False,
+    ascii_only: Ascii = None,
+) -> None:
     """Fine-tune a small real model on sums.
 
     It takes minutes, also without a GPU. Options as for train.
     """
-    _train("demo", sets, name, detach, headless)
+    _train("demo", sets, name, detach, headless, ascii_only)
 
 
 def train(
@@ -46,19 +52,22 @@ def train(
     name: Name = None,
     detach: Detach = False,
     headless: Headless = False,
+    ascii_only: Ascii = None,
 ) -> None:
     """Fine-tune a model as a preset or a YAML file says.
 
     The training goes on when the screen is closed. With --headless, Ctrl-C asks it to write a checkpoint and stop;
     a second Ctrl-C ends it at once.
     """
-    _train(preset, sets, name, detach, headless)
+    _train(preset, sets, name, detach, headless, ascii_only)
 
 
-def _train(preset: str, sets: list[str] | None, name: str | None, detach: bool, headless: bool) -> None:
+def _train(
+    preset: str, sets: list[str] | None, name: str | None, detach: bool, headless: bool, ascii_only: bool | None
+) -> None:
     config = configuration(preset, sets or [], name)
     if interactive() and not (headless or detach):
-        raise typer.Exit(open_screen(start=(config, name)))
+        raise typer.Exit(open_screen(start=(config, name), ascii_only=ascii_only))
     run = _start(config, name)
     if detach:
         _say_how_to_reach(run)
@@ -102,18 +111,15 @@ def _description(config: RunConfig, found: launch.Preflight) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def watch(run: Run, headless: Headless = False) -> None:
+def watch(run: Run, headless: Headless = False, read_only: ReadOnly = False, ascii_only: Ascii = None) -> None:
     """Look at a run, whether it trains or has ended. Leaving never stops it."""
-    _watch(find_run(run), headless)
-
-
-def _watch(run: RunDirectory, headless: bool) -> None:
+    found = find_run(run)
     if interactive() and not headless:
-        raise typer.Exit(open_screen(run=run))
-    raise typer.Exit(follow(Follower(run), ends_the_run=False))
+        raise typer.Exit(open_screen(run=found, read_only=read_only, ascii_only=ascii_only))
+    raise typer.Exit(follow(Follower(found), ends_the_run=False))
 
 
-def resume(run: Run, detach: Detach = False, headless: Headless = False) -> None:
+def resume(run: Run, detach: Detach = False, headless: Headless = False, ascii_only: Ascii = None) -> None:
     """Unpause a run, or go on from its last checkpoint."""
     found = find_run(run)
     follower = Follower(found)
@@ -124,7 +130,7 @@ def resume(run: Run, detach: Detach = False, headless: Headless = False) -> None
         _say_how_to_reach(found)
         return
     if interactive() and not headless:
-        _watch(found, headless)
+        raise typer.Exit(open_screen(run=found, ascii_only=ascii_only))
     say(f"run {found.name} goes on")
     raise typer.Exit(follow(follower, ends_the_run=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,9 +12,11 @@ from rich.text import Text
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.theme import Theme
 
 from aapo_desk.config import RunConfig
-from aapo_desk.store import RunDirectory
+from aapo_desk.store import RunDirectory, home, write_atomically
+from aapo_desk.tui.keys import Offer, offers
 from aapo_desk.tui.listing import PresetRow, judge_presets, read_presets
 from aapo_desk.tui.poll import RunSource, StoredRun
 from aapo_desk.tui.screens.dialogs import HelpScreen
@@ -21,14 +24,20 @@ from aapo_desk.tui.screens.guard import SMALLEST, TALL, WIDE, DeskScreen
 from aapo_desk.tui.screens.home import HomeScreen
 from aapo_desk.tui.screens.monitor import MonitorScreen
 from aapo_desk.tui.screens.preparing import PreparingScreen
-from aapo_desk.tui.theme import DARK
+from aapo_desk.tui.settings import Settings, load_settings, save_settings
+from aapo_desk.tui.symbols import AsciiFilter, ascii_filter
+from aapo_desk.tui.text import one_line
+from aapo_desk.tui.theme import THEMES
 
 WRONG_USE, FAILED = 2, 1
-NOT_IN_HELP = {"Focus Next", "Focus Previous", "Copy selected text"}  # what every Textual app has
+NOT_OURS = {"Quit", "Keys", "Screenshot"}  # Textual's commands that the desk has in its own words
 
 
 class DeskApp(App[int]):
     """The desk. ``run``: watch it at once. ``start``: prepare and start a run of this configuration and name.
+
+    ``read_only``: no run is started, asked for anything or changed. ``ascii_only``: what lines are drawn through where
+    symbols cannot be shown. The theme is the one remembered.
 
     ``clock`` gives the unix time, ``open_source`` what a monitor reads a run through, ``read_presets`` what Home
     offers, ``judge_presets`` how it fits this machine; tests set them.
@@ -42,11 +51,20 @@ class DeskApp(App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "Quit", tooltip="Leave; runs go on"),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="All keys of this screen"),
+        Binding("y", "copy", "Copy", show=False, tooltip="Copy what is selected"),
+        Binding("f2", "picture", "Screenshot", show=False, tooltip="Save a picture (SVG) of this screen"),
         Binding("ctrl+c,ctrl+q", "quit", "Quit", show=False, system=True),
     ]
 
-    def __init__(self, run: RunDirectory | None = None, start: tuple[RunConfig, str | None] | None = None) -> None:
+    def __init__(
+        self,
+        run: RunDirectory | None = None,
+        start: tuple[RunConfig, str | None] | None = None,
+        read_only: bool = False,
+        ascii_only: AsciiFilter | None = None,
+    ) -> None:
         super().__init__()
+        self.read_only = read_only
         self.clock: Callable[[], float] = time.time
         self.open_source: Callable[[RunDirectory], RunSource] = StoredRun
         self.read_presets: Callable[[], list[PresetRow]] = read_presets
@@ -54,11 +72,25 @@ class DeskApp(App[int]):
         self.refusal: str | None = None
         self._run_first = run
         self._start_first = start
-        self.register_theme(DARK)
-        self.theme = DARK.name
+        self._settings = load_settings()
+        self._offer_themes()
+        if ascii_only is not None:
+            self._filters.append(ascii_only)
+
+    def _offer_themes(self) -> None:
+        """Ours instead of Textual's, some of whose text is too faint."""
+        others = set(self.available_themes)
+        for theme in THEMES.values():
+            self.register_theme(theme)
+        self.theme = self._settings.theme
+        for name in others:
+            self.unregister_theme(name)
 
     def on_mount(self) -> None:
         """Open the first screen, over Textual's blank one."""
+        self.theme_changed_signal.subscribe(self, self._remember_theme)
+        if self.read_only:
+            self.notify("Read-only: runs are shown, nothing is started or asked of them.", markup=False)
         if self._run_first is not None:
             self.open_monitor(self._run_first)
         elif self._start_first is not None:
@@ -76,7 +108,8 @@ class DeskApp(App[int]):
 
     def prepare(self, config: RunConfig, name: str | None) -> None:
         """Start a run after its preflight."""
-        self.push_screen(PreparingScreen(config, name, leave_app=False))
+        if self.may_act():
+            self.push_screen(PreparingScreen(config, name, leave_app=False))
 
     def edit(self, name: str, config: RunConfig) -> None:
         """Open a preset's configuration as a form."""
@@ -104,50 +137,79 @@ class DeskApp(App[int]):
         farewell = screens[0].farewell() if screens else ""
         self.exit(0, message=Text(farewell) if farewell else None)
 
+    def may_act(self) -> bool:
+        """Whether something may be started, asked or changed; where not, a line says so."""
+        if self.read_only:
+            self.notify("Read-only: start aapo-desk without --read-only for that.", severity="warning", markup=False)
+        return not self.read_only
+
     def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen(self._keys()))
+            self.push_screen(HelpScreen([(self._keys_of(offer), offer.text) for offer in self._offers(self.screen)]))
 
-    def _keys(self) -> list[tuple[str, str]]:
-        """The keys that do something here, those of one action together, with what they do."""
-        by_action: dict[str, tuple[list[str], str]] = {}
-        for active in self.screen.active_bindings.values():
-            binding = active.binding
-            if not _worth_telling(binding):
-                continue
-            keys, _ = by_action.setdefault(binding.action, ([], binding.tooltip or binding.description))
-            keys.append(self.get_key_display(binding))
-        return [(" ".join(dict.fromkeys(keys)), text) for keys, text in by_action.values()]
+    def action_copy(self) -> None:
+        """To the terminal's clipboard, by OSC 52: also over ssh."""
+        screen = self.screen
+        text = screen.get_selected_text() or (screen.copyable() if isinstance(screen, DeskScreen) else "")
+        if not text:
+            self.notify("Nothing is selected: drag over some text first.", severity="warning", markup=False)
+            return
+        self.copy_to_clipboard(text)
+        self.notify(f"Copied: {one_line(text, 60)}", timeout=3, markup=False)
+
+    def action_picture(self) -> None:
+        name = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.clock()))
+        path = home() / "screenshots" / f"{name}.svg"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomically(path, self.export_screenshot(), durable=False)
+        except OSError as error:
+            self.notify(f"No picture saved: {one_line(str(error))}", severity="error", markup=False)
+        else:
+            self.notify(f"Saved {one_line(str(path))}", markup=False)
+
+    def _remember_theme(self, theme: Theme) -> None:
+        if theme.name == self._settings.theme:
+            return
+        self._settings = Settings(theme=theme.name)
+        try:
+            save_settings(self._settings)
+        except OSError as error:
+            self.notify(f"The theme is not remembered: {one_line(str(error))}", severity="warning", markup=False)
+
+    def _offers(self, screen: Screen[object]) -> list[Offer]:
+        return offers((active.node, active.binding) for active in screen.active_bindings.values())
+
+    def _keys_of(self, offer: Offer) -> str:
+        return " ".join(dict.fromkeys(self.get_key_display(binding) for binding in offer.keys))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette: everything a key does here, then Textual's own."""
-        seen = {"quit", "command_palette"}
-        for active in screen.active_bindings.values():
-            binding = active.binding
-            if binding.action in seen or not _worth_telling(binding):
+        """The palette: everything a key does here, then what is left of Textual's own."""
+        for offer in self._offers(screen):
+            if offer.action == "command_palette":
                 continue
-            seen.add(binding.action)
-            node, action = active.node, binding.action
 
-            async def perform(action: str = action, node: object = node) -> None:
-                await self.run_action(action, node)  # type: ignore[arg-type]
+            async def perform(offer: Offer = offer) -> None:
+                await self.run_action(offer.action, offer.node)
 
-            key = self.get_key_display(binding)
-            yield SystemCommand(binding.description, binding.tooltip or f"Key: {key}", perform)
-        yield from super().get_system_commands(screen)
+            keys = self._keys_of(offer)
+            yield SystemCommand(offer.title, f"{offer.text} ({keys})" if offer.text != offer.title else keys, perform)
+        yield from (command for command in super().get_system_commands(screen) if command.title not in NOT_OURS)
 
 
-def _worth_telling(binding: Binding) -> bool:
-    return bool(binding.description) and not binding.system and binding.description not in NOT_IN_HELP
-
-
-def run_app(run: RunDirectory | None = None, start: tuple[RunConfig, str | None] | None = None) -> int:
-    """Run the desk until the user leaves.
+def run_app(
+    run: RunDirectory | None = None,
+    start: tuple[RunConfig, str | None] | None = None,
+    read_only: bool = False,
+    ascii_only: bool | None = None,
+) -> int:
+    """Run the desk until the user leaves. ``ascii_only``: None leaves it to the locale.
 
     Gives the exit status: 2 where the configuration was refused, 1 where the start failed or was given up, the reason
     printed on standard error; else 0.
     """
-    app = DeskApp(run, start)
+    encoding = getattr(sys.__stderr__, "encoding", None)  # what Textual draws on
+    app = DeskApp(run, start, read_only, ascii_filter(ascii_only, os.environ, encoding))
     result = app.run()
     if app.refusal is not None:
         sys.stderr.write(f"{app.refusal}\n")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,8 +53,10 @@ def judged(rows: Sequence[PresetRow]) -> tuple[list[PresetRow], str]:
 def desk(preset_rows: list[PresetRow]) -> Desk:
     """Makes an app whose clock stands still."""
 
-    def make(run: RunDirectory | None = None, start: tuple[RunConfig, str | None] | None = None) -> DeskApp:
-        app = DeskApp(run, start)
+    def make(
+        run: RunDirectory | None = None, start: tuple[RunConfig, str | None] | None = None, **more: Any
+    ) -> DeskApp:
+        app = DeskApp(run, start, **more)
         app.clock = lambda: NOW
         app.read_presets = lambda: preset_rows
         app.judge_presets = judged

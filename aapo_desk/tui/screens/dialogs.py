@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -17,8 +17,19 @@ from aapo_desk.tui.listing import PresetRow
 from aapo_desk.tui.text import one_line, plain
 from aapo_desk.tui.widgets.pane import Pane
 
+Result = TypeVar("Result")
 
-class Question(ModalScreen[bool]):
+
+class Dialog(ModalScreen[Result], Generic[Result]):
+    """Over a screen, whose keys rest meanwhile; help and the palette stay within reach."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "app.help", "Help", key_display="?", show=False, tooltip="All keys of this dialog"),
+        Binding("ctrl+p", "app.command_palette", "Commands", show=False, priority=True),
+    ]
+
+
+class Question(Dialog[bool]):
     """A yes-or-no question; Escape is no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -99,7 +110,7 @@ def describe(row: PresetRow) -> Content:
     return Content("\n").join(parts)
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """The keys of the screen below, from its bindings."""
 
     AUTO_FOCUS = "#dialog-body"
@@ -107,10 +118,10 @@ class HelpScreen(ModalScreen[None]):
 
     def __init__(self, keys: list[tuple[str, str]]) -> None:
         super().__init__()
-        self._keys = keys
+        self.keys = keys
 
     def compose(self) -> ComposeResult:
-        lines = [Content.assemble((f"{keys:>14}  ", "bold $text-primary"), text) for keys, text in self._keys]
+        lines = [Content.assemble((f"{keys:>14}  ", "bold $text-primary"), text) for keys, text in self.keys]
         with Container(id="dialog"):
             yield Static(Content.styled("Keys", "bold"), id="dialog-title")
             with Pane(id="dialog-body"):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Static
+from textual.widgets import DataTable, OptionList, Static
 
 if TYPE_CHECKING:
     from aapo_desk.tui.app import DeskApp
@@ -32,9 +32,26 @@ class TooSmall(Static):
 class DeskScreen(Screen[Result], Generic[Result]):
     """A screen of the desk. See ``DeskApp`` for the classes it gets at which size."""
 
+    ACTING: ClassVar[frozenset[str]] = frozenset()
+    """The actions that start, ask or change something: not offered where the desk is read-only."""
+
     @property
     def desk(self) -> DeskApp:
         return cast("DeskApp", self.app)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in self.ACTING and self.desk.read_only:
+            return False
+        return super().check_action(action, parameters)
+
+    def copyable(self) -> str:
+        """What there is to copy where no text is selected: the line under the cursor."""
+        match self.focused:
+            case DataTable() as table if table.row_count:
+                return "\t".join(str(cell) for cell in table.get_row_at(table.cursor_row))
+            case OptionList(highlighted=int(place)) as options:
+                return str(options.get_option_at_index(place).prompt)
+        return ""
 
     def farewell(self) -> str:
         """What to tell someone who leaves the desk from here."""

@@ -54,6 +54,7 @@ class MonitorScreen(DeskScreen[None]):
     """Shows a run and asks its trainer for what the keys say. Leaving it leaves the run alone."""
 
     CSS_PATH = "monitor.tcss"
+    ACTING = frozenset({"pause", "unpause", "stop", "checkpoint", "resume"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "unpause", "Go on", tooltip="Let the paused run go on"),
         Binding("p", "pause", "Pause", tooltip="Pause the run after this step"),
@@ -314,6 +315,8 @@ class MonitorScreen(DeskScreen[None]):
     # What is asked of the trainer
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if not super().check_action(action, parameters):
+            return False
         match action:
             case "resume":
                 return self.state in RESUMABLE_STATES
