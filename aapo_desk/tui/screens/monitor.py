@@ -18,6 +18,7 @@ from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES, a
 from aapo_desk.tui.poll import About, DetailRead, ReadFailed, Reading, RunPoll, RunRead, RunSource, StepDetail
 from aapo_desk.tui.screens.dialogs import StopQuestion
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
+from aapo_desk.tui.screens.samples import SamplesScreen
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.widgets.braille import Series
 from aapo_desk.tui.widgets.chart import Legend, LineChart
@@ -59,6 +60,7 @@ class MonitorScreen(DeskScreen[None]):
         Binding("N", "turn(-1)", "Previous sample", group=SAMPLES),
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
+        Binding("v", "samples", "Samples", tooltip="All completions of this step: sort, filter, find, copy"),
         Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
         Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this one goes on"),
         Binding("b", "back", "Home", show=False),
@@ -262,6 +264,10 @@ class MonitorScreen(DeskScreen[None]):
 
     def action_turn(self, by: int) -> None:
         self.query_one(SampleView).turn(by)
+
+    def action_samples(self) -> None:
+        """Open the step's completions over the monitor."""
+        self.app.push_screen(SamplesScreen(self.run_directory, None if self.following else self.step))
 
     @on(Tabs.Clicked)
     def action_view(self) -> None:

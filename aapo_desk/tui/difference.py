@@ -1,0 +1,60 @@
+"""What two texts have in common, word by word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+# Numbers, words of alphabets, blanks, else a character: scripts without blanks are compared character by character.
+WORD = re.compile(r"\d+|[A-Za-z\u00c0-\u024f\u0370-\u058f]+|\s+|.", re.DOTALL)
+MOST_CHARACTERS = 12_000
+LEAST_SHARED = 0.2
+
+Stretch = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The stretches (from, to) of each text that the other has not.
+
+    ``shared``: the share of words the two have in common; None where the texts are too long to compare.
+    """
+
+    left: list[Stretch]
+    right: list[Stretch]
+    shared: float | None
+
+    @property
+    def told(self) -> bool:
+        """Whether marking the stretches helps: not where nearly everything differs."""
+        return self.shared is not None and self.shared >= LEAST_SHARED
+
+
+def compare(left: str, right: str) -> Difference:
+    """Compare two texts by words; blanks between words count as equal."""
+    if left == right:
+        return Difference([], [], 1.0)
+    if max(len(left), len(right)) > MOST_CHARACTERS:
+        return Difference([], [], None)
+    ours, theirs = list(WORD.finditer(left)), list(WORD.finditer(right))
+    # In long texts its junk rule passes over the commonest words: without, a thousand equal words take seconds.
+    matcher = SequenceMatcher(None, _keys(ours), _keys(theirs))
+    only_left: list[Stretch] = []
+    only_right: list[Stretch] = []
+    for kind, a, b, c, d in matcher.get_opcodes():
+        if kind != "equal":
+            only_left += _stretch(ours[a:b])
+            only_right += _stretch(theirs[c:d])
+    return Difference(only_left, only_right, matcher.ratio())
+
+
+def _keys(words: Sequence[re.Match[str]]) -> list[str]:
+    return [" " if word[0].isspace() else word[0] for word in words]
+
+
+def _stretch(words: Sequence[re.Match[str]]) -> list[Stretch]:
+    """From the first to the last word that is not blank."""
+    solid = [word for word in words if not word[0].isspace()]
+    return [(solid[0].start(), solid[-1].end())] if solid else []
