@@ -63,18 +63,18 @@ def reward_names(items: Sequence[Pair]) -> list[str]:
 def columns(items: Sequence[Pair]) -> list[Column]:
     """The table's columns; a column for each reward function where there are several."""
     made = [
-        Column("row", "row", 4, lambda pair: pair.some.row, lambda pair: str(pair.some.row)),
+        Column("row", "row", 5, lambda pair: pair.some.row, lambda pair: str(pair.some.row)),
         Column(
-            "prompt", "prompt", 14, lambda pair: pair.some.prompt_id, lambda pair: one_line(pair.some.prompt_id, 80)
+            "prompt", "prompt", 15, lambda pair: pair.some.prompt_id, lambda pair: one_line(pair.some.prompt_id, 80)
         ),
-        _of_policy("reward", "reward", 7, lambda sample: sample.reward, number),
+        _of_policy("reward", "reward", 8, lambda sample: sample.reward, number),
         Column(
             "reference", "ref.", 6, lambda pair: _reward(pair.reference), lambda pair: number(_reward(pair.reference))
         ),
         _of_policy("group", "group", 7, lambda sample: sample.group_advantage, signed),
-        _of_policy("margin", "margin", 7, lambda sample: sample.margin, signed),
+        _of_policy("margin", "margin", 8, lambda sample: sample.margin, signed),
         _of_policy("advantage", "adv.", 7, lambda sample: sample.advantage, signed),
-        _of_policy("tokens", "tokens", 7, lambda sample: sample.tokens, lambda value: number(value, 0)),
+        _of_policy("tokens", "tokens", 8, lambda sample: sample.tokens, lambda value: number(value, 0)),
         _of_policy(
             "truncated", "cut", 4, lambda sample: float(sample.truncated), lambda value: "yes" if value else "–"
         ),
@@ -83,7 +83,7 @@ def columns(items: Sequence[Pair]) -> list[Column]:
     for name in reward_names(items):
         title = one_line(name, 8)
         key = f"reward/{name}" if name in taken else name
-        made.append(_of_policy(key, title, max(6, cell_len(title) + 2), _reward_of(name), number))
+        made.append(_of_policy(key, title, max(7, cell_len(title) + 2), _reward_of(name), number))
     return made
 
 

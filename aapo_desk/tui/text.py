@@ -24,6 +24,7 @@ VARIATIONS = {*range(0x180B, 0x180E), 0x180F, *range(0xFE00, 0xFE10), *range(0xE
 SKIN_TONES = range(0x1F3FB, 0x1F400)
 FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 MOST_MARKS = 3
+MOST_LINES = 1000  # drawing tens of thousands takes seconds
 
 
 class _Visible(dict[int, str]):
@@ -59,14 +60,15 @@ def visible(text: str, limit: int = 20_000) -> str:
     """``text`` with everything that is no plain character written out: ESC as ``␛``, U+202E as ``⟨U+202E⟩``.
 
     Line ends stay line ends, tabs become blanks, a flag becomes its letters (``⟨D⟩⟨E⟩``), syllables in parts are put
-    together, accents piled on one letter are counted from the fourth on. What lies beyond ``limit`` characters is left
-    out, and it is said how much.
+    together, accents piled on one letter are counted from the fourth on. What lies beyond ``limit`` characters or
+    ``MOST_LINES`` lines is left out, and it is said how much.
     """
-    kept = text[:limit].replace("\r\n", "\n").translate(_table)
+    end = min(limit, _end_of_lines(text, MOST_LINES))
+    kept = text[:end].replace("\r\n", "\n").translate(_table)
     kept = _jamo.sub(lambda match: unicodedata.normalize("NFC", match[0]), kept)
     kept = _without_piles(kept)
     kept = "\n".join(_grounded(line) for line in kept.split("\n"))
-    return kept if len(text) <= limit else f"{kept}\n… {len(text) - limit} more characters"
+    return kept if len(text) <= end else f"{kept}\n… {len(text) - end} more characters"
 
 
 def one_line(text: str, limit: int = 400) -> str:
@@ -77,6 +79,16 @@ def one_line(text: str, limit: int = 400) -> str:
 def plain(text: str, limit: int = 20_000) -> Content:
     """``visible`` text as content for a widget; never read as markup."""
     return Content(visible(text, limit))
+
+
+def _end_of_lines(text: str, lines: int) -> int:
+    """Where the first so many lines end."""
+    at = -1
+    for _ in range(lines):
+        at = text.find("\n", at + 1)
+        if at < 0:
+            return len(text)
+    return at
 
 
 def _without_piles(text: str) -> str:

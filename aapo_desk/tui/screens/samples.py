@@ -26,7 +26,7 @@ JUMP = 10
 FIND, FILTER = "find", "filter"
 MUTED = "$foreground 70%"
 STEPS = Binding.Group("Step", compact=True)
-ENDS = Binding.Group("Best / worst", compact=True)
+ENDS = Binding.Group("Best/worst", compact=True)
 UPWARD = {"row", "prompt"}  # columns that begin with the smallest
 NOTHING_YET = "No completions are stored yet; they come with the first step."
 
@@ -61,7 +61,7 @@ class SamplesScreen(DeskScreen[None]):
         Binding("K,shift+up", "scroll(-1)", "Scroll the texts up", show=False),
         Binding("pagedown,space", "page(1)", "A page down in the texts", show=False),
         Binding("pageup", "page(-1)", "A page up in the texts", show=False),
-        Binding("y", "copy('completion')", "Copy", tooltip="Copy the policy's completion"),
+        Binding("y", "copy('completion')", "Copy the policy's completion", show=False),
         Binding("Y", "copy('reference')", "Copy the reference's completion", show=False),
         Binding("p", "copy('prompt')", "Copy the prompt", show=False),
         Binding("escape", "back", "Back", key_display="esc", tooltip="End the search, or back to the monitor"),
@@ -97,11 +97,13 @@ class SamplesScreen(DeskScreen[None]):
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        self._fill()
         self.query_one(SampleTable).focus()
         self._poll.start()
         if not self.following:
             self._poll.want(self._goal, True)
+
+    def on_resize(self) -> None:
+        self._fill()
 
     # What comes in
 

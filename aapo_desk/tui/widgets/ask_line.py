@@ -7,7 +7,7 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
+from textual.containers import Container, Horizontal
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
@@ -17,7 +17,7 @@ PLAIN = r"[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud80
 LONGEST = 200
 
 
-class AskLine(Horizontal):
+class AskLine(Container):
     """Asks for a line of text: Enter gives it, Escape does not."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Close", tooltip="Leave it as it was")]
@@ -38,8 +38,9 @@ class AskLine(Horizontal):
         self._purpose = ""
 
     def compose(self) -> ComposeResult:
-        yield Static(id="ask-label", markup=False)
-        yield Input(id="ask-input", compact=True, restrict=PLAIN, max_length=LONGEST)
+        with Horizontal(id="ask-row"):
+            yield Static(id="ask-label", markup=False)
+            yield Input(id="ask-input", compact=True, restrict=PLAIN, max_length=LONGEST)
         yield Static(id="ask-wrong", markup=False)
 
     def on_mount(self) -> None:
@@ -57,8 +58,10 @@ class AskLine(Horizontal):
         field.focus()
 
     def refuse(self, why: str) -> None:
-        """Say beside the text what is wrong with it."""
-        self.query_one("#ask-wrong", Static).update(Content(why))
+        """Say below the text what is wrong with it."""
+        wrong = self.query_one("#ask-wrong", Static)
+        wrong.display = bool(why)
+        wrong.update(Content(why))
 
     @on(Input.Submitted)
     def _give(self, event: Input.Submitted) -> None:

@@ -20,9 +20,8 @@ from aapo_desk.tui.sample_rows import Pair
 from aapo_desk.tui.text import one_line, visible
 from aapo_desk.tui.widgets.pane import Pane
 
-SIDE_BY_SIDE = 70
+SIDE_BY_SIDE = 60
 PROMPT_LINES = 2
-LONGEST = 100_000
 MUTED = "$foreground 70%"
 DIFFERS = "bold underline"
 FOUND = "reverse"
@@ -72,7 +71,7 @@ class SampleDetail(Pane, can_focus=False):
         self._show_prompt()
         if pair is None:
             return
-        texts = [visible(sample.completion, LONGEST) if sample else "" for sample in (pair.policy, pair.reference)]
+        texts = [visible(sample.completion) if sample else "" for sample in (pair.policy, pair.reference)]
         both = pair.policy is not None and pair.reference is not None
         difference = compare(*texts) if both else Difference([], [], None)
         stretches = (difference.left, difference.right)
@@ -144,12 +143,12 @@ def _side_head(side: str, sample: Sample | None) -> Content:
     if sample is None:
         return Content.styled(side, "bold")
     reward = "unscorable" if sample.reward is None else f"reward {number(sample.reward)}"
-    parts = [reward, f"{sample.tokens} tokens{', cut off' if sample.truncated else ''}"]
-    head = Content.assemble((side, "bold"), f"  {' · '.join(parts)}")
+    tokens = f"{sample.tokens} tokens{', cut off' if sample.truncated else ''}"
+    lines = [Content.assemble((side, "bold"), f"  {reward}"), Content.styled(tokens, MUTED)]
     if len(sample.rewards) > 1:
         scores = " · ".join(f"{one_line(name, 40)} {number(score)}" for name, score in sample.rewards.items())
-        head = Content.assemble(head, "\n", (scores, MUTED))
-    return head
+        lines.append(Content.styled(scores, MUTED))
+    return Content("\n").join(lines)
 
 
 def _missing(side: str) -> Content:

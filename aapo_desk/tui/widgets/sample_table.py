@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text
 from textual.widgets import DataTable
 
 from aapo_desk.tui.sample_rows import Column, Pair
 
 DESCENDING, ASCENDING = "▾", "▴"
+GAP = "  "
+SCROLLBAR = 1
+MOST_MORE = 30
 
 
 class SampleTable(DataTable[Text], inherit_bindings=False):
@@ -19,24 +22,32 @@ class SampleTable(DataTable[Text], inherit_bindings=False):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, cursor_type="row", cell_padding=0)
         self._titles: list[Text] = []
+        self._widths: list[int] = []
         self.shown: list[Pair] = []
 
     def show(
         self, items: Sequence[Pair], columns: Sequence[Column], sorted_by: str, descending: bool, place: int
     ) -> None:
-        """Fill the table anew, the cursor on the pair at ``place``."""
+        """Fill the table anew, the cursor on the pair at ``place``. The prompts get the width that is left over."""
         self.shown = list(items)
+        left = self.size.width - SCROLLBAR - sum(column.width for column in columns)
+        widths = [column.width + (min(MOST_MORE, max(0, left)) if column.key == "prompt" else 0) for column in columns]
         mark = DESCENDING if descending else ASCENDING
-        titles = [_cell(column, f"{column.title}{mark if column.key == sorted_by else ''}") for column in columns]
-        if titles != self._titles:
-            self._titles = titles
+        titles = [
+            _cell(column, f"{column.title}{mark if column.key == sorted_by else ''}", width)
+            for column, width in zip(columns, widths, strict=True)
+        ]
+        if (titles, widths) != (self._titles, self._widths):
+            self._titles, self._widths = titles, widths
             self.clear(columns=True)
-            for column, title in zip(columns, titles, strict=True):
-                self.add_column(title, width=max(column.width, len(title) + 1), key=column.key)
+            for column, title, width in zip(columns, titles, widths, strict=True):
+                self.add_column(title, width=width, key=column.key)
         else:
             self.clear()
         for pair in items:
-            self.add_row(*(_cell(column, column.show(pair)) for column in columns))
+            self.add_row(
+                *(_cell(column, column.show(pair), width) for column, width in zip(columns, widths, strict=True))
+            )
         if items:
             self.move_cursor(row=min(place, len(items) - 1), animate=False)
 
@@ -46,9 +57,13 @@ class SampleTable(DataTable[Text], inherit_bindings=False):
         return self.shown[self.cursor_row] if 0 <= self.cursor_row < len(self.shown) else None
 
 
-def _cell(column: Column, words: str) -> Text:
-    """Words cut to the column's width, which ends in a blank: numbers stand to the right, prompts to the left."""
-    width = column.width - 1
-    if cell_len(words) > width and column.key == "prompt":
-        words = set_cell_size(words, width - 1) + "…"
-    return Text(words, justify="left" if column.key == "prompt" else "right", no_wrap=True)
+def _cell(column: Column, words: str, width: int) -> Text:
+    """Numbers to the right; prompts to the left, two blanks before them, by their end where they are too long."""
+    if column.key != "prompt":
+        return Text(words, justify="right", no_wrap=True)
+    if cell_len(words) > width - len(GAP):
+        room = width - len(GAP) - 1
+        while cell_len(words) > room:
+            words = words[1:]
+        words = f"…{words}"
+    return Text(GAP + words, no_wrap=True)
