@@ -77,19 +77,13 @@ class SampleReader(RunReader):
         border = start if forward else Place(start.step, start.row - 1)
         above, below = _Stretch(border, last), _Stretch(first, border)
         for stretch in (above, below) if forward else (below, above):
-            found = self._find_in(stretch, text, forward, going_on)
-            if found is not None:
-                return found
-        return None
-
-    def _find_in(self, stretch: _Stretch, text: str, forward: bool, going_on: Callable[[int], bool]) -> Place | None:
-        for low, high in _chunks(stretch.low.step, stretch.high.step, forward):
-            if not going_on(low if forward else high):
-                return None
-            with self._open() as db:
-                found = _first_match(db, stretch, (low, high), text, forward)
-            if found is not None:
-                return found
+            for low, high in _chunks(stretch.low.step, stretch.high.step, forward):
+                if not going_on(low if forward else high):
+                    return None
+                with self._open() as db:
+                    found = _first_match(db, stretch, (low, high), text, forward)
+                if found is not None:
+                    return found
         return None
 
 

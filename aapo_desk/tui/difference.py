@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-# Numbers, words of alphabets, blanks, else a character: scripts without blanks are compared character by character.
-WORD = re.compile(r"\d+|[A-Za-z\u00c0-\u024f\u0370-\u058f]+|\s+|.", re.DOTALL)
+# Numbers, words of alphabets, else a character: scripts without blanks are compared character by character.
+WORD = re.compile(r"\d+|[A-Za-z\u00c0-\u024f\u0370-\u058f]+|\S")
 MOST_CHARACTERS = 12_000
 LEAST_SHARED = 0.2
 
@@ -33,14 +33,14 @@ class Difference:
 
 
 def compare(left: str, right: str) -> Difference:
-    """Compare two texts by words; blanks between words count as equal."""
+    """Compare two texts by words; blanks do not count."""
     if left == right:
         return Difference([], [], 1.0)
     if max(len(left), len(right)) > MOST_CHARACTERS:
         return Difference([], [], None)
     ours, theirs = list(WORD.finditer(left)), list(WORD.finditer(right))
     # In long texts its junk rule passes over the commonest words: without, a thousand equal words take seconds.
-    matcher = SequenceMatcher(None, _keys(ours), _keys(theirs))
+    matcher = SequenceMatcher(None, [word[0] for word in ours], [word[0] for word in theirs])
     only_left: list[Stretch] = []
     only_right: list[Stretch] = []
     for kind, a, b, c, d in matcher.get_opcodes():
@@ -50,11 +50,5 @@ def compare(left: str, right: str) -> Difference:
     return Difference(only_left, only_right, matcher.ratio())
 
 
-def _keys(words: Sequence[re.Match[str]]) -> list[str]:
-    return [" " if word[0].isspace() else word[0] for word in words]
-
-
 def _stretch(words: Sequence[re.Match[str]]) -> list[Stretch]:
-    """From the first to the last word that is not blank."""
-    solid = [word for word in words if not word[0].isspace()]
-    return [(solid[0].start(), solid[-1].end())] if solid else []
+    return [(words[0].start(), words[-1].end())] if words else []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
 
 from aapo_desk.store import Sample
-from aapo_desk.tui.labels import number, signed
+from aapo_desk.tui.labels import clipped, number, signed
 from aapo_desk.tui.text import one_line
 
 Value = float | str | None
@@ -32,7 +31,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what it is called, how wide, the value to sort by, the words to show."""
+    """One column: what it is called, how wide at least, the value to sort by, the words to show."""
 
     key: str
     title: str
@@ -63,27 +62,27 @@ def reward_names(items: Sequence[Pair]) -> list[str]:
 def columns(items: Sequence[Pair]) -> list[Column]:
     """The table's columns; a column for each reward function where there are several."""
     made = [
-        Column("row", "row", 5, lambda pair: pair.some.row, lambda pair: str(pair.some.row)),
+        Column("row", "row", 4, lambda pair: pair.some.row, lambda pair: str(pair.some.row)),
         Column(
-            "prompt", "prompt", 15, lambda pair: pair.some.prompt_id, lambda pair: one_line(pair.some.prompt_id, 80)
+            "prompt", "prompt", 10, lambda pair: pair.some.prompt_id, lambda pair: one_line(pair.some.prompt_id, 80)
         ),
-        _of_policy("reward", "reward", 8, lambda sample: sample.reward, number),
+        _of_policy("reward", "reward", 7, lambda sample: sample.reward, number),
         Column(
             "reference", "ref.", 6, lambda pair: _reward(pair.reference), lambda pair: number(_reward(pair.reference))
         ),
         _of_policy("group", "group", 7, lambda sample: sample.group_advantage, signed),
-        _of_policy("margin", "margin", 8, lambda sample: sample.margin, signed),
+        _of_policy("margin", "margin", 7, lambda sample: sample.margin, signed),
         _of_policy("advantage", "adv.", 7, lambda sample: sample.advantage, signed),
-        _of_policy("tokens", "tokens", 8, lambda sample: sample.tokens, lambda value: number(value, 0)),
+        _of_policy("tokens", "tokens", 7, lambda sample: sample.tokens, lambda value: number(value, 0)),
         _of_policy(
             "truncated", "cut", 4, lambda sample: float(sample.truncated), lambda value: "yes" if value else "–"
         ),
     ]
     taken = {column.key for column in made}
     for name in reward_names(items):
-        title = one_line(name, 8)
+        title = clipped(one_line(name, 40), 6)
         key = f"reward/{name}" if name in taken else name
-        made.append(_of_policy(key, title, max(7, cell_len(title) + 2), _reward_of(name), number))
+        made.append(_of_policy(key, title, max(7, cell_len(title) + 1), _reward_of(name), number))
     return made
 
 
@@ -106,13 +105,9 @@ def _of_policy(
 
 def ordered(items: Sequence[Pair], column: Column, descending: bool) -> list[Pair]:
     """By one column; pairs of equal value by row, those without a value last."""
-    known = [pair for pair in items if _known(column.value(pair))]
-    unknown = [pair for pair in items if not _known(column.value(pair))]
+    known = [pair for pair in items if column.value(pair) is not None]
+    unknown = [pair for pair in items if column.value(pair) is None]
     return sorted(known, key=column.value, reverse=descending) + unknown  # type: ignore[arg-type]
-
-
-def _known(value: Value) -> bool:
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
 def best(items: Sequence[Pair]) -> Pair | None:
@@ -126,7 +121,7 @@ def worst(items: Sequence[Pair]) -> Pair | None:
 
 
 def _scored(pair: Pair) -> bool:
-    return _known(_reward(pair.policy))
+    return _reward(pair.policy) is not None
 
 
 def _merit(pair: Pair) -> tuple[float, float, int]:

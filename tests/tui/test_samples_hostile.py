@@ -80,9 +80,7 @@ def stage(desk: Desk, run: RunDirectory) -> Iterator[Open]:
 
 def samples(**fields: Any) -> list[Sample]:
     """A step's samples, the first pair's fields replaced."""
-    return [
-        replace(sample, **fields) if sample.row == 0 else sample for sample in fixed_run.step_record(STEP).samples
-    ]
+    return [replace(sample, **fields) if sample.row == 0 else sample for sample in fixed_run.step_record(STEP).samples]
 
 
 def step(**fields: Any) -> StepRead:
@@ -94,7 +92,9 @@ def fuzz(examples: int) -> Any:
 
     def run(check: Callable[[str], None]) -> None:
         health = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-        settings(max_examples=examples, deadline=None, database=None, suppress_health_check=health)(given(texts)(check))()
+        settings(max_examples=examples, deadline=None, database=None, suppress_health_check=health)(
+            given(texts)(check)
+        )()
 
     return run
 
@@ -123,7 +123,7 @@ def test_texts_of_a_sample_change_nothing_outside_the_detail(
     harmless = [desk.post(step(completion=text, prompt=text, answer="6")) for text in (HARMLESS, f"{HARMLESS} " * 99)]
     allowed = {looks(segment) for strips in harmless for strip in strips for segment in strip}
 
-    @fuzz(25)
+    @fuzz(15)
     def check(text: str) -> None:
         check_styles(check_detail(desk, harmless[0], text), allowed)
 
@@ -140,7 +140,7 @@ def test_names_from_files_stay_in_their_columns(stage: Open, size: tuple[int, in
     desk = stage(size, "v")
     harmless = desk.post(step(prompt_id="sum", rewards={"math": 1.0, "form": 0.5}))
 
-    @fuzz(15)
+    @fuzz(10)
     def check(text: str) -> None:
         strips = desk.post(step(prompt_id=text, rewards={"math": 1.0, text: 0.5}))
         check_lines(strips, desk.size)
@@ -161,7 +161,7 @@ def test_names_events_log_and_samples_stay_in_their_places_on_the_monitor(stage:
 
     harmless = desk.post(*reading(HARMLESS))
 
-    @fuzz(15)
+    @fuzz(10)
     def check(text: str) -> None:
         strips = desk.post(*reading(text))
         check_lines(strips, desk.size)

@@ -21,7 +21,7 @@ class SampleTable(DataTable[Text], inherit_bindings=False):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, cursor_type="row", cell_padding=0)
-        self._titles: list[Text] = []
+        self._titles: list[str] = []
         self._widths: list[int] = []
         self.shown: list[Pair] = []
 
@@ -30,18 +30,19 @@ class SampleTable(DataTable[Text], inherit_bindings=False):
     ) -> None:
         """Fill the table anew, the cursor on the pair at ``place``. The prompts get the width that is left over."""
         self.shown = list(items)
-        left = self.size.width - SCROLLBAR - sum(column.width for column in columns)
-        widths = [column.width + (min(MOST_MORE, max(0, left)) if column.key == "prompt" else 0) for column in columns]
         mark = DESCENDING if descending else ASCENDING
-        titles = [
-            _cell(column, f"{column.title}{mark if column.key == sorted_by else ''}", width)
+        titles = [f"{column.title}{mark if column.key == sorted_by else ''}" for column in columns]
+        widths = [max(column.width, cell_len(title) + 1) for column, title in zip(columns, titles, strict=True)]
+        left = max(0, self.size.width - SCROLLBAR - sum(widths))
+        widths = [
+            width + (min(MOST_MORE, left) if column.key == "prompt" else 0)
             for column, width in zip(columns, widths, strict=True)
         ]
         if (titles, widths) != (self._titles, self._widths):
             self._titles, self._widths = titles, widths
             self.clear(columns=True)
             for column, title, width in zip(columns, titles, widths, strict=True):
-                self.add_column(title, width=width, key=column.key)
+                self.add_column(_cell(column, title, width), width=width, key=column.key)
         else:
             self.clear()
         for pair in items:
