@@ -29,8 +29,8 @@ def thinking(run: RunDirectory) -> RunDirectory:
     samples: list[Sample] = []
     for place, (sample, answer) in enumerate(zip(record.samples[::2], answers, strict=True)):
         right = answer.startswith("41")
-        scores = {"math": float(right), "readable": 0.5 + place / 16}
-        reward = None if answer == "forty-one." else sum(scores.values()) / 2
+        scores: dict[str, float | None] = {"math": float(right), "readable": 0.5 + place / 16}
+        reward = None if answer == "forty-one." else (float(right) + 0.5 + place / 16) / 2
         common = replace(sample, prompt="What is 14 + 27?\nAnswer with a short reason.", answer="41", rewards=scores)
         samples.append(
             replace(common, completion=f"{say} {answer}", reward=reward, tokens=30 + place, truncated=place == 2)

@@ -87,7 +87,7 @@ def step(**fields: Any) -> StepRead:
     return StepRead(STEP, STEP, samples(**fields))
 
 
-def fuzz(examples: int) -> Any:
+def fuzz(examples: int) -> Callable[[Callable[[str], None]], None]:
     """Run the check that follows over so many hostile texts."""
 
     def run(check: Callable[[str], None]) -> None:

@@ -97,13 +97,11 @@ class SamplesScreen(DeskScreen[None]):
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
+        self._fill()
         self.query_one(SampleTable).focus()
         self._poll.start()
         if not self.following:
             self._poll.want(self._goal, True)
-
-    def on_resize(self) -> None:
-        self._fill()
 
     # What comes in
 

@@ -21,36 +21,50 @@ class SampleTable(DataTable[Text], inherit_bindings=False):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, cursor_type="row", cell_padding=0)
+        self.shown: list[Pair] = []
+        self._columns: list[Column] = []
         self._titles: list[str] = []
         self._widths: list[int] = []
-        self.shown: list[Pair] = []
+        self._heads: list[tuple[str, str, int]] = []
 
     def show(
         self, items: Sequence[Pair], columns: Sequence[Column], sorted_by: str, descending: bool, place: int
     ) -> None:
-        """Fill the table anew, the cursor on the pair at ``place``. The prompts get the width that is left over."""
-        self.shown = list(items)
+        """Fill the table anew, the cursor on the pair at ``place``."""
         mark = DESCENDING if descending else ASCENDING
-        titles = [f"{column.title}{mark if column.key == sorted_by else ''}" for column in columns]
-        widths = [max(column.width, cell_len(title) + 1) for column, title in zip(columns, titles, strict=True)]
-        left = max(0, self.size.width - SCROLLBAR - sum(widths))
+        self.shown = list(items)
+        self._columns = list(columns)
+        self._titles = [f"{column.title}{mark if column.key == sorted_by else ''}" for column in columns]
+        self._fill(place)
+
+    def on_resize(self) -> None:
+        if self._fitting() != self._widths:
+            self._fill(self.cursor_row)
+
+    def _fitting(self) -> list[int]:
+        """The columns' widths. The prompts get what is left over."""
         widths = [
-            width + (min(MOST_MORE, left) if column.key == "prompt" else 0)
-            for column, width in zip(columns, widths, strict=True)
+            max(column.width, cell_len(title) + 1) for column, title in zip(self._columns, self._titles, strict=True)
         ]
-        if (titles, widths) != (self._titles, self._widths):
-            self._titles, self._widths = titles, widths
+        left = min(MOST_MORE, max(0, self.size.width - SCROLLBAR - sum(widths)))
+        keys = [column.key for column in self._columns]
+        return [width + (left if key == "prompt" else 0) for key, width in zip(keys, widths, strict=True)]
+
+    def _fill(self, place: int) -> None:
+        self._widths = self._fitting()
+        heads = list(zip(self._columns, self._titles, self._widths, strict=True))
+        named = [(column.key, title, width) for column, title, width in heads]
+        if named != self._heads:
+            self._heads = named
             self.clear(columns=True)
-            for column, title, width in zip(columns, titles, widths, strict=True):
+            for column, title, width in heads:
                 self.add_column(_cell(column, title, width), width=width, key=column.key)
         else:
             self.clear()
-        for pair in items:
-            self.add_row(
-                *(_cell(column, column.show(pair), width) for column, width in zip(columns, widths, strict=True))
-            )
-        if items:
-            self.move_cursor(row=min(place, len(items) - 1), animate=False)
+        for pair in self.shown:
+            self.add_row(*(_cell(column, column.show(pair), width) for column, _, width in heads))
+        if self.shown:
+            self.move_cursor(row=min(place, len(self.shown) - 1), animate=False)
 
     @property
     def chosen(self) -> Pair | None:
