@@ -20,6 +20,7 @@ from aapo_desk.store.directory import (
 )
 from aapo_desk.store.reader import Delta, RunReader
 from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, StepRecord
+from aapo_desk.store.samples import Place, SampleReader, Span
 from aapo_desk.store.trend import Trend
 from aapo_desk.store.wording import event_words
 from aapo_desk.store.writer import RunWriter
@@ -29,10 +30,13 @@ __all__ = [
     "Delta",
     "Event",
     "Histogram",
+    "Place",
     "RunDirectory",
     "RunReader",
     "RunWriter",
     "Sample",
+    "SampleReader",
+    "Span",
     "StepRecord",
     "StoreError",
     "Trend",

@@ -28,6 +28,7 @@ from aapo_desk.tui.poll import (
 )
 from aapo_desk.tui.screens.dialogs import StopQuestion
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
+from aapo_desk.tui.screens.samples import SamplesScreen
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.widgets.charts import CHART_KEYS, Charts, Which
 from aapo_desk.tui.widgets.header import HeaderFacts, RunHeader
@@ -74,6 +75,7 @@ class MonitorScreen(DeskScreen[None]):
         Binding("N", "turn(-1)", "Previous sample", group=SAMPLES),
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
+        Binding("v", "samples", "Samples", tooltip="All completions of this step: sort, filter, find, copy"),
         Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
         Binding("escape", "shrink", "Back", key_display="esc", tooltip="All of the monitor again"),
         Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this one goes on"),
@@ -291,6 +293,10 @@ class MonitorScreen(DeskScreen[None]):
 
     def action_turn(self, by: int) -> None:
         self.query_one(SampleView).turn(by)
+
+    def action_samples(self) -> None:
+        """Open the step's completions over the monitor."""
+        self.app.push_screen(SamplesScreen(self.run_directory, None if self.following else self.step))
 
     @on(Tabs.Clicked)
     def action_view(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.content import Content
@@ -11,24 +9,9 @@ from textual.widgets import Static
 
 from aapo_desk.store import Sample
 from aapo_desk.tui.labels import number, signed
+from aapo_desk.tui.sample_rows import Pair, pairs
 from aapo_desk.tui.text import one_line, plain
 from aapo_desk.tui.widgets.pane import Pane
-
-
-@dataclass(frozen=True)
-class Pair:
-    """What belongs together: policy row i and reference row i."""
-
-    policy: Sample | None
-    reference: Sample | None
-
-
-def pairs(samples: list[Sample]) -> list[Pair]:
-    """The step's samples by row."""
-    rows = sorted({sample.row for sample in samples})
-    policy = {sample.row: sample for sample in samples if not sample.is_reference}
-    reference = {sample.row: sample for sample in samples if sample.is_reference}
-    return [Pair(policy.get(row), reference.get(row)) for row in rows]
 
 
 def terms(sample: Sample) -> str:
