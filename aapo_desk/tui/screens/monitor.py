@@ -12,13 +12,16 @@ from textual.reactive import reactive
 from textual.widgets import Footer, Static
 
 from aapo_desk.config import ConfigError
-from aapo_desk.store import RunDirectory
+from aapo_desk.health import Alarm, standing
+from aapo_desk.store import Delta, RunDirectory
 from aapo_desk.tui.history import History
 from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES, algorithm_label, model_label, number
 from aapo_desk.tui.poll import About, DetailRead, ReadFailed, Reading, RunPoll, RunRead, RunSource, StepDetail
+from aapo_desk.tui.screens.alarms import AlarmsScreen
 from aapo_desk.tui.screens.dialogs import StopQuestion
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.text import one_line
+from aapo_desk.tui.widgets.alarms import AlarmStrip
 from aapo_desk.tui.widgets.braille import Series
 from aapo_desk.tui.widgets.chart import Legend, LineChart
 from aapo_desk.tui.widgets.header import HeaderFacts, RunHeader
@@ -59,6 +62,7 @@ class MonitorScreen(DeskScreen[None]):
         Binding("N", "turn(-1)", "Previous sample", group=SAMPLES),
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
+        Binding("a", "alarms", "Alarms", tooltip="The alarms that stand, and what to try"),
         Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
         Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this one goes on"),
         Binding("b", "back", "Home", show=False),
@@ -78,10 +82,12 @@ class MonitorScreen(DeskScreen[None]):
         self._reason = ""
         self._unreadable = ""
         self._detail: StepDetail | None = None
+        self._alarms: list[Alarm] = []
 
     def compose(self) -> ComposeResult:
         yield TooSmall(id="too-small")
         yield RunHeader(id="header")
+        yield AlarmStrip(id="alarms")
         with Container(id="top"):
             yield LineChart("reward", "waiting for the first step", id="chart")
             with Container(id="side"):
@@ -116,6 +122,7 @@ class MonitorScreen(DeskScreen[None]):
                 self.query_one(NotesView).put("log", log_text(reading.log))
             if reading.delta.events or reading.delta.reset:
                 self.query_one(NotesView).put("events", events_text(self.history.events))
+                self._show_alarms(reading.delta)
             if reading.delta.evaluations or reading.delta.reset:
                 self._show_evaluations()
             self.state = reading.state
@@ -168,6 +175,12 @@ class MonitorScreen(DeskScreen[None]):
         text = evaluations_text(self.history.evaluations)
         self.query_one("#evaluations", Static).update(text)
         self.query_one(NotesView).put("evaluations", text)
+
+    def _show_alarms(self, delta: Delta) -> None:
+        before = [] if delta.reset else self._alarms  # after a reset all events come again
+        self._alarms = standing(((event.kind, event.data) for event in delta.events), before)
+        self.query_one(AlarmStrip).show(self._alarms)
+        self.refresh_bindings()
 
     def _show_header(self, reading: Reading | None) -> None:
         self.query_one(RunHeader).show(self._facts())
@@ -278,6 +291,10 @@ class MonitorScreen(DeskScreen[None]):
         for pane in self.query("#notes-pane" if notes else "CompletionPane"):
             pane.scroll_relative(y=by, animate=False)
 
+    @on(AlarmStrip.Clicked)
+    def action_alarms(self) -> None:
+        self.app.push_screen(AlarmsScreen(self._alarms))
+
     def _open(self, view: str) -> None:
         self.set_class(view != "completions", "-notes")
         if view != "completions":
@@ -293,6 +310,8 @@ class MonitorScreen(DeskScreen[None]):
                 return self.state == "paused"
             case "pause":
                 return self.state != "paused"
+            case "alarms":
+                return bool(self._alarms)
         return True
 
     def action_pause(self) -> None:
