@@ -63,7 +63,6 @@ def config(**sets: Any) -> RunConfig:
 
 ROOM = Facts(memory_used=4000.0, memory_total=8192.0, memory="the GPU's memory")
 FLAT = {0: (None, None), 40: (0.01, -0.02)}
-PENALTY = config(rewards=[{"name": "length", "weight": -1.0}])
 UPWARD = config(algorithm__margin_low=0.0)
 
 
@@ -104,7 +103,10 @@ RAISED: list[tuple[str, Callable[[], list[Alarm]], list[str]]] = [
 ALMOST: list[tuple[str, Callable[[], list[Alarm]]]] = [
     ("half are cut off, not more", lambda: alarms(demo(30, truncated=[0.5] * 10))),
     ("one step of twenty had a reward", lambda: alarms(demo(30, reward=[0.03] + [0.0] * 19))),
-    ("a reward of 0 is the best that a penalty gives", lambda: alarms(demo(30, reward=0.0), settings=PENALTY)),
+    (
+        "a reward of 0 is the best that a penalty gives",
+        lambda: alarms(demo(30, reward=0.0), facts=replace(ROOM, most_reward=0.0)),
+    ),
     ("two rows of 32 have an advantage", lambda: alarms(demo(30, teaching=[2 / 32] * 10))),
     ("no group has a deviation, the margin teaches", lambda: alarms(with_margin_alone(30))),
     ("nine in ten margins at a bound", lambda: alarms(demo(30, margin_high_share=[0.9] * 10))),

@@ -24,7 +24,7 @@ def truncation(view: View, stands: bool) -> Alarm | None:
 
 
 def no_reward(view: View, stands: bool) -> Alarm | None:
-    if largest_reward(view.config) <= 0:
+    if view.facts.most_reward <= 0:
         raise NotYet  # penalties alone: 0 is the best there is
     best = max(view.values("reward", NO_REWARD_STEPS, after=0))
     if best > 0:
@@ -120,7 +120,7 @@ def evaluation_flat(view: View, stands: bool) -> Alarm | None:
     start, end = sum(before) / len(before), sum(after) / len(after)
     best = max(gains.values())
     rise = end - start
-    if rise < at.LEAST_RISE[stands] * largest_reward(view.config) or best >= at.LEAST_GAIN[stands] * rise:
+    if rise < at.LEAST_RISE[stands] * view.facts.most_reward or best >= at.LEAST_GAIN[stands] * rise:
         return None
     told = " and ".join(f"{gain:+.2f} ({name})" for name, gain in gains.items())
     return Alarm(
@@ -140,14 +140,9 @@ def _gain(view: View, step: int, name: str) -> float | None:
     return difference.get("mean") if difference else None
 
 
-def largest_reward(config: RunConfig) -> float:
-    """The sum that a completion gets where every function gives it 1."""
-    return sum(max(reward.weight, 0.0) for reward in config.rewards)
-
-
 def solved(view: View) -> bool:
     """Whether nearly every completion gets nearly everything."""
-    return view.mean("reward", WINDOW) >= at.NEARLY_SOLVED * largest_reward(view.config) > 0
+    return view.mean("reward", WINDOW) >= at.NEARLY_SOLVED * view.facts.most_reward > 0
 
 
 def scored_rows(config: RunConfig) -> int:

@@ -22,12 +22,14 @@ class NotYet(Exception):
 
 @dataclass(frozen=True)
 class Facts:
-    """What the metrics do not hold. Memory in MiB, and whose it is.
+    """What neither metrics nor configuration hold. Memory in MiB, and whose it is.
 
-    ``exact``: the model computes in float32 or better. ``adapter_zero``: every lora_B is still exactly 0.
+    ``exact``: the model computes in float32 or better. ``most_reward``: the largest that the rewards can give.
+    ``adapter_zero``: every lora_B is still exactly 0.
     """
 
     exact: bool = True
+    most_reward: float = 1.0
     adapter_zero: bool = False
     memory_used: float = 0.0
     memory_total: float = 0.0

@@ -36,6 +36,12 @@ def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from math_reward.check(_of_math(options))
 
 
+def bounds(options: Mapping[str, Any]) -> tuple[float, float]:
+    """The lowest and the highest score."""
+    values = {**VALUES, **{name: float(value) for name, value in options.items() if name in (*VALUES, "exceeded")}}
+    return min(values.values()), max(values.values())
+
+
 def build(options: Mapping[str, Any]) -> Scorer:
     right = math_reward.build(_of_math(options))
     values = {name: float(options.get(name, value)) for name, value in VALUES.items()}

@@ -32,6 +32,11 @@ def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
         yield Refusal("margin", f"must not be more than longest ({options['longest']})", options["margin"])
 
 
+def bounds(_: Mapping[str, Any]) -> tuple[float, float]:
+    """The lowest and the highest score."""
+    return -1.0, 0.0
+
+
 def build(options: Mapping[str, Any]) -> Scorer:
     def score(completion: Completion) -> float:
         if completion.truncated:

@@ -25,6 +25,11 @@ def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
     )
 
 
+def bounds(options: Mapping[str, Any]) -> tuple[float, float]:
+    """The lowest and the highest score."""
+    return -float(options.get("penalty", 1.0)), 0.0
+
+
 def build(options: Mapping[str, Any]) -> Scorer:
     size: int = options.get("words", 3)
     penalty = float(options.get("penalty", 1.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from aapo_desk.config import RunConfig
 from aapo_desk.hardware import Machine
 from aapo_desk.health import BEGINS, ENDS, LONGEST_WINDOW, WINDOW, Alarm, Facts, check, standing
 from aapo_desk.models.policy import Policy
+from aapo_desk.rewards import bounds
 from aapo_desk.store import RunWriter
 
 log = logging.getLogger(__name__)
@@ -58,12 +60,13 @@ class Watch:
     def _look(self, metrics: Metrics, machine: Machine) -> Facts:
         device = self._policy.device
         self._zero = self._zero and _is_zero(self._policy)
-        exact = self._policy.computes_exactly
+        known = Facts(self._policy.computes_exactly, bounds(self._config.rewards)[1], self._zero)
         if device.type == "cuda":
             total = torch.cuda.get_device_properties(device).total_memory / 2**20
-            return Facts(exact, self._zero, metrics.get("memory_mb") or 0.0, total, "the GPU's memory")
+            taken = metrics.get("memory_mb") or 0.0
+            return replace(known, memory_used=taken, memory_total=total, memory="the GPU's memory")
         used = machine.memory_total - machine.memory_available
-        return Facts(exact, self._zero, used, machine.memory_total, "this machine's memory")
+        return replace(known, memory_used=used, memory_total=machine.memory_total, memory="this machine's memory")
 
     def _judge(self, step: int) -> None:
         alarms = check([*self._first, *self._last], self._evaluations, self._config, self._facts, self.alarms)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aapo_desk.config import RewardConfig
-from aapo_desk.rewards import Completion, RewardPool, cosine, numeric, overlong, repetition, tags
+from aapo_desk.rewards import Completion, RewardPool, bounds, cosine, numeric, overlong, repetition, tags
 
 RIGHT, WRONG = "The answer is 7.", "The answer is 8."
 
@@ -156,3 +156,18 @@ def test_long_and_hostile_texts_are_scored_in_time() -> None:
     names = ("numeric", "tags", "repetition", "overlong", "length")
     with RewardPool([RewardConfig(name=name) for name in names], workers=1) as pool:
         assert [score.error for score in pool.score([completion(text) for text in texts])] == [None] * len(texts)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "expected"),
+    [
+        ([{"name": "math"}], (0.0, 1.0)),
+        ([{"name": "math"}, {"name": "length", "weight": -0.5}], (-0.5, 1.0)),
+        ([{"name": "cosine", "weight": 2}], (-1.0, 2.0)),
+        ([{"name": "cosine", "options": {"exceeded": -3}}], (-3.0, 1.0)),
+        ([{"name": "math"}, {"name": "overlong"}, {"name": "repetition", "options": {"penalty": 0.5}}], (-1.5, 1.0)),
+        ([{"name": "mine.py:half", "weight": 0.2}], (0.0, 0.2)),
+    ],
+)
+def test_the_range_of_the_weighted_sum_is_known(rewards: list[dict[str, Any]], expected: tuple[float, float]) -> None:
+    assert bounds([RewardConfig(**reward) for reward in rewards]) == pytest.approx(expected)
