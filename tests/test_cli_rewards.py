@@ -20,22 +20,25 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
+FILES = {
+    "done.jsonl": "\n".join(map(json.dumps, ROWS)),
+    "done.csv": 'output,gold\n"It is 7.",7\n"1,000",1000\n',
+    "empty.jsonl": "",
+    "broken.jsonl": '{"completion": "a", "answer": "b"}\n{"completion": \n',
+    "chat.jsonl": '{"completion": [{"role": "assistant"}], "answer": "7"}',
+    "nested.jsonl": '{"completion": "7", "answer": {"value": 7}}',
+    "counts.jsonl": '{"completion": "7", "answer": "7", "tokens": "many"}',
+    "cut.jsonl": '{"completion": "7", "answer": "7", "truncated": "perhaps"}',
+    "notes.txt": "7",
+    "mine.py": "import os\ndef half(completion, answer): return 0.5\ndef dies(completion, answer): os._exit(3)\n",
+}
+
+
 @pytest.fixture(autouse=True)
-def folder(desk_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(desk_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "done.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    (tmp_path / "done.csv").write_text('output,gold\n"It is 7.",7\n"1,000",1000\n')
-    (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "broken.jsonl").write_text('{"completion": "a", "answer": "b"}\n{"completion": \n')
-    (tmp_path / "chat.jsonl").write_text('{"completion": [{"role": "assistant"}], "answer": "7"}')
-    (tmp_path / "nested.jsonl").write_text('{"completion": "7", "answer": {"value": 7}}')
-    (tmp_path / "counts.jsonl").write_text('{"completion": "7", "answer": "7", "tokens": "many"}')
-    (tmp_path / "cut.jsonl").write_text('{"completion": "7", "answer": "7", "truncated": "perhaps"}')
-    (tmp_path / "notes.txt").write_text("7")
-    (tmp_path / "mine.py").write_text(
-        "import os\ndef half(completion, answer): return 0.5\ndef dies(completion, answer): os._exit(3)\n"
-    )
-    return tmp_path
 
 
 def tried(capsys: Output, *arguments: str) -> dict[str, Any]:

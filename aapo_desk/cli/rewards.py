@@ -86,15 +86,10 @@ def try_them(
     except RewardError as error:
         complain(str(error))
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        complain("cancelled")
-        raise typer.Exit(130) from None
-    document = {"file": file, **document}
     if json:
-        say_json(document)
-        return
-    for line in lines(document):
-        say(printable(line))
+        say_json({"file": file, **document})
+    else:
+        say("\n".join(map(printable, lines(document))))
 
 
 def _rewards(given: Sequence[str]) -> list[RewardConfig]:

@@ -92,18 +92,14 @@ def margin_saturated(view: View, stands: bool) -> Alarm | None:
 
 def unscorable(view: View, stands: bool) -> Alarm | None:
     count, rows = sum(view.values("unscorable", WINDOW)), WINDOW * scored_rows(view.config)
-    share = count / rows
-    if share <= at.MOST_UNSCORABLE[stands]:
+    if count <= at.MOST_UNSCORABLE[stands] * rows:
         return None
     names = ", ".join(reward.name for reward in view.config.rewards)
-    return Alarm(
-        "unscorable",
-        "answers that cannot be scored",
-        f"{count:.0f} of {rows} completions of the last {WINDOW} steps could not be scored and were left out.",
-        f"The events say which function failed, and on what (rewards: {names}). Try it with: aapo-desk rewards try",
-        view.window(WINDOW)[0][0],
-        "warning",
-    )
+    message = f"{count:.0f} of {rows} completions of the last {WINDOW} steps could not be scored and were left out."
+    advice = f"The events say which function failed, and on what (rewards: {names}). "
+    advice += "Try it with: aapo-desk rewards try"
+    title = "answers that cannot be scored"
+    return Alarm("unscorable", title, message, advice, view.window(WINDOW)[0][0], "warning")
 
 
 def evaluation_flat(view: View, stands: bool) -> Alarm | None:
