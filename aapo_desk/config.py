@@ -126,11 +126,7 @@ class TaskConfig(Section):
 
 
 class RewardConfig(Section):
-    name: str = Field(
-        min_length=1,
-        description="math, numeric, format, tags, length, cosine, overlong, repetition, readable, or your own: "
-        "FILE.py:FUNCTION.",
-    )
+    name: str = Field(min_length=1, description="math, format, length, or your own: FILE.py:FUNCTION.")
     weight: Float = Field(1.0, description="What its score is multiplied by in the sum.")
     options: dict[str, Any] = Field(default_factory=dict, description="The reward's own options.")
 
