@@ -164,6 +164,20 @@ def test_an_evaluation_is_a_line_with_intervals() -> None:
     )
 
 
+def test_show_tells_the_alarms_that_stand(finished: RunDirectory, capsys: Output) -> None:
+    writer = RunWriter(finished)
+    still = {"kind": "adapter_still", "title": "it does not move", "message": "10 of 10.", "advice": "Look at it."}
+    writer.write_event("alarm", 9, **still, since=4, severity="critical")
+    writer.write_event("alarm", 9, kind="memory", title="memory is nearly full")
+    writer.write_event("alarm_over", 11, kind="memory", title="memory is nearly full", since=9)
+    writer.close()
+    assert run(["runs", "show", "last"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("alarm")]
+    assert lines == ["alarm      critical, since step 4: it does not move. 10 of 10. Try: Look at it."]
+    assert run(["runs", "show", "last", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["alarms"] == [still | {"since": 4, "severity": "critical"}]
+
+
 def test_there_is_no_last_word_without_an_evaluation_before_and_after() -> None:
     assert base_against_tuned({}) == []
     assert base_against_tuned({0: evaluation(0.3)}) == []
@@ -178,6 +192,8 @@ def test_there_is_no_last_word_without_an_evaluation_before_and_after() -> None:
         ("resumed", {"from_step": 10}, "resumed after step 10"),
         ("dropped", {"count": 3, "source": "training"}, "dropped 3 problems (training): their prompts are too long"),
         ("alarm", {"message": "no reward"}, "ALARM: no reward"),
+        ("alarm", {"title": "cut off", "message": "Half.", "advice": "More."}, "ALARM: cut off. Half. Try: More."),
+        ("alarm_over", {"title": "cut off", "since": 5}, "over: cut off (since step 5)"),
         ("oom", {"micro_batch": 4}, "oom: micro_batch=4"),
         ("notice", {"message": "clear\x1b[2J\nscreen"}, r"clear\x1b[2J\nscreen"),
         ("finished", {}, None),

@@ -14,6 +14,7 @@ from aapo_desk.cli.lines import base_against_tuned
 from aapo_desk.cli.output import complain, interactive, printable, say, say_json, table
 from aapo_desk.cli.train import Run
 from aapo_desk.config import ConfigError, Problem, banks_reference
+from aapo_desk.health import standing
 from aapo_desk.store import RunDirectory, RunReader, StoreError, find_run, list_runs, read_json
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
@@ -47,7 +48,9 @@ def show(run: Run, json: Json = False) -> None:
     facts = summary(found)
     config = read_json(found.config) or {}
     reader = RunReader(found)
-    evaluations = {step: data for step, name, data in reader.poll().evaluations if name == "held_out"}
+    delta = reader.poll()
+    evaluations = {step: data for step, name, data in delta.evaluations if name == "held_out"}
+    alarms = standing((event.kind, event.data) for event in delta.events)
     last = reader.last_metrics()
     adapter = next(reversed(adapters(found).values()), None)
     if json:
@@ -59,6 +62,7 @@ def show(run: Run, json: Json = False) -> None:
             | {
                 "adapter": str(adapter) if adapter else None,
                 "metrics": last[1] if last else {},
+                "alarms": [alarm.as_json() for alarm in alarms],
                 "evaluations": {str(step): data for step, data in evaluations.items()},
                 "config": config or None,
             }
@@ -81,6 +85,9 @@ def show(run: Run, json: Json = False) -> None:
         lines["problem"] = facts["problem"]
     for key, value in lines.items():
         say(f"{key:<10} {printable(str(value))}")
+    for alarm in alarms:
+        said = f"{alarm.severity}, since step {alarm.since}: {alarm.title}. {alarm.message} Try: {alarm.advice}"
+        say(f"{'alarm':<10} {printable(said)}")
     for line in base_against_tuned(evaluations):
         say(line)
 

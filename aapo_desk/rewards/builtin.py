@@ -12,6 +12,11 @@ BUILT_IN = (
     "format",
     "length",
     "readable",
+    "cosine",
+    "repetition",
+    "tags",
+    "overlong",
+    "numeric",
 )
 
 

@@ -25,7 +25,11 @@ def event_words(kind: str, data: Mapping[str, Any]) -> str:
         case "notice":
             return str(data.get("message"))
         case "alarm":
-            return f"ALARM: {data.get('message')}"
+            said = [data.get("title"), data.get("message")]
+            tried = f" Try: {data['advice']}" if data.get("advice") else ""
+            return "ALARM: " + ". ".join(str(part) for part in said if part) + tried
+        case "alarm_over":
+            return f"over: {data.get('title')} (since step {data.get('since')})"
         case "finished":
             return "finished"
     facts = ", ".join(f"{key}={value}" for key, value in data.items())

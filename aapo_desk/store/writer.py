@@ -100,7 +100,7 @@ class RunWriter:
                 ],
             )
 
-    def write_event(self, kind: str, step: int, **data: Any) -> None:
+    def write_event(self, kind: str, step: int, /, **data: Any) -> None:
         with self._transaction() as db:
             db.execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?)", (time.time(), step, kind, to_json(data)))
 
@@ -125,6 +125,21 @@ class RunWriter:
     def evaluations(self, name: str) -> dict[int, dict[str, Any]]:
         rows = self._connection.execute("SELECT step, data FROM evaluations WHERE name = ?", (name,))
         return {step: json.loads(data) for step, data in rows}
+
+    def metrics(self, first: int, last: int) -> list[tuple[int, dict[str, float | None]]]:
+        """The metrics of the steps up to ``first`` and of the last ``last`` ones, in their order."""
+        rows = self._connection.execute(
+            "SELECT step, data FROM metrics WHERE step <= ? OR step > (SELECT MAX(step) FROM metrics) - ?"
+            " ORDER BY step",
+            (first, last),
+        )
+        return [(step, json.loads(data)) for step, data in rows]
+
+    def events(self, *kinds: str) -> list[tuple[str, dict[str, Any]]]:
+        """The events of these kinds with their data, oldest first."""
+        marks = ", ".join("?" * len(kinds))
+        rows = self._connection.execute(f"SELECT kind, data FROM events WHERE kind IN ({marks}) ORDER BY id", kinds)
+        return [(kind, json.loads(data)) for kind, data in rows]
 
     def rewind(self, step: int) -> int:
         """Remove what lies after ``step``; readers see a new generation and load again. Gives the generation.

@@ -17,12 +17,11 @@ from aapo_desk.store import RunDirectory, RunWriter
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.setup import Prepared
 from aapo_desk.training.step import StepResult, run_step
+from aapo_desk.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
 PAUSE_POLL_SECONDS = 0.1
-MOST_GAP = {True: 0.01, False: 0.1}
-"""Nats a token between rollout and update that rounding explains: in float32, in 16 bits."""
 
 
 @dataclasses.dataclass
@@ -37,8 +36,10 @@ class Trainer:
     step: int = 0
     saved: int = 0
     """The step of the newest checkpoint."""
-    alarmed: bool = False
-    """Whether it has been said that rollout and update disagree."""
+    watch: Watch = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.config, self.prepared.parts.policy, self.store)
 
     def train(self) -> None:
         """Go on from where the run is, to its end. Raises StopRequested once a stop has been carried out."""
@@ -85,6 +86,7 @@ class Trainer:
                 self.store.write_event("notice", 0, message=BANKED)
             return
         self.store.rewind(self.step)
+        self.watch.resume(self.store.evaluations(NAME))
         self.store.write_event("resumed", self.step, from_step=self.step)
         log.info("going on from step %d", self.step)
 
@@ -98,7 +100,9 @@ class Trainer:
         self.store.write_step(result.record)
         self.step = number
         self._tell(result)
-        self.store.write_system(machine().as_json())
+        snapshot = machine()
+        self.store.write_system(snapshot.as_json())
+        self.watch.step(number, result.record.metrics, snapshot)
         self.control.say(step=number, phase="idle", progress=None)
 
     def _tell(self, result: StepResult) -> None:
@@ -121,23 +125,10 @@ class Trainer:
             self.store.write_event(
                 "unscorable", self.step, count=count, function=function, error=error, completion=completion[:500]
             )
-        self._watch_gap(result.update.logp_gap)
         if not result.update.applied:
             message = "the loss or the gradient was not finite; this step changed nothing"
             log.warning(message)
             self.store.write_event("notice", self.step, message=message)
-
-    def _watch_gap(self, gap: float) -> None:
-        """Say once that the update sees other log-probs than the rollout; AAPO has no ratio to correct that."""
-        limit = MOST_GAP[self.prepared.parts.policy.computes_exactly]
-        if gap > limit and not self.alarmed and self.config.lora.dropout == 0:
-            self.alarmed = True
-            message = (
-                f"rollout and update disagree by {gap:.3f} nats a token (more than {limit}): "
-                "the gradient is not of the policy that sampled; try --set rollout.weights=adapter"
-            )
-            log.warning(message)
-            self.store.write_event("alarm", self.step, message=message)
 
     def _requests(self) -> None:
         """What was asked for, carried out between two steps."""
@@ -175,6 +166,7 @@ class Trainer:
             fixed=bool(self.prepared.parts.choices["fixed_steps"]),
         )
         self.store.write_evaluation(self.step, NAME, data)
+        self.watch.evaluation(self.step, self.store.evaluations(NAME))
         log.info("held-out accuracy after step %d: greedy %s", self.step, data["greedy"]["accuracy"])
 
     def _save(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aapo_desk.algorithms import Advantages
 from aapo_desk.config import RunConfig
+from aapo_desk.rewards import bounds
 from aapo_desk.store import Histogram
 
 BINS = 24
@@ -25,8 +26,7 @@ class Edges:
 
     @classmethod
     def of(cls, config: RunConfig) -> Edges:
-        weights = [reward.weight for reward in config.rewards]
-        reward = (sum(min(weight, 0.0) for weight in weights), sum(max(weight, 0.0) for weight in weights))
+        reward = bounds(config.rewards)
         span = max(reward[1] - reward[0], 1e-6)
         group_size = config.rollout.group_size
         # The largest (r - mean) / std of a group, with the unbiased deviation, is (G - 1) / sqrt(G).

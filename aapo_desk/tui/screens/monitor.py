@@ -12,7 +12,8 @@ from textual.reactive import reactive
 from textual.widgets import Footer, Static
 
 from aapo_desk.config import ConfigError
-from aapo_desk.store import RunDirectory
+from aapo_desk.health import Alarm, standing
+from aapo_desk.store import Delta, RunDirectory
 from aapo_desk.tui.history import History
 from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES, algorithm_label, model_label
 from aapo_desk.tui.poll import (
@@ -26,10 +27,12 @@ from aapo_desk.tui.poll import (
     RunSource,
     StepDetail,
 )
+from aapo_desk.tui.screens.alarms import AlarmsScreen
 from aapo_desk.tui.screens.dialogs import StopQuestion
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.screens.samples import SamplesScreen
 from aapo_desk.tui.text import one_line
+from aapo_desk.tui.widgets.alarms import AlarmStrip
 from aapo_desk.tui.widgets.charts import CHART_KEYS, Charts, Which
 from aapo_desk.tui.widgets.header import HeaderFacts, RunHeader
 from aapo_desk.tui.widgets.histogram import HistogramView
@@ -76,6 +79,7 @@ class MonitorScreen(DeskScreen[None]):
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
         Binding("v", "samples", "Samples", tooltip="All completions of this step: sort, filter, find, copy"),
+        Binding("a", "alarms", "Alarms", tooltip="The alarms that stand, and what to try"),
         Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
         Binding("escape", "shrink", "Back", key_display="esc", tooltip="All of the monitor again"),
         Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this one goes on"),
@@ -97,10 +101,12 @@ class MonitorScreen(DeskScreen[None]):
         self._reason = ""
         self._unreadable = ""
         self._detail: StepDetail | None = None
+        self._alarms: list[Alarm] = []
 
     def compose(self) -> ComposeResult:
         yield TooSmall(id="too-small")
         yield RunHeader(id="header")
+        yield AlarmStrip(id="alarms")
         with Container(id="top"):
             yield Charts(id="charts")
             with Container(id="side"):
@@ -137,6 +143,7 @@ class MonitorScreen(DeskScreen[None]):
                 self.query_one(NotesView).put("log", log_text(reading.log))
             if reading.delta.events or reading.delta.reset:
                 self.query_one(NotesView).put("events", events_text(self.history.events))
+                self._show_alarms(reading.delta)
             if reading.delta.evaluations or reading.delta.reset:
                 self._show_evaluations()
             self.query_one(MachineView).add(reading.machine)
@@ -182,6 +189,12 @@ class MonitorScreen(DeskScreen[None]):
         text = evaluations_text(self.history.evaluations)
         self.query_one("#evaluations", Static).update(text)
         self.query_one(NotesView).put("evaluations", text)
+
+    def _show_alarms(self, delta: Delta) -> None:
+        before = [] if delta.reset else self._alarms  # after a reset all events come again
+        self._alarms = standing(((event.kind, event.data) for event in delta.events), before)
+        self.query_one(AlarmStrip).show(self._alarms)
+        self.refresh_bindings()
 
     def _show_header(self, reading: Reading | None) -> None:
         self.query_one(RunHeader).show(self._facts())
@@ -313,6 +326,10 @@ class MonitorScreen(DeskScreen[None]):
         for pane in self.query("#notes-pane" if notes else "CompletionPane"):
             pane.scroll_relative(y=by, animate=False)
 
+    @on(AlarmStrip.Clicked)
+    def action_alarms(self) -> None:
+        self.app.push_screen(AlarmsScreen(self._alarms))
+
     def _open(self, view: str) -> None:
         self.set_class(view != "completions", "-notes")
         if view != "completions":
@@ -334,6 +351,8 @@ class MonitorScreen(DeskScreen[None]):
                 return self.has_class("-charts-only")
             case "back" | "turn" | "view":
                 return not self.has_class("-charts-only")
+            case "alarms":
+                return bool(self._alarms)
         return True
 
     def action_pause(self) -> None:

@@ -1,0 +1,34 @@
+"""The alarms of a run, to be read over its monitor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from aapo_desk.health import Alarm
+from aapo_desk.tui.widgets.alarms import alarms_text
+from aapo_desk.tui.widgets.pane import Pane
+
+
+class AlarmsScreen(ModalScreen[None]):
+    """What is wrong and what to try, the worst first."""
+
+    AUTO_FOCUS = "#dialog-body"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,a,q,enter", "dismiss", "Close")]
+
+    def __init__(self, alarms: Sequence[Alarm]) -> None:
+        super().__init__()
+        self._text = alarms_text(alarms)
+
+    def compose(self) -> ComposeResult:
+        with Container(id="dialog"):
+            with Pane(id="dialog-body"):
+                yield Static(self._text, id="dialog-text")
+            yield Static(Content.styled("\nesc closes; the run goes on meanwhile", "$foreground 70%"))
