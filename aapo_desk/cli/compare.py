@@ -27,8 +27,9 @@ from aapo_desk.studies import (
     check_metric,
     check_runs,
     difference,
+    figure,
+    save,
     save_ending,
-    write_csv,
 )
 from aapo_desk.studies.files import PICTURES, TABLES
 
@@ -64,13 +65,12 @@ def compare(
     if plot is not None:
         save_ending(plot, PICTURES, "--plot")
         _check_matplotlib()
-    comparer = Comparer(runs)
-    compared = comparer.read(metric, SMOOTHING)
+    compared = Comparer(runs).read(metric, SMOOTHING)
     if broken := next((entry for entry in compared.entries if entry.problem), None):
         complain(f"run {broken.name} cannot be read: {broken.problem}")
         raise typer.Exit(1)
     check_metric(metric, compared.metrics)
-    written = _write(comparer, compared, by, plot, csv)
+    written = _write(compared, by, [path for path in (plot, csv) if path])
     if json:
         say_json(document(compared, by))
         return
@@ -88,24 +88,15 @@ def _check_matplotlib() -> None:
         raise typer.Exit(2) from None
 
 
-def _write(comparer: Comparer, compared: Comparison, by: By, plot: Path | None, csv: Path | None) -> list[str]:
+def _write(compared: Comparison, by: By, paths: list[Path]) -> list[str]:
     """Write the files that are asked for; the lines that say so."""
-    from aapo_desk.studies.pictures import draw
-
-    written = []
-    for path in (plot, csv):
-        if path is None:
-            continue
+    for path in paths:
         try:
-            if path is plot:
-                draw(path, compared, by.value)
-            else:
-                write_csv(path, comparer.runs)
+            save(path, compared, by.value)
         except OSError as error:
             complain(f"{path} cannot be written: {error.strerror or error}")
             raise typer.Exit(1) from None
-        written.append(f"written: {printable(str(path))}")
-    return written
+    return [f"written: {printable(str(path))}" for path in paths]
 
 
 def lines(compared: Comparison, by: By) -> list[str]:
@@ -129,7 +120,7 @@ def _runs(compared: Comparison, by: By) -> list[str]:
     rows = []
     for entry in compared.entries:
         standing, totals = compared.standing(entry, by.value), entry.totals
-        against = "baseline" if entry is baseline else _number(standing.difference, "+.3f")
+        against = "baseline" if entry is baseline else figure(standing.difference, "+", missing="-")
         if standing.at is not None and standing.at != standing.x:
             against += f" at {_place(standing.at, by)}"
         rows.append(
@@ -141,7 +132,7 @@ def _runs(compared: Comparison, by: By) -> list[str]:
                 _number(totals.seconds, ".0f"),
                 _number(totals.tokens, "d"),
                 _number(totals.completions, "d"),
-                _number(standing.value, ".3f"),
+                figure(standing.value, missing="-"),
                 against,
             ]
         )

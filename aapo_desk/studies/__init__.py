@@ -18,6 +18,7 @@ from aapo_desk.studies.comparison import (
 from aapo_desk.studies.curve import AXES, Axis, Points
 from aapo_desk.studies.files import save, save_ending, write_csv
 from aapo_desk.studies.held_out import Difference, FinalEvaluation, Outcome, Side, difference
+from aapo_desk.studies.wording import figure
 
 __all__ = [
     "AXES",
@@ -38,6 +39,7 @@ __all__ = [
     "check_metric",
     "check_runs",
     "difference",
+    "figure",
     "save",
     "save_ending",
     "write_csv",

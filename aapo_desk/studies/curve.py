@@ -21,10 +21,10 @@ TOKENS = "completion_tokens"
 
 @dataclass(frozen=True)
 class Points:
-    """A curve in at most ``MOST_POINTS`` points, each the last of a stretch of steps. Missing values are NaN.
+    """A curve in at most ``MOST_POINTS`` points, each for a stretch of steps and at its end. Missing values are NaN.
 
     ``seconds`` are those trained and ``tokens`` those of the policy's completions, both since the run's start;
-    ``values`` are the stretch's means, ``smooth`` the exponential mean at its end.
+    ``values`` are the stretch's means, ``smooth`` those of the exponential mean.
     """
 
     steps: Sequence[float]
@@ -96,6 +96,7 @@ class Curve:
         self._values: array[float] = array("d")
         self._clock = TrainingClock()
         self._event = 0
+        self._made: tuple[object, Points] | None = None
 
     def read(self, metric: str) -> None:
         """Take in the steps that are new. Raises StoreError, sqlite3.Error or OSError."""
@@ -129,16 +130,22 @@ class Curve:
 
     def points(self, smoothing: float) -> Points:
         """The curve of the metric read last; ``smoothing``: the weight of what came before, from 0 below 1."""
-        smooth = exponential_mean(self._values, smoothing)
-        stretch = max(1, -(-len(self.steps) // MOST_POINTS))
-        starts = range(0, len(self.steps), stretch)
-        ends = [min(start + stretch, len(self.steps)) - 1 for start in starts]
+        wanted = (self._generation, self._metric, len(self.steps), smoothing)
+        if self._made is None or self._made[0] != wanted:
+            self._made = (wanted, self._thin(exponential_mean(self._values, smoothing)))
+        return self._made[1]
+
+    def _thin(self, smooth: Sequence[float]) -> Points:
+        count = len(self.steps)
+        stretch = max(1, -(-count // MOST_POINTS))
+        starts = range(0, count, stretch)
+        ends = [min(start + stretch, count) - 1 for start in starts]
         return Points(
             [self.steps[end] for end in ends],
             [self.seconds[end] for end in ends],
             [self.tokens[end] for end in ends],
             [_mean(self._values[start : start + stretch]) for start in starts],
-            [smooth[end] for end in ends],
+            [_mean(smooth[start : start + stretch]) for start in starts],
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aapo_desk.config import ConfigError, Problem
 from aapo_desk.store import RunDirectory
-from aapo_desk.studies.comparison import Comparer, Comparison
+from aapo_desk.studies.comparison import Comparison
 from aapo_desk.studies.curve import Axis, Curve
 
 PICTURES = (".png", ".svg")
@@ -26,14 +26,14 @@ def save_ending(path: Path, endings: Sequence[str] = PICTURES + TABLES, option: 
     return ending
 
 
-def save(path: Path, comparer: Comparer, comparison: Comparison, axis: Axis) -> None:
+def save(path: Path, comparison: Comparison, axis: Axis) -> None:
     """Write the kind of file that the path's ending tells.
 
     Raises ConfigError for another ending, PicturesMissing without matplotlib, OSError where it cannot be written, and
     what reading a run raises.
     """
     if save_ending(path) in TABLES:
-        write_csv(path, comparer.runs)
+        write_csv(path, [entry.run for entry in comparison.entries])
         return
     from aapo_desk.studies.pictures import draw
 
