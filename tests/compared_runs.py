@@ -38,7 +38,7 @@ def write_run(
         "rollout": {"prompts_per_step": 4, "group_size": 8},
         "run": {"steps": 40},
     }
-    run = create_run(resolve(settings, overrides), name)
+    run = create_run(resolve(settings, overrides))
     run.meta.write_text(json.dumps({"name": name, "pinned": pinned, "notes": ""}))
     run.status.write_text(json.dumps({"state": state, "step": steps, "steps": 40, "heartbeat": 0, "message": ""}))
     writer = RunWriter(run)

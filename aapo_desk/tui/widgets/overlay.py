@@ -20,11 +20,11 @@ from aapo_desk.tui.widgets.cells import Piece, runs, strip
 # Dots drawn and left out, in turn: the lines are told apart without colours. The first run's is whole.
 DASHES: dict[str, tuple[int, ...]] = {
     "A": (1, 0),
-    "B": (6, 3),
+    "B": (6, 4),
     "C": (2, 2),
-    "D": (9, 3, 2, 3),
+    "D": (4, 1, 1, 2),
     "E": (1, 3),
-    "F": (5, 2, 1, 2, 1, 2),
+    "F": (3, 1, 1, 1, 1, 1),
 }
 CURSOR, AXIS = "cursor", ""
 SAMPLE = 4  # characters of a line in a legend
@@ -174,7 +174,7 @@ def overlay(lines: Sequence[Line], width: int, height: int, frame: Frame) -> lis
         known = [x for x, y in enumerate(path) if math.isfinite(y)]
         if not known:
             continue
-        inside = round(width * 2 * (number + 1) / (len(paths) + 1))
+        inside = known[0] + round((known[-1] - known[0]) * (number + 1) / (len(paths) + 1))
         for x in (known[-1], inside):
             _write_letter(rows, letter, path, x, frame)
     return rows

@@ -13,13 +13,17 @@ from aapo_desk.evaluation import Estimate
 from aapo_desk.studies import Axis, Comparison, Entry, difference, figure
 from aapo_desk.tui.labels import duration, number, state_label
 from aapo_desk.tui.text import one_line
-from aapo_desk.tui.widgets.overlay import sample
+from aapo_desk.tui.widgets.overlay import SAMPLE, sample
 
 STYLES = dict(zip("ABCDEF", ("primary", "secondary", "success", "accent", "error", "warning"), strict=True))
 FAINT = "$foreground 70%"
 LEAST_NAME, MOST_NAME = 10, 40
-LONGEST_PATH = 30
+LEAST_PATH = 16
+SETTINGS = "what differs"
 WIDEST_VALUE = 26
+ROOMY = 100
+LEAD = len("A ") + SAMPLE + 2
+MOST_EVALUATED = 70  # characters of an evaluation in short, without its lead
 
 Row = Sequence[str]
 
@@ -27,7 +31,9 @@ Row = Sequence[str]
 def runs_text(comparison: Comparison, axis: Axis, x: float | None, width: int) -> Content:
     """A line a run: how far it is, its smoothed value at ``x`` or at its end, and how far that is from the baseline."""
     baseline = comparison.baseline
-    rows: list[Row] = [["run", "state", "steps", "time", "tokens", "value", f"vs {baseline.letter}"]]
+    roomy = width >= ROOMY
+    counted = ["completions"] if roomy else []
+    rows: list[Row] = [["run", "state", "steps", "time", "tokens", *counted, "value", f"vs {baseline.letter}"]]
     early = False
     for entry in comparison.entries:
         standing, totals = comparison.standing(entry, axis, x), entry.totals
@@ -41,11 +47,12 @@ def runs_text(comparison: Comparison, axis: Axis, x: float | None, width: int) -
                 str(totals.steps) if totals.steps else "none",
                 "–" if totals.seconds is None else duration(totals.seconds),
                 amount(totals.tokens),
+                *([amount(totals.completions)] if roomy else []),
                 figure(standing.value),
                 against,
             ]
         )
-    room = width - _lead() - sum(_widths(rows)[1:]) - 2 * (len(rows[0]) - 1)
+    room = width - LEAD - sum(_widths(rows)[1:]) - 2 * (len(rows[0]) - 1)
     name = max(LEAST_NAME, min(MOST_NAME, room))
     notes = [f"{entry.letter}: {one_line(entry.problem)}" for entry in comparison.entries if entry.problem]
     notes += [f"* at the last {_unit(axis)} that both have reached"] if early else []
@@ -55,7 +62,7 @@ def runs_text(comparison: Comparison, axis: Axis, x: float | None, width: int) -
 def evaluations_text(comparison: Comparison, width: int) -> Content:
     """A line a run: greedy held-out accuracy of base and tuned model, its gain, its distance to the baseline."""
     baseline = comparison.baseline
-    short = width < 90
+    short = width < ROOMY
     rows: list[Row] = [["held out: base → tuned", "gain", f"tuned, vs {baseline.letter}"]]
     paired = unpaired = False
     for entry in comparison.entries:
@@ -74,7 +81,7 @@ def evaluations_text(comparison: Comparison, width: int) -> Content:
         rows.append([f"{before} → {after}", interval(final.greedy.gain, "+"), against])
     notes = ["[95 % interval]" + (f"; vs {baseline.letter}: paired, the same problems" if paired else "")]
     notes += ["* not paired: other problems, or another judge"] if unpaired else []
-    return _table(comparison.entries, rows, [], left={0, 1, 2}, notes=notes)
+    return _table(comparison.entries, rows, [], left={0, 1, 2}, notes=notes, sampled=width >= LEAD + MOST_EVALUATED)
 
 
 def settings_text(comparison: Comparison, width: int) -> Content:
@@ -82,11 +89,11 @@ def settings_text(comparison: Comparison, width: int) -> Content:
     differing = comparison.differing()
     if not differing:
         return Content.styled("all settings are the same", FAINT)
-    path = min(LONGEST_PATH, max(len("settings that differ"), *map(len, differing)))
     count = len(comparison.entries)
     longest = max(cell_len(_setting(value)) for values in differing.values() for value in values)
-    size = max(4, min(WIDEST_VALUE, longest, (width - path - 2 * count) // count))
-    head = Content(f"{'settings that differ':<{path}}").stylize(FAINT)
+    size = max(1, min(WIDEST_VALUE, longest, (width - LEAST_PATH) // count - 2))
+    path = min(max(len(SETTINGS), *map(len, differing)), max(LEAST_PATH, width - count * (size + 2)))
+    head = Content(_fit(SETTINGS, path)).stylize(FAINT)
     for entry in comparison.entries:
         head += Content.assemble("  ", (f"{entry.letter:<{size}}", _style(entry.letter)))
     lines = [head]
@@ -128,31 +135,33 @@ def _style(letter: str) -> str:
     return f"bold $text-{STYLES[letter]}"
 
 
-def _lead() -> int:
-    return len("A ") + cell_len(sample("A")) + 2
-
-
 def _widths(rows: Sequence[Row]) -> list[int]:
     return [max(cell_len(row[column]) for row in rows) for column in range(len(rows[0]))]
 
 
 def _table(
-    entries: Sequence[Entry], rows: Sequence[Row], widths: Sequence[int], left: set[int], notes: Sequence[str]
+    entries: Sequence[Entry],
+    rows: Sequence[Row],
+    widths: Sequence[int],
+    left: set[int],
+    notes: Sequence[str],
+    sampled: bool = True,
 ) -> Content:
-    """A heading and a line a run, led by its letter and a piece of its line; ``widths`` of the first columns."""
+    """A heading and a line a run, led by its letter and, where ``sampled``, by a piece of its line.
+
+    ``widths`` are those of the first columns, ``left`` the numbers of the columns that are set flush left.
+    """
     sizes = [*widths, *_widths(rows)[len(widths) :]]
+    leads = [("", FAINT)]
+    leads += [(f"{one.letter} {sample(one.letter)}" if sampled else one.letter, _style(one.letter)) for one in entries]
     lines = []
-    for number_, row in enumerate(rows):
+    for (lead, style), row in zip(leads, rows, strict=True):
         cells = [
             _fit(cell, size) if column in left else " " * (size - cell_len(cell)) + cell
             for column, (cell, size) in enumerate(zip(row, sizes, strict=True))
         ]
-        text = "  ".join(cells).rstrip()
-        if not number_:
-            lines.append(Content.styled(" " * _lead() + text, FAINT))
-            continue
-        letter = entries[number_ - 1].letter
-        lines.append(Content.assemble((f"{letter} {sample(letter)}  ", _style(letter)), text))
+        text = ("  ".join(cells).rstrip(), "" if lead else FAINT)
+        lines.append(Content.assemble((f"{lead:<{LEAD - 2 if sampled else 1}}  ", style), text))
     return Content("\n").join([*lines, *(Content.styled(note, FAINT) for note in notes)])
 
 
