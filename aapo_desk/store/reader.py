@@ -7,11 +7,12 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aapo_desk.store.directory import RunDirectory, StoreError
 from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, newer_schema
+from aapo_desk.store.trend import Trend
 
 
 @dataclass
@@ -103,6 +104,30 @@ class RunReader:
         with self._open() as db:
             row = db.execute("SELECT step, data FROM metrics ORDER BY step DESC LIMIT 1").fetchone()
         return (row[0], json.loads(row[1])) if row else None
+
+    def trend(self, key: str, before: Trend) -> Trend:
+        """One metric over the run, ``before`` brought up to date: only the points that came since are read."""
+        if not self.run.database.exists():
+            return Trend()
+        path = f'$."{key}"'
+        with self._open() as db:
+            if not db.execute("PRAGMA user_version").fetchone()[0]:
+                return Trend()
+            db.execute("BEGIN")
+            generation = int(db.execute("SELECT value FROM run WHERE key = 'generation'").fetchone()[0])
+            last = db.execute(
+                "SELECT step, json_extract(data, ?) FROM metrics ORDER BY step DESC LIMIT 1", (path,)
+            ).fetchone()
+            if last is None:
+                return Trend(generation)
+            trend = (before if before.generation == generation else Trend(generation)).thinned(last[0])
+            steps = range(trend.next_step, last[0] + 1, trend.stride)
+            new = db.execute(
+                "SELECT step, json_extract(data, ?) FROM metrics"
+                f" WHERE step IN ({', '.join(map(str, steps))}) ORDER BY step",
+                (path,),
+            ).fetchall()
+        return replace(trend, points=(*trend.points, *new), last=last)
 
     def histograms(self, step: int) -> dict[str, Histogram]:
         """A step's histograms by name; empty where there is no such step."""

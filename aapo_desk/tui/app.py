@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from rich.text import Text
@@ -14,7 +14,8 @@ from textual.screen import Screen
 
 from aapo_desk.config import RunConfig
 from aapo_desk.store import RunDirectory
-from aapo_desk.tui.poll import PresetRow, RunSource, StoredRun, read_presets
+from aapo_desk.tui.listing import PresetRow, judge_presets, read_presets
+from aapo_desk.tui.poll import RunSource, StoredRun
 from aapo_desk.tui.screens.dialogs import HelpScreen
 from aapo_desk.tui.screens.guard import SMALLEST, TALL, WIDE, DeskScreen
 from aapo_desk.tui.screens.home import HomeScreen
@@ -30,7 +31,7 @@ class DeskApp(App[int]):
     """The desk. ``run``: watch it at once. ``start``: prepare and start a run of this configuration and name.
 
     ``clock`` gives the unix time, ``open_source`` what a monitor reads a run through, ``read_presets`` what Home
-    offers; tests set them.
+    offers, ``judge_presets`` how it fits this machine; tests set them.
     """
 
     TITLE = "AAPO Desk"
@@ -49,6 +50,7 @@ class DeskApp(App[int]):
         self.clock: Callable[[], float] = time.time
         self.open_source: Callable[[RunDirectory], RunSource] = StoredRun
         self.read_presets: Callable[[], list[PresetRow]] = read_presets
+        self.judge_presets: Callable[[Sequence[PresetRow]], tuple[list[PresetRow], str]] = judge_presets
         self.refusal: str | None = None
         self._run_first = run
         self._start_first = start

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from aapo_desk.config import RunConfig
 from aapo_desk.store import RunDirectory
 from aapo_desk.tui.app import DeskApp
-from aapo_desk.tui.poll import PresetRow
+from aapo_desk.tui.listing import PresetFit, PresetRow
 from tests.tui import fixed_run
 from tests.tui.driving import Desk, Live
 
@@ -41,6 +42,12 @@ def preset_rows() -> list[PresetRow]:
     ]
 
 
+def judged(rows: Sequence[PresetRow]) -> tuple[list[PresetRow], str]:
+    """As if on a machine without a GPU: what can be used fits."""
+    fit = PresetFit("fits", "fits: 0.9 GB at the least, 2.9 GB for full speed; 14.2 GB of RAM free")
+    return [replace(row, fit=fit if row.config else None) for row in rows], "no GPU, 14.2 GB of RAM free"
+
+
 @pytest.fixture
 def desk(preset_rows: list[PresetRow]) -> Desk:
     """Makes an app whose clock stands still."""
@@ -49,6 +56,7 @@ def desk(preset_rows: list[PresetRow]) -> Desk:
         app = DeskApp(run, start)
         app.clock = lambda: NOW
         app.read_presets = lambda: preset_rows
+        app.judge_presets = judged
         app.animation_level = "none"
         return app
 

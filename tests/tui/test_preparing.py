@@ -8,7 +8,7 @@ from textual.app import App
 from aapo_desk.config import RunConfig
 from aapo_desk.store import list_runs
 from aapo_desk.tui.app import FAILED, WRONG_USE, DeskApp, run_app
-from aapo_desk.tui.poll import PresetRow
+from aapo_desk.tui.listing import PresetRow
 from aapo_desk.tui.screens.home import HomeScreen
 from aapo_desk.tui.screens.preparing import PreparingScreen
 from tests.tui import fixed_run

@@ -50,6 +50,18 @@ def test_home(snap_compare: Compare, desk: Desk, runs: None, size: tuple[int, in
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_home_marked(snap_compare: Compare, desk: Desk, runs: None, size: tuple[int, int]) -> None:
+    """A run pinned and two marked, sorted by reward, the rest filtered out."""
+    keys = ["down", "down", "p", "space", "down", "space", *"sssss", "slash", *"sums"]
+    assert snap_compare(desk(), terminal_size=size, run_before=then(*keys))
+
+
+def test_rename(snap_compare: Compare, desk: Desk, runs: None) -> None:
+    keys = ["r", "ctrl+u", *"sums-slower"]
+    assert snap_compare(desk(), terminal_size=(80, 24), run_before=then(*keys))
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_monitor(snap_compare: Compare, desk: Desk, run: RunDirectory, size: tuple[int, int]) -> None:
     assert snap_compare(desk(run), terminal_size=size, run_before=then())
 

@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from aapo_desk.tui.labels import algorithm_label, model_label
-from aapo_desk.tui.poll import PresetRow
+from aapo_desk.tui.listing import PresetRow
 from aapo_desk.tui.text import one_line, plain
 from aapo_desk.tui.widgets.pane import Pane
 
@@ -91,6 +91,8 @@ def describe(row: PresetRow) -> Content:
             "steps": f"{config.run.steps} of {batch.prompts_per_step} prompts x {batch.group_size} completions, "
             f"up to {batch.max_new_tokens} tokens each",
         }
+        if row.fit:
+            facts["memory"] = row.fit.detail
         parts += [Content.assemble((f"{name:<8}", "$foreground 70%"), text) for name, text in facts.items()]
     if row.notes:
         parts += [Content(""), *(plain(note) for note in row.notes)]

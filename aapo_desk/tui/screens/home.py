@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import DataTable, Footer, OptionList, Static
-from textual.widgets.option_list import Option
+from textual.widgets import DataTable, Footer, Input, OptionList, Static
 
-from aapo_desk.tui.labels import LIVE_STATES, age, clipped, model_label, number, state_label
-from aapo_desk.tui.poll import READ_ERRORS, PresetRow, RunList, RunRow
+from aapo_desk.config import ConfigError
+from aapo_desk.store import RunDirectory, check_name, pin_run, rename_run
+from aapo_desk.tui.arranging import VALUES, Order, arranged, matching
+from aapo_desk.tui.labels import LIVE_STATES
+from aapo_desk.tui.listing import PresetRow, RunList, RunRow
+from aapo_desk.tui.poll import READ_ERRORS
 from aapo_desk.tui.screens.dialogs import StartQuestion
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
-from aapo_desk.tui.text import one_line
+from aapo_desk.tui.screens.managing import DeleteQuestion, RenameDialog
+from aapo_desk.tui.text import one_line, visible
+from aapo_desk.tui.widgets.presetlist import PresetList
+from aapo_desk.tui.widgets.runfilter import RunFilter
+from aapo_desk.tui.widgets.runtable import RunTable
 
 SECONDS = 2.0
-COLUMNS = {"state": 10, "name": 20, "model": 16, "step": 9, "reward": 6, "age": 6}
-LONGEST = {"name": 40, "model": 30}
-PRESETS_WIDTH = 54  # in a wide terminal, with its margin; as in app.tcss
-SCROLLBAR = 1
+PRESETS_WIDTH = 54  # in a wide terminal, with its margin; as in home.tcss
 
 WELCOME = """\
 No runs yet.
@@ -32,6 +35,7 @@ No runs yet.
 Press Enter to see the demo: a small language model (SmolLM2, 135 million parameters) learns to add numbers with \
 AAPO, on this machine's processor, in minutes. You watch its reward rise above the frozen reference's.\
 """
+NO_MATCH = "No run matches. Press esc to list them all."
 
 
 class RunsRead(Message):
@@ -43,38 +47,26 @@ class RunsRead(Message):
 
 
 class PresetsRead(Message):
-    """The list of presets has come."""
+    """The list of presets has come. ``against``: what their fit was judged by; "" where it has not been yet."""
 
-    def __init__(self, rows: list[PresetRow]) -> None:
+    def __init__(self, rows: list[PresetRow], against: str = "") -> None:
         super().__init__()
         self.rows = rows
-
-
-class RunTable(DataTable[Text]):
-    """The runs; the arrows move, Enter opens."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "select_cursor", "Open", tooltip="Watch this run"),
-        Binding("j", "cursor_down", "Down", show=False),
-        Binding("k", "cursor_up", "Up", show=False),
-    ]
-
-
-class PresetList(OptionList):
-    """The presets; Enter shows one and asks whether to start it."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "select", "Start", tooltip="Show what this preset is, then start it"),
-        Binding("j", "cursor_down", "Down", show=False),
-        Binding("k", "cursor_up", "Up", show=False),
-    ]
+        self.against = against
 
 
 class HomeScreen(DeskScreen[None]):
     """Runs and presets side by side, or one above the other."""
 
+    CSS_PATH = "home.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "app.focus_next", "Runs / presets"),
+        Binding("tab", "app.focus_next", "Switch", tooltip="From the runs to the presets and back"),
+        Binding(
+            "slash", "filter", "Filter", key_display="/", tooltip="List only runs whose name, model or state match"
+        ),
+        Binding("s", "sort", "Sort", tooltip="Sort the runs by the next column"),
+        Binding("S", "reverse", "Other way round", show=False, tooltip="Sort the runs the other way round"),
+        Binding("escape", "clear", "Clear", False, "esc", tooltip="List all runs, then take the marks away"),
     ]
 
     def __init__(self) -> None:
@@ -83,18 +75,19 @@ class HomeScreen(DeskScreen[None]):
         self._reading = False
         self._rows: list[RunRow] | None = None
         self._presets: list[PresetRow] = []
-        self._widths = dict(COLUMNS)
+        self._marked: set[str] = set()
+        self._order = Order()
 
     def compose(self) -> ComposeResult:
         yield TooSmall(id="too-small")
         yield Static(id="title", markup=False)
         with Container(id="lists"):
             with Container(id="runs"):
-                yield Static("runs", classes="list-title")
+                yield RunFilter(id="runs-bar")
                 yield Static(WELCOME, id="welcome", markup=False)
-                yield RunTable(id="run-table", cursor_type="row", zebra_stripes=False)
+                yield RunTable(id="run-table")
             with Container(id="presets"):
-                yield Static("start a new run", classes="list-title")
+                yield Static("start a new run", id="presets-title", classes="list-title", markup=False)
                 yield PresetList(id="preset-list", markup=False)
         yield Footer(compact=True)
 
@@ -122,76 +115,46 @@ class HomeScreen(DeskScreen[None]):
             self._reading = False
 
     def _load_presets(self) -> None:
-        self.post_message(PresetsRead(self.desk.read_presets()))
+        rows = self.desk.read_presets()
+        self.post_message(PresetsRead(rows))
+        self.post_message(PresetsRead(*self.desk.judge_presets(rows)))
 
     @on(PresetsRead)
     def _show_presets(self, message: PresetsRead) -> None:
         self._presets = message.rows
-        self._fill_presets()
-
-    def _fill_presets(self) -> None:
-        options = self.query_one(PresetList)
-        place = options.highlighted or 0
-        wide = self.has_class("-wide")
-        options.clear_options()
-        options.add_options([Option(_offer(row, wide), id=row.name) for row in self._presets])
-        options.highlighted = place if self._presets else None
+        self.query_one(PresetList).show(self._presets, self.has_class("-wide"))
+        against = f" · {one_line(message.against)}" if message.against else ""
+        title = Content.assemble(("start a new run", "bold"), against)
+        self.query_one("#presets-title", Static).update(title)
 
     @on(RunsRead)
     def _show_runs(self, message: RunsRead) -> None:
         first = self._rows is None
-        before = [row.run.id for row in self._rows or []]
         self._rows = message.rows
+        self._marked &= {row.run.id for row in message.rows}
         with self.app.batch_update():
-            table = self.query_one(RunTable)
-            table.display = bool(message.rows)
-            self.query_one("#welcome").display = not message.rows
             self._set_title()
-            if before != [row.run.id for row in message.rows] or not table.columns:
-                self._rebuild()
-            else:
-                self._refresh_cells()
+            self._draw_runs()
         if first:
-            (table if message.rows else self.query_one(PresetList)).focus()
+            self.query_one(RunTable if message.rows else PresetList).focus()
 
     def on_resize(self) -> None:
-        widths = _column_widths(self.size.width - (PRESETS_WIDTH if self.has_class("-wide") else 0))
-        if widths != self._widths:
-            self._widths = widths
-            self._fill_presets()
-            if self._rows is not None:
-                self._rebuild()
+        self.query_one(PresetList).show(self._presets, self.has_class("-wide"))
+        self._draw_runs()
 
-    def _rebuild(self) -> None:
-        """Fill the table anew, with the cursor on the run it was on."""
-        table = self.query_one(RunTable)
-        rows = self._rows or []
-        key = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value if table.row_count else None
-        table.clear(columns=True)
-        for name, width in self._widths.items():
-            table.add_column(name, width=width, key=name)
-        for row in rows:
-            table.add_row(*self._cells(row).values(), key=row.run.id)
-        ids = [row.run.id for row in rows]
-        table.move_cursor(row=ids.index(key) if key in ids else 0)
-
-    def _refresh_cells(self) -> None:
-        table = self.query_one(RunTable)
-        for row in self._rows or []:
-            for column, cell in self._cells(row).items():
-                if table.get_cell(row.run.id, column) != cell:
-                    table.update_cell(row.run.id, column, cell)
-
-    def _cells(self, row: RunRow) -> dict[str, Text]:
-        widths = self._widths
-        return {
-            "state": Text(state_label(row.state), style="bold" if row.state in LIVE_STATES else ""),
-            "name": Text(clipped(one_line(row.name), widths["name"])),
-            "model": Text(clipped(one_line(model_label(row.model)), widths["model"])),
-            "step": Text(f"{row.step}/{row.steps}", justify="right"),
-            "reward": Text(number(row.reward), justify="right"),
-            "age": Text(age(self.desk.clock() - row.created), justify="right"),
-        }
+    def _draw_runs(self) -> None:
+        """The rows as they are filtered, ordered and marked now."""
+        if self._rows is None:
+            return
+        bar, table, words = self.query_one(RunFilter), self.query_one(RunTable), self.query_one("#welcome", Static)
+        listed = arranged(matching(self._rows, bar.text), self._order)
+        table.display = bool(listed)
+        words.display = not listed
+        words.update(NO_MATCH if self._rows else WELCOME)
+        bar.describe(len(listed), len(self._rows), len(self._marked), sum(row.pinned for row in self._rows))
+        width = self.size.width - (PRESETS_WIDTH if self.has_class("-wide") else 0)
+        table.show(listed, self._marked, self._order, self.desk.clock(), width)
+        self.refresh_bindings()
 
     def _set_title(self) -> None:
         rows = self._rows or []
@@ -209,7 +172,122 @@ class HomeScreen(DeskScreen[None]):
         live = sum(row.state in LIVE_STATES for row in self._rows or [])
         return f"{live} run{' goes' if live == 1 else 's go'} on. Watch with: aapo-desk" if live else ""
 
-    # What is asked for
+    # Which runs, in which order
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "clear":
+            return bool(self._marked) or self.query_one(RunFilter).input.display
+        if action in {"filter", "sort", "reverse"}:
+            return bool(self._rows) and not self.query_one(RunFilter).input.has_focus
+        return super().check_action(action, parameters)
+
+    def action_filter(self) -> None:
+        self.query_one(RunFilter).open()
+
+    def action_to_runs(self) -> None:
+        """From the filter to what it has left; an empty one is put away."""
+        bar = self.query_one(RunFilter)
+        if not bar.text.strip():
+            bar.close()
+        self.query_one(RunTable).focus()
+
+    def action_clear(self) -> None:
+        bar = self.query_one(RunFilter)
+        if bar.input.display:
+            bar.close()
+            self.query_one(RunTable).focus()
+        else:
+            self._marked.clear()
+        self._draw_runs()
+
+    @on(Input.Changed, "#filter")
+    def _filter(self) -> None:
+        self._draw_runs()
+
+    def action_sort(self) -> None:
+        self._sort(self._order.next)
+
+    def action_reverse(self) -> None:
+        self._sort(self._order.by(self._order.column))
+
+    @on(DataTable.HeaderSelected)
+    def _sort_by_header(self, event: DataTable.HeaderSelected) -> None:
+        if event.column_key.value in VALUES:
+            self._sort(self._order.by(event.column_key.value))
+
+    def _sort(self, order: Order) -> None:
+        self._order = order
+        self._draw_runs()
+
+    def marked(self) -> list[RunDirectory]:
+        """The marked runs, in the order of the list; also those that a filter hides."""
+        rows = arranged(self._rows or [], self._order)
+        return [row.run for row in rows if row.run.id in self._marked]
+
+    def action_mark(self) -> None:
+        if row := self.query_one(RunTable).under_cursor:
+            self._marked ^= {row.run.id}
+            self._draw_runs()
+
+    # What is done to the run under the cursor
+
+    def action_pin(self) -> None:
+        if row := self.query_one(RunTable).under_cursor:
+            try:
+                pin_run(row.run, not row.pinned)
+            except OSError as error:
+                self._complain(f"{row.name} cannot be pinned: {error.strerror or error}")
+            self._read_runs()
+
+    def action_rename(self) -> None:
+        row = self.query_one(RunTable).under_cursor
+        if row is None:
+            return
+
+        def answered(name: str | None) -> None:
+            if name is None or name == row.name:
+                return
+            try:
+                rename_run(row.run, name)
+            except ConfigError as error:
+                self._complain(error.problems[0].message)
+            except OSError as error:
+                self._complain(f"{row.name} cannot be renamed: {error.strerror or error}")
+
+        self.app.push_screen(RenameDialog(row.name, lambda name: _refusal(name, row.run)), answered)
+
+    def action_delete(self) -> None:
+        row = self.query_one(RunTable).under_cursor
+        if row is None:
+            return
+        if row.state in LIVE_STATES:
+            self._complain(f"{row.name} is {row.state}: open it and stop it with s, then delete it.")
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.run_worker(lambda: self._delete(row), thread=True, group="delete", exit_on_error=False)
+
+        self.app.push_screen(DeleteQuestion(row), answered)
+
+    def _delete(self, row: RunRow) -> None:
+        """In a thread: checkpoints are large."""
+        from aapo_desk import launch
+
+        try:
+            launch.remove(row.run)
+            self.notify(f"Deleted {one_line(row.name)}.", timeout=3, markup=False)
+        except launch.LaunchError as error:
+            self._complain(str(error))
+        except OSError as error:
+            at = visible(str(error.filename or row.run.path))
+            self._complain(f"{row.name} cannot be removed entirely ({error.strerror or error}); remove {at} by hand")
+        self.app.call_from_thread(self._read_runs)
+
+    def _complain(self, text: str) -> None:
+        self.notify(one_line(text), severity="error", markup=False)
+
+    # What is opened or started
 
     @on(RunTable.RowSelected)
     def _open_run(self, event: RunTable.RowSelected) -> None:
@@ -221,7 +299,7 @@ class HomeScreen(DeskScreen[None]):
     def _ask_to_start(self, event: OptionList.OptionSelected) -> None:
         row = self._presets[event.option_index]
         if row.config is None:
-            self.notify(one_line(row.error), severity="error", markup=False)
+            self._complain(row.error)
             return
         config = row.config
 
@@ -232,17 +310,10 @@ class HomeScreen(DeskScreen[None]):
         self.app.push_screen(StartQuestion(row), answered)
 
 
-def _column_widths(room: int) -> dict[str, int]:
-    """The columns' widths without their padding: names and models get what the others leave."""
-    left = room - SCROLLBAR - sum(COLUMNS.values()) - 2 * len(COLUMNS)
-    name = min(LONGEST["name"], max(8, COLUMNS["name"] + left * 2 // 3))
-    model = min(LONGEST["model"], max(6, COLUMNS["model"] + left - (name - COLUMNS["name"])))
-    return COLUMNS | {"name": name, "model": model}
-
-
-def _offer(row: PresetRow, wide: bool) -> Content:
-    """A preset in one line, or in two where there is height for it."""
-    name, title = one_line(row.name), "✗ cannot be used" if row.error else one_line(row.title)
-    if wide:
-        return Content.assemble((name, "bold"), "\n", (f"  {title}", "$foreground 70%"))
-    return Content.assemble((f"{name:<24} ", "bold"), (title, "$foreground 70%"))
+def _refusal(name: str, run: RunDirectory) -> str:
+    """What is wrong with a name for a run; "" where nothing is."""
+    try:
+        check_name(name, run)
+    except ConfigError as error:
+        return error.problems[0].message
+    return ""

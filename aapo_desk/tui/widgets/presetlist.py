@@ -1,0 +1,53 @@
+"""The list of presets, each with whether it fits this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from aapo_desk.tui.listing import PresetRow
+from aapo_desk.tui.text import one_line
+
+VERDICTS = {
+    "fits": ("✓ fits", "$text-success"),
+    "tight": ("≈ tight", "$text-warning"),
+    "too large": ("✗ too large", "$text-error"),
+    "no GPU": ("✗ no GPU", "$text-error"),
+    "unknown": ("? unknown", "$foreground 70%"),
+}
+NAME, VERDICT = 24, 11  # columns
+WIDE_LINE = 48
+
+
+class PresetList(OptionList):
+    """The presets; Enter shows one and asks whether to start it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select", "Start", tooltip="Show what this preset is, then start it"),
+        Binding("j", "cursor_down", "Down", show=False),
+        Binding("k", "cursor_up", "Up", show=False),
+        Binding("g", "first", "First preset", show=False),
+        Binding("G", "last", "Last preset", show=False),
+    ]
+
+    def show(self, rows: Sequence[PresetRow], wide: bool) -> None:
+        """List these presets; the cursor keeps its place."""
+        place = self.highlighted or 0
+        self.clear_options()
+        self.add_options([Option(_offer(row, wide), id=row.name) for row in rows])
+        self.highlighted = min(place, len(rows) - 1) if rows else None
+
+
+def _offer(row: PresetRow, wide: bool) -> Content:
+    """A preset in one line, or in two where there is height for it."""
+    name, title = one_line(row.name), "✗ cannot be used" if row.error else one_line(row.title)
+    words, style = VERDICTS[row.fit.verdict] if row.fit else ("", "")
+    faint = "$foreground 70%"
+    if wide:
+        return Content.assemble((f"{name:<{WIDE_LINE - VERDICT}}", "bold"), (words, style), "\n", (f"  {title}", faint))
+    return Content.assemble((f"{name:<{NAME}} ", "bold"), (f"{words:<{VERDICT}}", style), "  ", (title, faint))
