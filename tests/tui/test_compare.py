@@ -197,6 +197,24 @@ async def test_it_is_saved_as_what_the_ending_tells(desk: Desk, two: list[RunDir
         assert app.screen is screen
 
 
+async def test_home_opens_what_is_marked_or_the_run_at_hand_beside_the_pinned_one(
+    desk: Desk, two: list[RunDirectory]
+) -> None:
+    third = compared_runs.write_run("three", steps=2)
+    app = desk()
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "x")
+        assert [each.message for each in app._notifications][-1].startswith("Mark the runs to compare with space")
+        await press(pilot, "space", "j", "j", "space", "x")
+        assert isinstance(app.screen, CompareScreen)
+        assert [run.name for run in app.screen.runs] == ["three", "one"]
+        await press(pilot, "escape", "escape", "p", "j", "x")
+        assert isinstance(app.screen, CompareScreen)
+        assert "baseline A: one (pinned)" in shown(app)
+        assert [run.id for run in app.screen.runs] == [two[0].id, third.id]
+
+
 def test_more_runs_than_have_a_letter_are_refused(desk_home: Path) -> None:
     runs = [compared_runs.write_run(str(number), steps=0, right=None) for number in range(7)]
     with pytest.raises(ConfigError, match="1 to 6 runs"):

@@ -72,6 +72,7 @@ class CompareScreen(DeskScreen[None]):
 
     def __init__(self, runs: Sequence[RunDirectory]) -> None:
         super().__init__()
+        self.runs = list(runs)
         self._comparer = Comparer(runs)
         self._comparison: Comparison | None = None
         self._reading = False
