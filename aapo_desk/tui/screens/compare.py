@@ -111,9 +111,10 @@ class CompareScreen(DeskScreen[None]):
 
     def _load(self) -> None:
         try:
-            self.post_message(Compared(self._comparer.read(self.metric, self.smoothing)))
+            comparison = self._comparer.read(self.metric, self.smoothing)
         finally:
             self._reading = False
+        self.post_message(Compared(comparison))
 
     @on(Compared)
     def _take_in(self, message: Compared) -> None:
