@@ -33,12 +33,25 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
     text = capsys.readouterr().out
     assert "│" not in text
     assert "\x1b" not in text
-    for command in ("demo", "train", "watch", "resume", "runs", "pause", "stop", "checkpoint", "presets", "bench"):
+    for command in (
+        "demo",
+        "train",
+        "watch",
+        "resume",
+        "runs",
+        "pause",
+        "stop",
+        "checkpoint",
+        "presets",
+        "bench",
+        "compare",
+    ):
         assert re.search(rf"^  {command} +\w", text, flags=re.MULTILINE), command
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "train", "watch", "resume", "runs", "runs rm", "runs show", "pause", "presets show", "bench"]
+    "command",
+    ["demo", "train", "watch", "resume", "runs", "runs rm", "runs show", "pause", "presets show", "bench", "compare"],
 )
 def test_every_command_has_help(command: str, capsys: Output) -> None:
     assert run([*command.split(), "--help"]) == 0

@@ -36,8 +36,8 @@ def imported(*arguments: str) -> set[str]:
 @pytest.fixture
 def several_runs(desk_home: Path) -> int:
     config = resolve({"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}})
-    for _ in range(5):
-        run = create_run(config)
+    for number in range(5):
+        run = create_run(config, f"run-{number}")
         writer = RunWriter(run)
         for step in range(1, 4):
             writer.write_step(StepRecord(step, 0.0, {"reward": 0.5}, {}, []))
@@ -50,7 +50,16 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     assert not imported("-c", f"import {module}") & HEAVY
 
 
-@pytest.mark.parametrize("command", [["runs", "--json"], ["presets", "--json"], ["runs", "show", "last"], ["--help"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runs", "--json"],
+        ["presets", "--json"],
+        ["runs", "show", "last"],
+        ["compare", "run-0", "run-1", "--json"],
+        ["--help"],
+    ],
+)
 @pytest.mark.usefixtures("several_runs")
 def test_the_plain_commands_load_nothing_heavy_and_no_screen(command: list[str]) -> None:
-    assert not imported("-m", "aapo_desk", *command) & (HEAVY | {"textual"})
+    assert not imported("-m", "aapo_desk", *command) & (HEAVY | {"textual", "matplotlib"})

@@ -1,6 +1,8 @@
-"""Is it better than its base? Held-out accuracy with intervals."""
+"""Is it better than its base? Held-out accuracy with intervals.
 
-from aapo_desk.evaluation.held_out import NAME, HeldOut, evaluate, judged_by
-from aapo_desk.evaluation.intervals import Estimate, paired_difference, proportion
+``held_out`` asks a model and is imported by name: whoever only reads results loads no torch.
+"""
 
-__all__ = ["NAME", "Estimate", "HeldOut", "evaluate", "judged_by", "paired_difference", "proportion"]
+from aapo_desk.evaluation.intervals import Estimate, paired_difference, proportion, unpaired_difference
+
+__all__ = ["Estimate", "paired_difference", "proportion", "unpaired_difference"]

@@ -52,3 +52,14 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estima
     centre = gained - lost
     half = Z95 * math.sqrt((gained + lost - centre**2) / (n + 2))
     return Estimate(mean, max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def unpaired_difference(before: Estimate, after: Estimate) -> Estimate:
+    """after - before of two proportions over different problems, with a 95 % interval.
+
+    Newcombe's hybrid score interval (1998, method 10), made of the two Wilson intervals.
+    """
+    difference = after.mean - before.mean
+    low = difference - math.hypot(after.mean - after.low, before.high - before.mean)
+    high = difference + math.hypot(after.high - after.mean, before.mean - before.low)
+    return Estimate(difference, max(-1.0, low), min(1.0, high))

@@ -4,6 +4,7 @@
 transaction a step; readers open read-only, ask for what is newer than what they have and close at once.
 """
 
+from aapo_desk.store.curves import CurveReader
 from aapo_desk.store.directory import (
     RunDirectory,
     StoreError,
@@ -27,6 +28,7 @@ from aapo_desk.store.writer import RunWriter
 
 __all__ = [
     "SCHEMA_VERSION",
+    "CurveReader",
     "Delta",
     "Event",
     "Histogram",

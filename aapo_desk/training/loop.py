@@ -10,7 +10,7 @@ from typing import Any
 from aapo_desk import checkpoint as checkpoints
 from aapo_desk.checkpoint import Checkpoint
 from aapo_desk.config import RunConfig
-from aapo_desk.evaluation import NAME, evaluate
+from aapo_desk.evaluation.held_out import NAME, evaluate
 from aapo_desk.hardware import machine
 from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunWriter

@@ -14,7 +14,7 @@ from aapo_desk import __version__, tasks
 from aapo_desk.algorithms import build
 from aapo_desk.config import ConfigError, RunConfig, banks_reference
 from aapo_desk.config import Problem as Refusal
-from aapo_desk.evaluation import HeldOut, judged_by
+from aapo_desk.evaluation.held_out import HeldOut, judged_by
 from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
 from aapo_desk.models.policy import Policy

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aapo_desk.evaluation import paired_difference, proportion
+from aapo_desk.evaluation import paired_difference, proportion, unpaired_difference
 
 
 def test_wilson_gives_its_published_figures() -> None:
@@ -46,3 +46,9 @@ def test_no_scores_are_refused() -> None:
         proportion([])
     with pytest.raises(ValueError, match="no pairs"):
         paired_difference([], [])
+
+
+def test_an_unpaired_difference_is_newcombes() -> None:
+    # The first example of Newcombe (1998): 56 of 70 against 48 of 80.
+    found = unpaired_difference(proportion([1.0] * 48 + [0.0] * 32), proportion([1.0] * 56 + [0.0] * 14))
+    assert (found.mean, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)

@@ -66,6 +66,9 @@ class HomeScreen(DeskScreen[None]):
         ),
         Binding("s", "sort", "Sort", tooltip="Sort the runs by the next column"),
         Binding("S", "reverse", "Other way round", show=False, tooltip="Sort the runs the other way round"),
+        Binding(
+            "x", "compare", "Compare", show=False, tooltip="Compare the marked runs, or this one with the pinned one"
+        ),
         Binding("escape", "clear", "Clear", False, "esc", tooltip="List all runs, then take the marks away"),
         Binding("n", "new_run", "New run", tooltip="Open the preset under the cursor, else the demo, as a form"),
     ]
@@ -294,6 +297,23 @@ class HomeScreen(DeskScreen[None]):
         self.notify(one_line(text), severity="error", markup=False)
 
     # What is opened or started
+
+    def action_compare(self) -> None:
+        """The marked runs; without marks the one under the cursor. A single one beside the pinned baseline."""
+        from aapo_desk.tui.screens.compare import CompareScreen  # the first frame does not wait for it
+
+        row = self.query_one(RunTable).under_cursor
+        runs = self.marked() or ([row.run] if row else [])
+        if len(runs) == 1:
+            pinned = [row.run for row in self._rows or [] if row.pinned and row.run != runs[0]]
+            runs = [*pinned[:1], *runs]
+        if len(runs) < 2:
+            self._complain("Mark the runs to compare with space, or pin a baseline with p.")
+            return
+        try:
+            self.app.push_screen(CompareScreen(runs))
+        except ConfigError as error:
+            self._complain(error.problems[0].message)
 
     @on(RunTable.RowSelected)
     def _open_run(self, event: RunTable.RowSelected) -> None:

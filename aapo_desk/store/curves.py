@@ -1,0 +1,61 @@
+"""A few of a run's numbers over all its steps, without reading the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from aapo_desk.store.reader import RunReader
+
+PIECE = 5000  # steps read in one transaction: some 20 ms, so that the trainer's log stays short
+
+
+class CurveReader(RunReader):
+    """Reads columns where ``poll`` reads rows. Remembers nothing between calls."""
+
+    def generation(self) -> int | None:
+        """Changes when the history was rewound; None before there is one."""
+        if not self.ready:
+            return None
+        with self._open() as db:
+            return int(db.execute("SELECT value FROM run WHERE key = 'generation'").fetchone()[0])
+
+    def keys(self, after: int = 0) -> list[str]:
+        """The metrics that any step later than ``after`` has, in the order in which they turn up."""
+        query = "SELECT DISTINCT key FROM metrics, json_each(data) WHERE step > ? AND step <= ?"
+        return list(dict.fromkeys(key for (key,) in self._in_pieces(query, (), after)))
+
+    def rows(self, keys: Sequence[str], after: int = 0) -> Iterator[tuple[Any, ...]]:
+        """(step, time, a value for each of ``keys``) of every step later than ``after``; None where there is none."""
+        columns = "".join(", json_extract(data, ?)" for _ in keys)
+        query = f"SELECT step, time{columns} FROM metrics WHERE step > ? AND step <= ? ORDER BY step"
+        return self._in_pieces(query, [f'$."{key}"' for key in keys], after)
+
+    def _in_pieces(self, query: str, values: Sequence[str], after: int) -> Iterator[tuple[Any, ...]]:
+        """A query whose last two parameters bound the steps, run over one stretch of steps after the other."""
+        if not self.ready:
+            return
+        with self._open() as db:
+            last = db.execute("SELECT max(step) FROM metrics").fetchone()[0] or 0
+            for start in range(after, last, PIECE):
+                yield from db.execute(query, (*values, start, start + PIECE)).fetchall()
+
+    def marks(self, after: int = 0) -> list[tuple[int, float, str]]:
+        """(id, time, kind) of every event later than the one with the id ``after``."""
+        if not self.ready:
+            return []
+        with self._open() as db:
+            return db.execute("SELECT id, time, kind FROM events WHERE id > ? ORDER BY id", (after,)).fetchall()
+
+    def first_and_last_evaluation(self, name: str) -> dict[int, dict[str, Any]]:
+        """By step: the base model's (step 0) and the newest; empty where there is none."""
+        if not self.ready:
+            return {}
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT step, data FROM evaluations WHERE name = ?1 AND (step = 0 OR step ="
+                " (SELECT max(step) FROM evaluations WHERE name = ?1)) ORDER BY step",
+                (name,),
+            ).fetchall()
+        return {step: json.loads(data) for step, data in rows}

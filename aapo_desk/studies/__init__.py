@@ -1,0 +1,46 @@
+"""Runs beside each other: their curves, what differs in their configurations, which ended better.
+
+Plain data, read from run directories; the screen and the command line show it.
+"""
+
+from aapo_desk.studies.comparison import (
+    DEFAULT_METRIC,
+    LETTERS,
+    MOST_RUNS,
+    SMOOTHING,
+    Comparer,
+    Comparison,
+    Entry,
+    Standing,
+    check_metric,
+    check_runs,
+)
+from aapo_desk.studies.curve import AXES, Axis, Points
+from aapo_desk.studies.files import save, save_ending, write_csv
+from aapo_desk.studies.held_out import Difference, FinalEvaluation, Outcome, Side, difference
+from aapo_desk.studies.wording import figure
+
+__all__ = [
+    "AXES",
+    "DEFAULT_METRIC",
+    "LETTERS",
+    "MOST_RUNS",
+    "SMOOTHING",
+    "Axis",
+    "Comparer",
+    "Comparison",
+    "Difference",
+    "Entry",
+    "FinalEvaluation",
+    "Outcome",
+    "Points",
+    "Side",
+    "Standing",
+    "check_metric",
+    "check_runs",
+    "difference",
+    "figure",
+    "save",
+    "save_ending",
+    "write_csv",
+]
