@@ -50,11 +50,12 @@ class Delta:
 class RunReader:
     """Reads a run's numbers, also while it trains. Keeps no connection and no transaction open between calls.
 
-    ``longest_read``: the seconds that the longest of its transactions has taken, for measurements.
+    ``reads``: its transactions so far; ``longest_read``: the seconds that the longest of them has taken.
     """
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
+        self.reads = 0
         self.longest_read = 0.0
         self._prepared = False
         self._generation: int | None = None
@@ -77,6 +78,7 @@ class RunReader:
             except sqlite3.DatabaseError as error:
                 raise StoreError(f"{self.run.database} is damaged: {error}") from error
             finally:
+                self.reads += 1
                 self.longest_read = max(self.longest_read, time.perf_counter() - started)
 
     @property
@@ -124,8 +126,7 @@ class RunReader:
                 delta.reset = True
                 self._step = self._event = self._evaluation = 0
             self._generation = generation
-            query = "SELECT step, time, data FROM metrics WHERE step > ? ORDER BY step LIMIT ?"
-            rows: Rows = db.execute(query, (self._step, limit + 1)).fetchall()
+            rows = _rows(db, "step > ? ORDER BY step LIMIT ?", (self._step, limit + 1))
             delta.more = len(rows) > limit
             del rows[limit:]
             # Events belong between the steps by their time; those after the steps that were left come with them.
@@ -180,8 +181,7 @@ class RunReader:
             part = steps[start : start + STEPS_AT_ONCE]
             marks = ",".join("?" * len(part))
             with self._open() as db:
-                query = f"SELECT step, time, data FROM metrics WHERE step IN ({marks}) ORDER BY step"
-                found += db.execute(query, part).fetchall()
+                found += _rows(db, f"step IN ({marks}) ORDER BY step", part)
         return found
 
     def thinned(self, key: str, count: int) -> list[tuple[int, float]]:
@@ -195,13 +195,13 @@ class RunReader:
     def series(self, key: str) -> list[tuple[int, float]]:
         """One metric over the steps, where it has a value; read in several short transactions."""
         found: list[tuple[int, float]] = []
-        step, rows = 0, [(0, None)] * STEPS_AT_ONCE
-        while self.ready and len(rows) == STEPS_AT_ONCE:
+        query = "SELECT step, json_extract(data, ?) FROM metrics WHERE step > ? ORDER BY step LIMIT ?"
+        step, full = 0, self.ready
+        while full:
             with self._open() as db:
-                query = "SELECT step, json_extract(data, ?) FROM metrics WHERE step > ? ORDER BY step LIMIT ?"
                 rows = db.execute(query, (f'$."{key}"', step, STEPS_AT_ONCE)).fetchall()
             found += [(number, value) for number, value in rows if value is not None]
-            step = rows[-1][0] if rows else step
+            step, full = (rows[-1][0], len(rows) == STEPS_AT_ONCE) if rows else (step, False)
         return found
 
     def last_metrics(self) -> tuple[int, dict[str, float | None]] | None:
@@ -265,10 +265,25 @@ def _spread(first: int, last: int, count: int, recent: int) -> list[int]:
     return sorted({*range(first, last + 1, stride), *range(max(first, last - recent + 1), last + 1)})
 
 
+def _rows(db: sqlite3.Connection, where: str, values: Sequence[int]) -> Rows:
+    """Step, time and data of these steps, out of SQLite in one row.
+
+    For each row that it fetches, sqlite3 lets go of the interpreter's lock and asks for it back, and a busy screen gives
+    it back after some milliseconds: a thousand rows would hold the transaction open for seconds. The separator is a
+    character that JSON escapes.
+    """
+    steps, times, data = db.execute(
+        "SELECT group_concat(step, ' '), group_concat(printf('%!.17g', time), ' '), group_concat(data, char(30))"
+        f" FROM (SELECT step, time, data FROM metrics WHERE {where})",
+        values,
+    ).fetchone()
+    if steps is None:
+        return []
+    return list(zip(map(int, steps.split()), map(float, times.split()), data.split(chr(30)), strict=True))
+
+
 def _parsed(rows: Rows) -> list[tuple[int, float, dict[str, float | None]]]:
-    """The rows with their JSON read, which is quicker for many at once."""
-    metrics = json.loads(f"[{','.join([data for _, _, data in rows])}]")
-    return [(step, when, data) for (step, when, _), data in zip(rows, metrics, strict=True)]
+    return [(step, when, json.loads(data)) for step, when, data in rows]
 
 
 def _event(row: tuple[Any, ...]) -> Event:

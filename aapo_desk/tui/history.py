@@ -70,8 +70,8 @@ class History:
         for name in self.columns.keys() - set(names):
             self.columns[name].extend(missing)
         for key in SMOOTHED:
-            values = self.columns[key][known:] if key in self.columns else missing
-            self.smooth[key].extend([self._smoothed(key, value) for value in values])
+            column = self.columns[key][known:] if key in self.columns else missing
+            self.smooth[key].extend([self._smoothed(key, value) for value in column])
 
     def _smoothed(self, key: str, value: float) -> float:
         """The exponential mean so far, without the pull towards its start at zero."""

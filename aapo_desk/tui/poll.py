@@ -15,13 +15,20 @@ from typing import Any, Protocol
 
 from textual.message import Message
 from textual.screen import Screen
+from textual.worker import get_current_worker
 
 from aapo_desk.config import ConfigError, RunConfig, resolve
 from aapo_desk.store import Delta, Histogram, RunDirectory, RunReader, Sample, StoreError, list_runs
+from aapo_desk.tui.history import RECENT_STEPS, History
 from aapo_desk.tui.labels import LIVE_STATES
 
 READ_ERRORS = (StoreError, sqlite3.Error, OSError)
 LOG_LINES = 300
+OVERVIEW_STEPS = 1500  # three times the dot columns of a wide terminal
+STEPS_A_LOOK = 4000
+SETTLED_SECONDS = 2.0  # the coarsest clock of a file system in use
+CLOCK_SECONDS = 1.0
+LONGEST_PAUSE = 2.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,11 @@ class About:
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a run. ``about`` and ``log`` are None where they are as before; ``reason``: why it failed."""
+    """One look at a run. ``about`` and ``log`` are None where they are as before; ``reason``: why it failed.
+
+    ``history``: all there is, in place of what was known. ``more``: the rest of a long run is still to be read.
+    ``changed``: something is not as at the last look.
+    """
 
     state: str
     status: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +53,9 @@ class Reading:
     about: About | None = None
     log: Sequence[str] | None = None
     reason: str | None = None
+    history: History | None = None
+    more: bool = False
+    changed: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,14 +80,18 @@ class RunSource(Protocol):
 
 
 class StoredRun:
-    """A run on disk."""
+    """A run on disk. Of a long one it gives an overview first, and all of it when that has been read."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
-        self._reader = RunReader(run)
+        self.reader = RunReader(run)
         self._about: About | None = None
         self._log_stamp: tuple[int, int] | None = None
         self._reason: tuple[str, str | None] = ("", None)
+        self._stamp: object = None
+        self._seen: tuple[object, ...] = ()
+        self._looked = False
+        self._filling: History | None = None
 
     def read(self) -> Reading:
         about = None
@@ -85,11 +103,45 @@ class StoredRun:
         state = launch.state(self.run)
         if state != self._reason[0]:
             self._reason = (state, launch.reason(self.run))
-        delta = self._reader.poll()
-        return Reading(state, self.run.read_status(), delta, about, self._new_log(), self._reason[1])
+        delta = self._news()
+        history = self._fill() if delta is None else None
+        log, status = self._new_log(), self.run.read_status()
+        seen = (self._reason, status)
+        changed = bool(about or log is not None or history or (delta and not delta.empty) or seen != self._seen)
+        self._seen = seen
+        more = self._filling is not None
+        return Reading(state, status, delta or Delta(), about, log, self._reason[1], history, more, changed)
+
+    def _news(self) -> Delta | None:
+        """What is new; None while the rest of a long run is being read. The database is opened where it has changed."""
+        if self._filling is not None:
+            return None
+        before, now = self.reader.stamp, time.time()
+        if before == self._stamp:
+            return Delta()
+        # A file system's clock has a resolution: what has just been written may be written again within one of its
+        # ticks, so such a stamp proves nothing the next time.
+        self._stamp = before if all(now - written / 1e9 > SETTLED_SECONDS for _, _, written in before) else None
+        if not self._looked:
+            span = self.reader.span()
+            self._looked = span is not None
+            if span is not None and span[1] - span[0] > 2 * OVERVIEW_STEPS:
+                self._filling = History()
+                return self.reader.overview(OVERVIEW_STEPS, RECENT_STEPS)
+        return self.reader.poll()
+
+    def _fill(self) -> History | None:
+        """Read on; the history when all of it is there."""
+        assert self._filling is not None
+        delta = self.reader.poll(STEPS_A_LOOK)
+        self._filling.extend(delta)
+        if delta.more:
+            return None
+        whole, self._filling = self._filling, None
+        return whole
 
     def detail(self, step: int) -> StepDetail:
-        return StepDetail(step, self._reader.histograms(step), self._reader.samples(step))
+        return StepDetail(step, self.reader.histograms(step), self.reader.samples(step))
 
     def _new_log(self) -> Sequence[str] | None:
         try:
@@ -100,7 +152,7 @@ class StoredRun:
         if stamp == self._log_stamp:
             return None
         self._log_stamp = stamp
-        return self._reader.log_tail(LOG_LINES)
+        return self.reader.log_tail(LOG_LINES)
 
 
 class RunRead(Message):
@@ -128,26 +180,39 @@ class ReadFailed(Message):
 
 
 class RunPoll:
-    """Keeps a screen posted about one run: RunRead at intervals, DetailRead for the step it last asked for."""
+    """Keeps a screen posted about one run: RunRead at intervals, DetailRead for the step it last asked for.
+
+    Of a run that nothing happens to, nothing is posted, and it is looked at less often.
+    """
 
     def __init__(self, screen: Screen[Any], source: RunSource, seconds: float = 0.5) -> None:
         self._screen = screen
         self._source = source
         self._seconds = seconds
+        self._pause = seconds
+        self._next_look = 0.0
+        self._last_post = 0.0
         self._reading = False
         self._wanted: int | None = None
         self._detailing = False
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        self._screen.set_interval(self._seconds, self.tick)
+        self._screen.set_interval(self._seconds, self._look)
         self.tick()
 
     def tick(self) -> None:
-        """Read once, unless a reading is under way."""
+        """Read once, unless a reading is under way, and post it whether or not it is new."""
+        self._begin(asked=True)
+
+    def _look(self) -> None:
+        if time.monotonic() >= self._next_look:
+            self._begin(asked=False)
+
+    def _begin(self, asked: bool) -> None:
         if not self._reading:
             self._reading = True
-            self._screen.run_worker(self._read, thread=True, group="read", exit_on_error=False)
+            self._screen.run_worker(lambda: self._read(asked), thread=True, group="read", exit_on_error=False)
 
     def want(self, step: int) -> None:
         """Ask for a step's detail. While one is being read, only the last step asked for counts."""
@@ -158,13 +223,28 @@ class RunPoll:
             self._detailing = True
         self._screen.run_worker(self._read_detail, thread=True, group="detail", exit_on_error=False)
 
-    def _read(self) -> None:
+    def _read(self, asked: bool) -> None:
+        worker = get_current_worker()
         try:
-            self._screen.post_message(RunRead(self._source.read()))
+            reading = self._source.read()
+            self._post(reading, asked)
+            while reading.more and not worker.is_cancelled:
+                reading = self._source.read()
+                self._post(reading, asked=False)
         except READ_ERRORS as error:
             self._screen.post_message(ReadFailed(str(error)))
         finally:
             self._reading = False
+
+    def _post(self, reading: Reading, asked: bool) -> None:
+        """Post what is new. While a trainer lives also what is not, now and then: the clock goes on."""
+        now = time.monotonic()
+        live = reading.state in LIVE_STATES
+        self._pause = self._seconds if reading.changed or live else min(LONGEST_PAUSE, 2 * self._pause)
+        self._next_look = now + self._pause - self._seconds / 2
+        if reading.changed or asked or (live and now - self._last_post >= CLOCK_SECONDS):
+            self._last_post = now
+            self._screen.post_message(RunRead(reading))
 
     def _read_detail(self) -> None:
         while (step := self._next_detail()) is not None:

@@ -110,7 +110,9 @@ class MonitorScreen(DeskScreen[None]):
             self._status = reading.status
             self._reason = reading.reason or ""
             self.history.extend(reading.delta)
-            if reading.delta.metrics or reading.delta.reset:
+            if reading.history is not None:
+                self.history.replace(reading.history)
+            if reading.delta.metrics or reading.delta.reset or reading.history is not None:
                 self._new_steps(reading.delta.reset)
             if reading.log is not None:
                 self.query_one(NotesView).put("log", log_text(reading.log))
@@ -149,7 +151,7 @@ class MonitorScreen(DeskScreen[None]):
             ],
             self._legend(),
         )
-        if self.following or history.index(self.step) is None:
+        if self.following or not history.first_step <= self.step <= history.last_step:
             self.step = history.last_step
             if reset and not self.following:
                 self.following = True
