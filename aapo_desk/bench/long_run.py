@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.store import Histogram, RunDirectory, RunWriter, Sample, StepRecord, create_run, write_atomically
@@ -138,14 +138,32 @@ def evaluation(share: float) -> dict[str, object]:
 
 
 def write_status(run: RunDirectory, state: str, step: int) -> None:
-    status = {"state": state, "phase": "rollout", "step": step, "steps": 2 * step, "progress": 0.5}
-    status |= {"message": "", "heartbeat": time.time(), "started": time.time() - STEP_SECONDS * step, "pid": 0}
+    now = time.time()
+    status = {"state": state, "phase": "rollout", "step": step, "steps": run.read_config().run.steps}
+    status |= {"progress": 0.5, "message": "", "heartbeat": now, "started": now - STEP_SECONDS * step, "pid": 0}
     write_atomically(run.status, json.dumps(status), durable=False)
 
 
 @contextmanager
-def trainer_of(run: RunDirectory) -> Iterator[None]:
-    """Holds the run's lock, as its trainer would."""
-    with run.lock.open("ab") as file:
+def trainer_of(run: RunDirectory) -> Iterator[Trainer]:
+    """Holds the run's lock as its trainer would, and does what a screen sees of one."""
+    with run.lock.open("ab") as file, closing(RunWriter(run)) as writer:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield Trainer(run, writer)
+
+
+class Trainer:
+    """Does what a screen sees of a trainer: a heartbeat, a step."""
+
+    def __init__(self, run: RunDirectory, writer: RunWriter) -> None:
+        self.run = run
+        self._writer = writer
+        self.step = writer.last_step()
+
+    def beat(self) -> None:
+        write_status(self.run, "running", self.step)
+
+    def write_step(self) -> None:
+        self.step += 1
+        self._writer.write_step(record(self.step, self.step))
+        self.beat()

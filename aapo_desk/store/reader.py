@@ -18,7 +18,6 @@ from typing import Any
 from aapo_desk.store.directory import RunDirectory, StoreError
 from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, newer_schema
 
-
 STEPS_AT_ONCE = 1000
 """The most steps one transaction reads: a write-ahead log cannot be emptied past a reader that is in it."""
 
