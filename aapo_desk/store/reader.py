@@ -267,8 +267,8 @@ def _spread(first: int, last: int, count: int, recent: int) -> list[int]:
 def _rows(db: sqlite3.Connection, where: str, values: Sequence[int]) -> Rows:
     """Step, time and data of these steps, out of SQLite in one row.
 
-    For each row that it fetches, sqlite3 lets go of the interpreter's lock and asks for it back, and a busy screen gives
-    it back after some milliseconds: a thousand rows would hold the transaction open for seconds. The separator is a
+    For each row that it fetches, sqlite3 lets go of the interpreter's lock and asks for it back, which a busy screen
+    grants after some milliseconds: a thousand rows would hold the transaction open for seconds. The separator is a
     character that JSON escapes.
     """
     steps, times, data = db.execute(

@@ -84,7 +84,7 @@ class StoredRun:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
-        self.reader = RunReader(run)
+        self._reader = RunReader(run)
         self._about: About | None = None
         self._log_stamp: tuple[int, int] | None = None
         self._reason: tuple[str, str | None] = ("", None)
@@ -103,45 +103,53 @@ class StoredRun:
         state = launch.state(self.run)
         if state != self._reason[0]:
             self._reason = (state, launch.reason(self.run))
-        delta = self._news()
-        history = self._fill() if delta is None else None
+        written = self._written()
+        delta, history = Delta(), None
+        if self._filling is not None:
+            history = self._fill()
+        elif written:
+            delta = self._news()
         log, status = self._new_log(), self.run.read_status()
         seen = (self._reason, status)
-        changed = bool(about or log is not None or history or (delta and not delta.empty) or seen != self._seen)
+        changed = bool(about or log is not None or history or not delta.empty or seen != self._seen)
         self._seen = seen
         more = self._filling is not None
-        return Reading(state, status, delta or Delta(), about, log, self._reason[1], history, more, changed)
+        return Reading(state, status, delta, about, log, self._reason[1], history=history, more=more, changed=changed)
 
-    def _news(self) -> Delta | None:
-        """What is new; None while the rest of a long run is being read. The database is opened where it has changed."""
-        if self._filling is not None:
-            return None
-        before, now = self.reader.stamp, time.time()
-        if before == self._stamp:
-            return Delta()
+    def _written(self) -> bool:
+        """Whether anything may have been written to the database since the last call; without opening it."""
+        before, stamp, now = self._stamp, self._reader.stamp, time.time()
         # A file system's clock has a resolution: what has just been written may be written again within one of its
         # ticks, so such a stamp proves nothing the next time.
-        self._stamp = before if all(now - written / 1e9 > SETTLED_SECONDS for _, _, written in before) else None
+        settled = all(now - written / 1e9 > SETTLED_SECONDS for _, _, written in stamp)
+        self._stamp = stamp if settled else None
+        return stamp != before
+
+    def _news(self) -> Delta:
         if not self._looked:
-            span = self.reader.span()
+            span = self._reader.span()
             self._looked = span is not None
             if span is not None and span[1] - span[0] > 2 * OVERVIEW_STEPS:
                 self._filling = History()
-                return self.reader.overview(OVERVIEW_STEPS, RECENT_STEPS)
-        return self.reader.poll()
+                return self._reader.overview(OVERVIEW_STEPS, RECENT_STEPS)
+        return self._reader.poll()
 
     def _fill(self) -> History | None:
         """Read on; the history when all of it is there."""
         assert self._filling is not None
-        delta = self.reader.poll(STEPS_A_LOOK)
+        delta = self._reader.poll(STEPS_A_LOOK)
         self._filling.extend(delta)
         if delta.more:
             return None
         whole, self._filling = self._filling, None
         return whole
 
+    @property
+    def reader(self) -> RunReader:
+        return self._reader
+
     def detail(self, step: int) -> StepDetail:
-        return StepDetail(step, self.reader.histograms(step), self.reader.samples(step))
+        return StepDetail(step, self._reader.histograms(step), self._reader.samples(step))
 
     def _new_log(self) -> Sequence[str] | None:
         try:
@@ -152,7 +160,7 @@ class StoredRun:
         if stamp == self._log_stamp:
             return None
         self._log_stamp = stamp
-        return self.reader.log_tail(LOG_LINES)
+        return self._reader.log_tail(LOG_LINES)
 
 
 class RunRead(Message):

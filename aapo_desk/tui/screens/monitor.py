@@ -114,6 +114,8 @@ class MonitorScreen(DeskScreen[None]):
                 self.history.replace(reading.history)
             if reading.delta.metrics or reading.delta.reset or reading.history is not None:
                 self._new_steps(reading.delta.reset)
+            if reading.history is not None:
+                self.watch_step(self.step)
             if reading.log is not None:
                 self.query_one(NotesView).put("log", log_text(reading.log))
             if reading.delta.events or reading.delta.reset:
