@@ -8,7 +8,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.widgets import Footer, Static
 
 from aapo_desk.config import ConfigError
@@ -64,9 +64,10 @@ class MonitorScreen(DeskScreen[None]):
         Binding("b", "back", "Home", show=False),
     ]
 
-    step: reactive[int] = reactive(0, init=False)
-    following: reactive[bool] = reactive(True, init=False)
-    state: reactive[str] = reactive("starting", init=False)
+    # A reactive would draw the whole screen anew; what shows these is told by the watchers.
+    step: var[int] = var(0, init=False)
+    following: var[bool] = var(True, init=False)
+    state: var[str] = var("starting", init=False)
 
     def __init__(self, run: RunDirectory, source: RunSource) -> None:
         super().__init__()
