@@ -25,5 +25,5 @@ def put(static: Static, content: Content) -> None:
     """The text's new content. All is laid out anew only where its height changes: that costs as much as drawing it."""
     static.update(content, layout=False)
     width, height = static.content_size
-    if not width or static.visual.get_height(static.styles, width) != height:
+    if not width or static.visual.get_height(static.styles.get_rules(), width) != height:
         static.refresh(layout=True)
