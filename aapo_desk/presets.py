@@ -44,10 +44,15 @@ def shipped_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "presets"
 
 
-def own_folder() -> Path:
-    """``$AAPO_DESK_CONFIG/presets``, or ``presets`` in the platform's folder for user settings."""
+def settings_folder() -> Path:
+    """``$AAPO_DESK_CONFIG``, or the platform's folder for user settings."""
     chosen = os.environ.get("AAPO_DESK_CONFIG")
-    return (user_path(chosen) if chosen else platformdirs.user_config_path("aapo-desk")) / "presets"
+    return user_path(chosen) if chosen else platformdirs.user_config_path("aapo-desk")
+
+
+def own_folder() -> Path:
+    """Where a user's own presets are."""
+    return settings_folder() / "presets"
 
 
 def list_presets() -> list[Preset]:

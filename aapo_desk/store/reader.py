@@ -21,6 +21,8 @@ from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, ne
 STEPS_AT_ONCE = 1000
 """The most steps one transaction reads: a write-ahead log cannot be emptied past a reader that is in it."""
 
+HISTOGRAMS_AT_ONCE = 100
+
 EVENTS = "SELECT id, time, step, kind, data FROM events WHERE id > ? ORDER BY id"
 # An evaluation that is done again gets a new rowid.
 EVALUATIONS = "SELECT rowid, step, name, data FROM evaluations WHERE rowid > ? ORDER BY rowid"
@@ -217,6 +219,28 @@ class RunReader:
         with self._open() as db:
             rows = db.execute("SELECT name, low, high, counts FROM histograms WHERE step = ?", (step,)).fetchall()
         return {name: Histogram(low, high, json.loads(counts)) for name, low, high, counts in rows}
+
+    def histograms_of(self, name: str, steps: Sequence[int]) -> dict[int, Histogram | None]:
+        """One histogram at many steps; None where there is none. Read in several short transactions."""
+        found: dict[int, Histogram | None] = dict.fromkeys(steps)
+        for start in range(0, len(steps) if self.ready else 0, HISTOGRAMS_AT_ONCE):
+            some = steps[start : start + HISTOGRAMS_AT_ONCE]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT step, low, high, counts FROM histograms WHERE name = ? AND step IN ({marks})"
+            with self._open() as db:
+                rows = db.execute(query, (name, *some)).fetchall()
+            found |= {step: Histogram(low, high, json.loads(counts)) for step, low, high, counts in rows}
+        return found
+
+    def system(self, after: int = 0, most: int = 120) -> list[tuple[int, dict[str, Any]]]:
+        """The last snapshots of the machine behind the one numbered ``after``, with their numbers, oldest first."""
+        if not self.ready:
+            return []
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT rowid, data FROM system WHERE rowid > ? ORDER BY rowid DESC LIMIT ?", (after, most)
+            ).fetchall()
+        return [(number, json.loads(data)) for number, data in reversed(rows)]
 
     def samples(self, step: int) -> list[Sample]:
         """A step's stored completions, pairs together: policy row i, then reference row i."""

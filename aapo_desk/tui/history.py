@@ -13,8 +13,6 @@ from typing import Any
 
 from aapo_desk.store import Delta, Event
 
-SMOOTHED = ("reward", "reference_reward")
-SMOOTHING = 0.8
 EVENTS_KEPT = 500
 RECENT_STEPS = 20
 STEP_SECONDS = ("seconds_rollout", "seconds_reward", "seconds_update")
@@ -33,9 +31,6 @@ class History:
         """Forget everything."""
         self.steps: array[int] = array("q")
         self.columns: dict[str, array[float]] = {}
-        self.smooth: dict[str, array[float]] = {key: array("d") for key in SMOOTHED}
-        self._weights = dict.fromkeys(SMOOTHED, 0.0)
-        self._sums = dict.fromkeys(SMOOTHED, 0.0)
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.evaluations: dict[int, dict[str, Any]] = {}
         self._segment_start: float | None = None
@@ -69,16 +64,6 @@ class History:
         missing = array("d", [math.nan]) * len(rows)
         for name in self.columns.keys() - set(names):
             self.columns[name].extend(missing)
-        for key in SMOOTHED:
-            column = self.columns[key][known:] if key in self.columns else missing
-            self.smooth[key].extend([self._smoothed(key, value) for value in column])
-
-    def _smoothed(self, key: str, value: float) -> float:
-        """The exponential mean so far, without the pull towards its start at zero."""
-        if math.isfinite(value):
-            self._sums[key] = SMOOTHING * self._sums[key] + (1 - SMOOTHING) * value
-            self._weights[key] = SMOOTHING * self._weights[key] + (1 - SMOOTHING)
-        return self._sums[key] / self._weights[key] if self._weights[key] else math.nan
 
     def _account(self, delta: Delta) -> None:
         """Add up the time trained: from each start to the last sign of life before the next."""
@@ -117,13 +102,7 @@ class History:
 
     def value(self, key: str, step: int) -> float | None:
         """One number of one step; None where there is none."""
-        return self._at(self.columns.get(key), step)
-
-    def smooth_value(self, key: str, step: int) -> float | None:
-        return self._at(self.smooth.get(key), step)
-
-    def _at(self, column: Sequence[float] | None, step: int) -> float | None:
-        place = self.index(step)
+        column, place = self.columns.get(key), self.index(step)
         if column is None or place is None:
             return None
         return column[place] if math.isfinite(column[place]) else None

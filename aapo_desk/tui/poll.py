@@ -53,6 +53,8 @@ class Reading:
     about: About | None = None
     log: Sequence[str] | None = None
     reason: str | None = None
+    machine: Sequence[dict[str, Any]] = ()
+    """New snapshots of the machine, oldest first."""
     history: History | None = None
     more: bool = False
     changed: bool = True
@@ -78,6 +80,10 @@ class RunSource(Protocol):
         """One step's histograms and samples. Raises as ``read``."""
         ...
 
+    def histograms(self, name: str, steps: Sequence[int]) -> dict[int, Histogram | None]:
+        """One histogram at many steps; None where there is none. Raises as ``read``."""
+        ...
+
 
 class StoredRun:
     """A run on disk. Of a long one it gives an overview first, and all of it when that has been read."""
@@ -87,6 +93,7 @@ class StoredRun:
         self._reader = RunReader(run)
         self._about: About | None = None
         self._log_stamp: tuple[int, int] | None = None
+        self._snapshot = 0
         self._reason: tuple[str, str | None] = ("", None)
         self._stamp: object = None
         self._seen: tuple[object, ...] = ()
@@ -109,12 +116,13 @@ class StoredRun:
             history = self._fill()
         elif written:
             delta = self._news()
+        machine = self._machine() if written else []
         log, status = self._new_log(), self.run.read_status()
         seen = (self._reason, status)
         changed = bool(about or log is not None or history or not delta.empty or seen != self._seen)
         self._seen = seen
         more = self._filling is not None
-        return Reading(state, status, delta, about, log, self._reason[1], history=history, more=more, changed=changed)
+        return Reading(state, status, delta, about, log, self._reason[1], machine, history, more, changed)
 
     def _written(self) -> bool:
         """Whether anything may have been written to the database since the last call; without opening it."""
@@ -151,6 +159,15 @@ class StoredRun:
     def detail(self, step: int) -> StepDetail:
         return StepDetail(step, self._reader.histograms(step), self._reader.samples(step))
 
+    def histograms(self, name: str, steps: Sequence[int]) -> dict[int, Histogram | None]:
+        return self._reader.histograms_of(name, steps)
+
+    def _machine(self) -> list[dict[str, Any]]:
+        rows = self._reader.system(self._snapshot)
+        if rows:
+            self._snapshot = rows[-1][0]
+        return [data for _, data in rows]
+
     def _new_log(self) -> Sequence[str] | None:
         try:
             stat = self.run.log.stat()
@@ -179,6 +196,15 @@ class DetailRead(Message):
         self.detail = detail
 
 
+class HistogramsRead(Message):
+    """Histograms of many steps have come."""
+
+    def __init__(self, name: str, histograms: dict[int, Histogram | None]) -> None:
+        super().__init__()
+        self.name = name
+        self.histograms = histograms
+
+
 class ReadFailed(Message):
     """The run could not be read this time."""
 
@@ -203,6 +229,7 @@ class RunPoll:
         self._reading = False
         self._wanted: int | None = None
         self._detailing = False
+        self._reading_histograms = False
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -230,6 +257,24 @@ class RunPoll:
                 return
             self._detailing = True
         self._screen.run_worker(self._read_detail, thread=True, group="detail", exit_on_error=False)
+
+    def want_histograms(self, name: str, steps: Sequence[int]) -> None:
+        """Ask for one histogram at many steps, unless such a reading is under way: then ask again when it is there."""
+        if not self._reading_histograms:
+            self._reading_histograms = True
+            self._screen.run_worker(
+                lambda: self._read_histograms(name, steps), thread=True, group="histograms", exit_on_error=False
+            )
+
+    def _read_histograms(self, name: str, steps: Sequence[int]) -> None:
+        try:
+            found = self._source.histograms(name, steps)
+        except READ_ERRORS as error:
+            self._screen.post_message(ReadFailed(str(error)))
+        else:
+            self._screen.post_message(HistogramsRead(name, found))
+        finally:
+            self._reading_histograms = False
 
     def _read(self, asked: bool) -> None:
         worker = get_current_worker()

@@ -4,7 +4,18 @@ import math
 
 import pytest
 
-from aapo_desk.tui.widgets.braille import Frame, Series, Style, columns, draw, place, tick_labels, ticks
+from aapo_desk.tui.widgets.braille import (
+    Frame,
+    Series,
+    Style,
+    columns,
+    draw,
+    log_labels,
+    log_ticks,
+    place,
+    tick_labels,
+    ticks,
+)
 
 UNIT = Frame(0.0, 3.0, 0.0, 1.0)
 
@@ -33,6 +44,10 @@ def test_points_are_not_joined() -> None:
 def test_dashes_leave_gaps() -> None:
     assert lines([0.0] * 16, width=8, style="dashes", frame=Frame(0, 15, 0, 1)) == ["⣀⣀ ⢀⣀⡀ ⣀"]
     assert lines([0.0] * 16, width=8, frame=Frame(0, 15, 0, 1)) == ["⣀" * 8]
+
+
+def test_a_dotted_line_is_sparser_than_a_dashed_one() -> None:
+    assert lines([0.0] * 12, width=6, style="dots", frame=Frame(0, 11, 0, 1)) == ["⡀⢀ ⡀⢀ "]
 
 
 def test_one_point_is_one_dot() -> None:
@@ -115,3 +130,28 @@ def test_ticks_hold_any_range(low: float, span: float) -> None:
 )
 def test_tick_labels_have_the_decimals_they_need(values: list[float], labels: list[str]) -> None:
     assert tick_labels(values) == labels
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count", "labels"),
+    [
+        (1e-5, 1e-1, 6, ["1e-05", "0.0001", "0.001", "0.01", "0.1"]),
+        (1e-5, 1e-1, 3, ["1e-05", "0.001", "0.1"]),
+        (0.3, 0.8, 4, ["0.2", "0.5", "1"]),
+        (0.2, 0.2, 4, ["0.2", "0.5"]),
+        (0.3, 0.8, 2, ["0.1", "1"]),
+        (1e-12, 1e12, 4, ["1e-12", "0.0001", "1e+04", "1e+12"]),
+    ],
+)
+def test_a_logarithmic_axis_has_round_numbers_around_its_range(
+    low: float, high: float, count: int, labels: list[str]
+) -> None:
+    marks = log_ticks(math.log10(low), math.log10(high), count)
+    assert log_labels(marks) == labels
+    assert marks[0] <= math.log10(low) + 1e-9
+    assert marks[-1] >= math.log10(high) - 1e-9
+
+
+def test_ticks_of_the_smallest_numbers_stay_apart() -> None:
+    values = ticks(1e-14, 3e-14, 4)
+    assert values == sorted(set(values))

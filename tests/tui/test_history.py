@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from aapo_desk.store import Delta, Event
 from aapo_desk.tui.history import History
 
@@ -30,16 +28,6 @@ def test_a_metric_that_comes_late_or_is_null_is_missing_where_it_is() -> None:
     history.extend(steps(4, 4, margin=None))
     assert [history.value("margin", step) for step in (1, 2, 3, 4)] == [None, None, 0.1, None]
     assert len(history.column("margin")) == 4
-
-
-def test_the_smooth_reward_starts_at_the_first_value_and_skips_missing_ones() -> None:
-    history = History()
-    for step, reward in enumerate([1.0, None, 0.0], start=1):
-        history.extend(Delta(metrics=[(step, 0.0, {"reward": reward})]))
-    assert history.smooth_value("reward", 1) == pytest.approx(1.0)
-    assert history.smooth_value("reward", 2) == pytest.approx(1.0)
-    assert 0.3 < (history.smooth_value("reward", 3) or 0) < 0.7
-    assert history.smooth_value("reference_reward", 1) is None
 
 
 def test_a_reset_forgets_what_was_rewound() -> None:

@@ -109,7 +109,7 @@ async def test_a_click_in_the_chart_goes_to_that_step(desk: Desk, run: RunDirect
     app = desk(run)
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
-        await pilot.click("#chart", offset=(6, 3))
+        await pilot.click("#charts", offset=(6, 3))
         await settle(pilot)
         assert monitor(app).step == 1
 
@@ -279,11 +279,11 @@ async def test_every_size_from_the_smallest_shows_all_parts(desk: Desk, run: Run
         for width, height in ((60, 20), (80, 24), (119, 31), (120, 32), (200, 60)):
             await pilot.resize_terminal(width, height)
             await pilot.pause()
-            for name in ("header", "chart", "teaching", "scrubber", "histogram-margin", "policy", "reference"):
+            for name in ("header", "charts", "teaching", "scrubber", "histogram-margin", "policy", "reference"):
                 region = app.screen.query_one(f"#{name}").region
                 assert region.area > 0, (name, width)
                 assert region.bottom <= height - 1, (name, width)
-            assert app.screen.query_one("#chart").size.height >= 5
+            assert app.screen.query_one("#charts").size.height >= 5
             assert app.screen.query_one("#histogram-margin").size.height >= 3
 
 

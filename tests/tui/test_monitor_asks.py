@@ -91,6 +91,6 @@ async def test_a_footer_key_takes_the_mouse(desk: Desk, run: RunDirectory) -> No
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         keys = {key.description: key for key in app.screen.query("FooterKey")}  # type: ignore[attr-defined]
-        await pilot.click(keys["Save"])
+        await pilot.click(keys["Pause"])
         await settle(pilot)
-        assert commands(run) == ["checkpoint"]
+        assert commands(run) == ["pause"]

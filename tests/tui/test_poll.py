@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from textual.app import App
 from textual.screen import Screen
 
-from aapo_desk.store import RunWriter, StoreError
+from aapo_desk.store import Histogram, RunWriter, StoreError
 from aapo_desk.tui.poll import (
     DetailRead,
     ReadFailed,
@@ -91,6 +92,9 @@ class SlowSource:
         self.asked.append(step)
         self.let_go.wait(5)
         return StepDetail(step, {}, [])
+
+    def histograms(self, name: str, steps: Sequence[int]) -> dict[int, Histogram | None]:
+        raise StoreError("written by a newer aapo-desk")
 
 
 class Recorder(Screen[None]):

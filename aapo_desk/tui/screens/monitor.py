@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any, ClassVar, Literal
 
 from textual import on, work
@@ -14,16 +15,28 @@ from textual.widgets import Footer, Static
 from aapo_desk.config import ConfigError
 from aapo_desk.store import RunDirectory
 from aapo_desk.tui.history import History
-from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES, algorithm_label, model_label, number
-from aapo_desk.tui.poll import About, DetailRead, ReadFailed, Reading, RunPoll, RunRead, RunSource, StepDetail
+from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES, algorithm_label, model_label
+from aapo_desk.tui.poll import (
+    About,
+    DetailRead,
+    HistogramsRead,
+    ReadFailed,
+    Reading,
+    RunPoll,
+    RunRead,
+    RunSource,
+    StepDetail,
+)
 from aapo_desk.tui.screens.dialogs import StopQuestion
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.text import one_line
-from aapo_desk.tui.widgets.braille import Series
-from aapo_desk.tui.widgets.chart import Legend, LineChart
+from aapo_desk.tui.widgets.charts import CHART_KEYS, Charts, Which
 from aapo_desk.tui.widgets.header import HeaderFacts, RunHeader
 from aapo_desk.tui.widgets.histogram import HistogramView
+from aapo_desk.tui.widgets.machine import MachineView
 from aapo_desk.tui.widgets.notes import VIEWS, NotesView, Tabs, evaluations_text, events_text, log_text
+from aapo_desk.tui.widgets.phases import Phases, PhasesView
+from aapo_desk.tui.widgets.plot import Plot
 from aapo_desk.tui.widgets.samples import SampleView
 from aapo_desk.tui.widgets.scrubber import Scrubber
 from aapo_desk.tui.widgets.teaching import Shares, TeachingView
@@ -41,11 +54,12 @@ SAMPLES = Binding.Group("Sample", compact=True)
 class MonitorScreen(DeskScreen[None]):
     """Shows a run and asks its trainer for what the keys say. Leaving it leaves the run alone."""
 
+    CSS_PATH = "monitor.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "unpause", "Go on", tooltip="Let the paused run go on"),
         Binding("p", "pause", "Pause", tooltip="Pause the run after this step"),
         Binding("s", "stop", "Stop", tooltip="Write a checkpoint and end; asks first"),
-        Binding("c", "checkpoint", "Save", tooltip="Write a checkpoint now"),
+        Binding("c", "checkpoint", "Save", show=False, tooltip="Write a checkpoint now"),
         Binding("r", "resume", "Resume", tooltip="Go on from the last checkpoint"),
         Binding("left", "move(-1)", "Previous step", key_display="←", group=STEPS),
         Binding("right", "move(1)", "Next step", key_display="→", group=STEPS),
@@ -55,12 +69,15 @@ class MonitorScreen(DeskScreen[None]):
         Binding("shift+right,L", f"move({JUMP})", f"On {JUMP} steps", show=False),
         Binding("home", "first", "First step", show=False),
         Binding("end,G", "follow", "Follow the newest step", show=False),
+        *CHART_KEYS,
         Binding("n", "turn(1)", "Next sample", group=SAMPLES),
         Binding("N", "turn(-1)", "Previous sample", group=SAMPLES),
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
         Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
+        Binding("escape", "shrink", "Back", key_display="esc", tooltip="All of the monitor again"),
         Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this one goes on"),
+        Binding("b", "shrink", "Back", show=False),
         Binding("b", "back", "Home", show=False),
     ]
 
@@ -84,9 +101,11 @@ class MonitorScreen(DeskScreen[None]):
         yield TooSmall(id="too-small")
         yield RunHeader(id="header")
         with Container(id="top"):
-            yield LineChart("reward", "waiting for the first step", id="chart")
+            yield Charts(id="charts")
             with Container(id="side"):
                 yield TeachingView(id="teaching")
+                yield PhasesView(id="phases")
+                yield MachineView(id="machine")
                 yield Static(id="evaluations", markup=False)
         yield Scrubber(id="scrubber")
         with Container(id="histograms"):
@@ -123,6 +142,7 @@ class MonitorScreen(DeskScreen[None]):
                 self.query_one(NotesView).put("events", events_text(self.history.events))
             if reading.delta.evaluations or reading.delta.reset:
                 self._show_evaluations()
+            self.query_one(MachineView).add(reading.machine)
             self.state = reading.state
             self._show_header(reading)
 
@@ -137,6 +157,14 @@ class MonitorScreen(DeskScreen[None]):
                 self.query_one(f"#histogram-{name}", HistogramView).show(detail.histograms.get(name))
             self.query_one(SampleView).show(detail.samples)
 
+    @on(Charts.HistogramsWanted)
+    def _want_histograms(self, message: Charts.HistogramsWanted) -> None:
+        self._poll.want_histograms(message.name, message.steps)
+
+    @on(HistogramsRead)
+    def _take_histograms(self, message: HistogramsRead) -> None:
+        self.query_one(Charts).take_histograms(message.name, message.histograms)
+
     @on(ReadFailed)
     def _say_unreadable(self, message: ReadFailed) -> None:
         self._unreadable = message.reason
@@ -145,29 +173,13 @@ class MonitorScreen(DeskScreen[None]):
     def _new_steps(self, reset: bool) -> None:
         scrubber = self.query_one(Scrubber)
         scrubber.first, scrubber.last = self.history.first_step, self.history.last_step
-        history = self.history
-        self.query_one(LineChart).show(
-            [
-                Series("reward_raw", history.steps, history.column("reward"), "points"),
-                Series("reference_reward", history.steps, history.smooth["reference_reward"], "dashes"),
-                Series("reward", history.steps, history.smooth["reward"], "line"),
-            ],
-            self._legend(),
-        )
-        if self.following or not history.first_step <= self.step <= history.last_step:
-            self.step = history.last_step
+        self.query_one(Charts).take(self.history, reset)
+        if self.following or not self.history.first_step <= self.step <= self.history.last_step:
+            self.step = self.history.last_step
             if reset and not self.following:
                 self.following = True
         elif reset:
             self._poll.want(self.step)
-
-    def _legend(self) -> list[Legend]:
-        reward, reference = (self.history.smooth_value(key, self.step) for key in ("reward", "reference_reward"))
-        return [
-            Legend("reward", "━━", f"policy {number(reward)}"),
-            Legend("reference_reward", "╍╍", f"reference {number(reference)}"),
-            Legend("reward_raw", "⠐⠂", "each step"),
-        ]
 
     def _show_evaluations(self) -> None:
         text = evaluations_text(self.history.evaluations)
@@ -178,7 +190,7 @@ class MonitorScreen(DeskScreen[None]):
         self.query_one(RunHeader).show(self._facts())
         if reading is not None and not self.history.steps:
             message = one_line(str(self._status.get("message") or ""))
-            self.query_one(LineChart).wait(message or f"{reading.state}: no step yet")
+            self.query_one(Charts).wait(message or f"{reading.state}: no step yet")
 
     def _facts(self) -> HeaderFacts:
         history, status, now = self.history, self._status, self.desk.clock()
@@ -216,16 +228,17 @@ class MonitorScreen(DeskScreen[None]):
         self.query_one(Scrubber).step = step
         self._mark()
         self.query_one(TeachingView).show(self._shares("teaching_group"), self._shares("teaching"))
+        seconds = {name: self.history.value(f"seconds_{name}", step) for name in ("rollout", "reward", "update")}
+        self.query_one(PhasesView).show(Phases(**seconds))
         if step:
             self._poll.want(step)
 
     def _mark(self) -> None:
-        self.query_one(LineChart).mark(self.step or None, self._legend(), line=not self.following)
+        self.query_one(Charts).mark(self.step, line=not self.following)
 
     def _shares(self, key: str) -> Shares:
-        place = self.history.index(self.step)
-        before = self.history.column(key)[: place + 1] if place is not None else []
-        return Shares(self.history.value(key, self.step), before)
+        trace = self.query_one(Charts).trace(key)
+        return Shares(self.history.value(key, self.step), trace.means[: bisect_right(trace.steps, self.step)])
 
     def watch_following(self, following: bool) -> None:
         self.query_one(Scrubber).following = following
@@ -261,9 +274,24 @@ class MonitorScreen(DeskScreen[None]):
     def _scrub(self, message: Scrubber.Moved) -> None:
         self._go_to(message.step)
 
-    @on(LineChart.Picked)
-    def _pick(self, message: LineChart.Picked) -> None:
+    @on(Plot.Picked)
+    def _pick(self, message: Plot.Picked) -> None:
         self._go_to(message.step)
+
+    def action_chart(self, which: Which) -> None:
+        self.query_one(Charts).perform(which)
+
+    def action_shrink(self) -> None:
+        self.query_one(Charts).mode = "panel"
+
+    @on(Charts.Arranged)
+    def _arrange(self) -> None:
+        """Give the charts the room they want, and show below them what belongs to the chosen one."""
+        charts = self.query_one(Charts)
+        self.set_class(charts.mode != "panel", "-charts-only")
+        for part in self.query(".part"):
+            part.set_class(part.id == charts.spec.part, "-shown")
+        self.refresh_bindings()
 
     def action_turn(self, by: int) -> None:
         self.query_one(SampleView).turn(by)
@@ -298,6 +326,10 @@ class MonitorScreen(DeskScreen[None]):
                 return self.state == "paused"
             case "pause":
                 return self.state != "paused"
+            case "shrink":
+                return self.has_class("-charts-only")
+            case "back" | "turn" | "view":
+                return not self.has_class("-charts-only")
         return True
 
     def action_pause(self) -> None:

@@ -15,10 +15,10 @@ from typing import Literal
 
 BLANK = 0x2800
 BITS = (0x01, 0x08, 0x02, 0x10, 0x04, 0x20, 0x40, 0x80)  # the dots of a cell, row by row
-DASH, GAP = 4, 3  # dots of a dashed line drawn, and left out
+BROKEN = {"dashes": (4, 3), "dots": (1, 2)}  # dots of a broken line drawn, and left out
 SEPARATE_DOTS = 4  # with more points in a column its range is filled instead
 
-Style = Literal["points", "line", "dashes"]
+Style = Literal["points", "line", "dashes", "dots"]
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,9 @@ def _dots(series: Series, width: int, height: int, frame: Frame) -> list[tuple[i
     if series.style == "points":
         return [(x, row) for x, values in enumerate(binned) if values for row in _spread(values, height, frame)]
     dots = _line(binned, height, frame)
-    if series.style == "dashes":
-        dots = [(x, row) for x, row in dots if x % (DASH + GAP) < DASH]
+    if series.style in BROKEN:
+        drawn, left_out = BROKEN[series.style]
+        dots = [(x, row) for x, row in dots if x % (drawn + left_out) < drawn]
     return dots
 
 
@@ -142,7 +143,29 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(place * step, 12) for place in range(first, last + 1)]
+    return [float(f"{place * step:.12g}") for place in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float, count: int) -> list[float]:
+    """The base-10 logarithms of at least two round numbers around [low, high], which are logarithms too.
+
+    Powers of ten where they lie close enough, every second or third where there are many, else 1, 2 and 5 as well.
+    """
+    first, last = math.floor(low + 1e-9), math.ceil(high - 1e-9)
+    last = max(last, first + 1)
+    decades = last - first
+    if decades >= 2 or count < 3:
+        step = max(1, math.ceil(decades / max(1, count - 1)))
+        return [float(place) for place in range(first, last + step, step)]
+    marks = [decade + math.log10(factor) for decade in (first, first + 1) for factor in (1, 2, 5)]
+    below = max(place for place, mark in enumerate(marks) if mark <= low + 1e-9)
+    above = next((place for place, mark in enumerate(marks) if mark >= high - 1e-9), len(marks) - 1)
+    return marks[below : max(above, below + 1) + 1]
+
+
+def log_labels(values: Sequence[float]) -> list[str]:
+    """The numbers whose logarithms these are."""
+    return [f"{10.0**value:.3g}" for value in values]
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:

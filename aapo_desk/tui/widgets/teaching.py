@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from rich.style import Style
-from textual.strip import Strip
-from textual.widget import Widget
-
 from aapo_desk.tui.labels import percent
 from aapo_desk.tui.widgets.blocks import bar, spark
-from aapo_desk.tui.widgets.cells import Piece, strip
+from aapo_desk.tui.widgets.cells import Piece
+from aapo_desk.tui.widgets.part import Part
 
 LEAST_SPARK = 8
 LONG_LABELS = 72
@@ -26,11 +23,11 @@ class Shares:
     before: Sequence[float] = field(default_factory=list)
 
 
-class TeachingView(Widget):
+class TeachingView(Part):
     """Two labelled bars: in one line where there is only one, else one below the other with their history."""
 
+    KIND = "teaching"
     COMPONENT_CLASSES: ClassVar[set[str]] = {"teaching--title", "teaching--label", "teaching--group", "teaching--all"}
-    ALLOW_SELECT = False
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -43,12 +40,8 @@ class TeachingView(Widget):
             self._group, self._all = group, everything
             self.refresh()
 
-    def render_line(self, y: int) -> Strip:
-        pieces = self._one_line() if self.size.height < 3 else self._stacked(y)
-        return strip(pieces, self.size.width, self.rich_style)
-
-    def _style(self, part: str) -> Style:
-        return self.get_component_rich_style(f"teaching--{part}")
+    def pieces(self, y: int) -> list[Piece]:
+        return self._one_line() if self.size.height < 3 else self._stacked(y)
 
     def _one_line(self) -> list[Piece]:
         long = self.size.width >= LONG_LABELS
