@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from aapo_desk.store.directory import RunDirectory, StoreError
 from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, newer_schema
 from aapo_desk.store.trend import Trend
 
-STEPS_A_QUERY = 500
+STEPS_AT_ONCE = 1000
+"""The most steps one transaction reads: a write-ahead log cannot be emptied past a reader that is in it."""
+
+HISTOGRAMS_AT_ONCE = 100
+
+EVENTS = "SELECT id, time, step, kind, data FROM events WHERE id > ? ORDER BY id"
+# An evaluation that is done again gets a new rowid.
+EVALUATIONS = "SELECT rowid, step, name, data FROM evaluations WHERE rowid > ? ORDER BY rowid"
+
+Rows = list[tuple[int, float, str]]
 
 
 @dataclass
 class Delta:
-    """What is new since a reader last asked. ``reset``: forget what you had, the history was rewound."""
+    """What is new since a reader last asked. ``reset``: forget what you had, the history was rewound.
+
+    ``more``: steps are left that were not asked for.
+    """
 
     reset: bool = False
     metrics: list[tuple[int, float, dict[str, float | None]]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     evaluations: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
+    more: bool = False
 
     @property
     def empty(self) -> bool:
@@ -32,19 +50,26 @@ class Delta:
 
 
 class RunReader:
-    """Reads a run's numbers, also while it trains. Keeps no connection and no transaction open between calls."""
+    """Reads a run's numbers, also while it trains. Keeps no connection and no transaction open between calls.
+
+    ``reads``: its transactions so far; ``longest_read``: the seconds that the longest of them has taken.
+    """
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
+        self.reads = 0
+        self.longest_read = 0.0
+        self._prepared = False
         self._generation: int | None = None
         self._step = 0
         self._event = 0
-        self._evaluations: dict[tuple[int, str], str] = {}
+        self._evaluation = 0
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         uri = f"{self.run.database.resolve().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
+            started = time.perf_counter()
             try:
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if version > SCHEMA_VERSION:
@@ -54,17 +79,45 @@ class RunReader:
                 raise
             except sqlite3.DatabaseError as error:
                 raise StoreError(f"{self.run.database} is damaged: {error}") from error
+            finally:
+                self.reads += 1
+                self.longest_read = max(self.longest_read, time.perf_counter() - started)
 
     @property
     def ready(self) -> bool:
         """Whether the trainer has made its tables yet."""
         if not self.run.database.exists():
             return False
-        with self._open() as db:
-            return bool(db.execute("PRAGMA user_version").fetchone()[0])
+        if not self._prepared:
+            with self._open() as db:
+                self._prepared = bool(db.execute("PRAGMA user_version").fetchone()[0])
+        return self._prepared
 
-    def poll(self) -> Delta:
-        """What has come since the last call: all of it at the first."""
+    @property
+    def stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """Another one whenever something has been written: the database files as the file system knows them."""
+        log = self.run.database.with_name(f"{self.run.database.name}-wal")
+        return file_stamp(self.run.database), file_stamp(log)
+
+    def poll(self, limit: int | None = None) -> Delta:
+        """What has come since the last call: all of it at the first, of the steps at the most ``limit``.
+
+        Many steps are read in several transactions, each of them short.
+        """
+        delta = self._poll(min(limit or STEPS_AT_ONCE, STEPS_AT_ONCE))
+        while delta.more and (limit is None or len(delta.metrics) < limit):
+            left = STEPS_AT_ONCE if limit is None else min(STEPS_AT_ONCE, limit - len(delta.metrics))
+            later = self._poll(left)
+            if later.reset:  # rewound between two transactions
+                delta = later
+                continue
+            delta.metrics += later.metrics
+            delta.events += later.events
+            delta.evaluations += later.evaluations
+            delta.more = later.more
+        return delta
+
+    def _poll(self, limit: int) -> Delta:
         delta = Delta()
         if not self.ready:
             return delta
@@ -73,32 +126,85 @@ class RunReader:
             generation = int(db.execute("SELECT value FROM run WHERE key = 'generation'").fetchone()[0])
             if self._generation is not None and generation != self._generation:
                 delta.reset = True
-                self._step = self._event = 0
-                self._evaluations = {}
+                self._step = self._event = self._evaluation = 0
             self._generation = generation
-            rows = db.execute("SELECT step, time, data FROM metrics WHERE step > ? ORDER BY step", (self._step,))
-            delta.metrics = [(step, when, json.loads(data)) for step, when, data in rows]
-            events = db.execute(
-                "SELECT id, time, step, kind, data FROM events WHERE id > ? ORDER BY id", (self._event,)
-            )
-            delta.events = [Event(i, when, step, kind, json.loads(data)) for i, when, step, kind, data in events]
-            for step, name, data in db.execute("SELECT step, name, data FROM evaluations ORDER BY step, name"):
-                if self._evaluations.get((step, name)) != data:
-                    self._evaluations[step, name] = data
-                    delta.evaluations.append((step, name, json.loads(data)))
-        if delta.metrics:
-            self._step = delta.metrics[-1][0]
-        if delta.events:
-            self._event = delta.events[-1].id
+            rows = _rows(db, "step > ? ORDER BY step LIMIT ?", (self._step, limit + 1))
+            delta.more = len(rows) > limit
+            del rows[limit:]
+            # Events belong between the steps by their time; those after the steps that were left come with them.
+            until = rows[-1][1] if delta.more else math.inf
+            events = list(takewhile(lambda row: row[1] <= until, db.execute(EVENTS, (self._event,))))
+            evaluations = db.execute(EVALUATIONS, (self._evaluation,)).fetchall()
+        delta.metrics = _parsed(rows)
+        delta.events = [_event(row) for row in events]
+        delta.evaluations = sorted(
+            ((step, name, json.loads(data)) for _, step, name, data in evaluations), key=itemgetter(0, 1)
+        )
+        self._step = rows[-1][0] if rows else self._step
+        self._event = events[-1][0] if events else self._event
+        self._evaluation = evaluations[-1][0] if evaluations else self._evaluation
         return delta
 
-    def series(self, key: str) -> list[tuple[int, float]]:
-        """One metric over the steps, where it has a value."""
-        if not self.ready:
-            return []
+    def overview(self, count: int, recent: int) -> Delta:
+        """About ``count`` steps spread over the run, the ``recent`` last ones all, every event and evaluation.
+
+        For a first look at a long run: it costs by ``count`` and not by the run's length, in short transactions.
+        The next ``poll`` is not told of it. ``more``: there are steps between these.
+        """
+        span = self.span()
+        if span is None:
+            return Delta()
+        first, last = span
+        wanted = _spread(first, last, count, recent)
+        rows = self._metrics_of(wanted)
         with self._open() as db:
-            rows = db.execute("SELECT step, json_extract(data, ?) FROM metrics ORDER BY step", (f'$."{key}"',))
-            return [(step, value) for step, value in rows if value is not None]
+            events = db.execute(EVENTS, (0,)).fetchall()
+            evaluations = db.execute("SELECT step, name, data FROM evaluations ORDER BY step, name").fetchall()
+        return Delta(
+            metrics=_parsed(rows),
+            events=[_event(row) for row in events],
+            evaluations=[(step, name, json.loads(data)) for step, name, data in evaluations],
+            more=len(wanted) < last - first + 1,
+        )
+
+    def span(self) -> tuple[int, int] | None:
+        """The first and the last step there is; None before the first."""
+        if not self.ready:
+            return None
+        with self._open() as db:
+            first = db.execute("SELECT step FROM metrics ORDER BY step LIMIT 1").fetchone()
+            last = db.execute("SELECT step FROM metrics ORDER BY step DESC LIMIT 1").fetchone()
+        return (first[0], last[0]) if first and last else None
+
+    def _metrics_of(self, steps: Sequence[int]) -> Rows:
+        """The rows of these ascending steps, where they are there."""
+        found: Rows = []
+        for start in range(0, len(steps), STEPS_AT_ONCE):
+            part = steps[start : start + STEPS_AT_ONCE]
+            marks = ",".join("?" * len(part))
+            with self._open() as db:
+                found += _rows(db, f"step IN ({marks}) ORDER BY step", part)
+        return found
+
+    def thinned(self, key: str, count: int) -> list[tuple[int, float]]:
+        """One metric at about ``count`` steps spread over the run, the last among them: for a small picture."""
+        span = self.span()
+        if span is None:
+            return []
+        rows = _parsed(self._metrics_of(_spread(*span, count, 1)))
+        return [(step, value) for step, _, metrics in rows if (value := metrics.get(key)) is not None]
+
+    def series(self, key: str) -> list[tuple[int, float]]:
+        """One metric over the steps, where it has a value; read in several short transactions."""
+        found: list[tuple[int, float]] = []
+        query = "SELECT step, json_extract(data, ?) FROM metrics WHERE step > ? ORDER BY step LIMIT ?"
+        step, full = 0, self.ready
+        while full:
+            with self._open() as db:
+                rows = db.execute(query, (f'$."{key}"', step, STEPS_AT_ONCE)).fetchall()
+            found += [(number, value) for number, value in rows if value is not None]
+            step, full = (rows[-1][0], len(rows) == STEPS_AT_ONCE) if rows else (step, False)
+        return found
 
     def last_metrics(self) -> tuple[int, dict[str, float | None]] | None:
         if not self.ready:
@@ -140,19 +246,15 @@ class RunReader:
         return {name: Histogram(low, high, json.loads(counts)) for name, low, high, counts in rows}
 
     def histograms_of(self, name: str, steps: Sequence[int]) -> dict[int, Histogram | None]:
-        """One histogram at many steps; None where there is none."""
+        """One histogram at many steps; None where there is none. Read in several short transactions."""
         found: dict[int, Histogram | None] = dict.fromkeys(steps)
-        if not self.ready:
-            return found
-        with self._open() as db:
-            for start in range(0, len(steps), STEPS_A_QUERY):
-                some = steps[start : start + STEPS_A_QUERY]
-                marks = ",".join("?" * len(some))
-                rows = db.execute(
-                    f"SELECT step, low, high, counts FROM histograms WHERE name = ? AND step IN ({marks})",
-                    (name, *some),
-                ).fetchall()
-                found |= {step: Histogram(low, high, json.loads(counts)) for step, low, high, counts in rows}
+        for start in range(0, len(steps) if self.ready else 0, HISTOGRAMS_AT_ONCE):
+            some = steps[start : start + HISTOGRAMS_AT_ONCE]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT step, low, high, counts FROM histograms WHERE name = ? AND step IN ({marks})"
+            with self._open() as db:
+                rows = db.execute(query, (name, *some)).fetchall()
+            found |= {step: Histogram(low, high, json.loads(counts)) for step, low, high, counts in rows}
         return found
 
     def system(self, after: int = 0, most: int = 120) -> list[tuple[int, dict[str, Any]]]:
@@ -194,6 +296,47 @@ class RunReader:
         except OSError:
             return []
         return text.splitlines()[-lines:]
+
+
+def file_stamp(path: Path) -> tuple[int, int, int]:
+    """Which file this is, its size and when it was last written, in ns; zeros where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _spread(first: int, last: int, count: int, recent: int) -> list[int]:
+    """About ``count`` of the steps from first to last at equal distances, and the ``recent`` last ones all."""
+    stride = max(1, -(-(last - first + 1) // max(1, count)))
+    return sorted({*range(first, last + 1, stride), *range(max(first, last - recent + 1), last + 1)})
+
+
+def _rows(db: sqlite3.Connection, where: str, values: Sequence[int]) -> Rows:
+    """Step, time and data of these steps, out of SQLite in one row.
+
+    For each row that it fetches, sqlite3 lets go of the interpreter's lock and asks for it back, which a busy screen
+    grants after some milliseconds: a thousand rows would hold the transaction open for seconds. The separator is a
+    character that JSON escapes.
+    """
+    steps, times, data = db.execute(
+        "SELECT group_concat(step, ' '), group_concat(printf('%!.17g', time), ' '), group_concat(data, char(30))"
+        f" FROM (SELECT step, time, data FROM metrics WHERE {where})",
+        values,
+    ).fetchone()
+    if steps is None:
+        return []
+    return list(zip(map(int, steps.split()), map(float, times.split()), data.split(chr(30)), strict=True))
+
+
+def _parsed(rows: Rows) -> list[tuple[int, float, dict[str, float | None]]]:
+    return [(step, when, json.loads(data)) for step, when, data in rows]
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    number, when, step, kind, data = row
+    return Event(number, when, step, kind, json.loads(data))
 
 
 def _sample(row: tuple[Any, ...]) -> Sample:

@@ -42,7 +42,7 @@ class _Stretch:
 class SampleReader(RunReader):
     """A reader that finds its way in the samples. Every query is a short transaction of its own."""
 
-    def span(self) -> Span | None:
+    def stored_span(self) -> Span | None:
         """From where to where there are samples; None where none are stored."""
         if not self.ready:
             return None
@@ -70,7 +70,7 @@ class SampleReader(RunReader):
         Letters from a to z are found in either case. ``start`` itself comes last. ``going_on`` is told the step the
         search has come to, and ends it by saying no.
         """
-        span = self.span()
+        span = self.stored_span()
         if span is None or not text:
             return None
         last, first = Place(span.last + 1, 0), Place(span.first - 1, 0)

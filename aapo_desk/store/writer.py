@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,37 +68,13 @@ class RunWriter:
         self._connection.execute("COMMIT")
 
     def write_step(self, record: StepRecord) -> None:
+        self.write_steps([record])
+
+    def write_steps(self, records: Iterable[StepRecord]) -> None:
+        """Several steps in one transaction: all of them are kept, or none."""
         with self._transaction() as db:
-            db.execute("INSERT INTO metrics VALUES (?, ?, ?)", (record.step, record.time, to_json(record.metrics)))
-            db.executemany(
-                "INSERT INTO histograms VALUES (?, ?, ?, ?, ?)",
-                [
-                    (record.step, name, item.low, item.high, json.dumps(item.counts))
-                    for name, item in record.histograms.items()
-                ],
-            )
-            db.executemany(
-                "INSERT INTO samples VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        sample.step,
-                        sample.prompt_id,
-                        sample.row,
-                        sample.prompt,
-                        sample.completion,
-                        sample.answer,
-                        finite(sample.reward),
-                        to_json(sample.rewards),
-                        finite(sample.group_advantage),
-                        finite(sample.margin),
-                        finite(sample.advantage),
-                        sample.tokens,
-                        sample.truncated,
-                        sample.is_reference,
-                    )
-                    for sample in record.samples
-                ],
-            )
+            for record in records:
+                _insert_step(db, record)
 
     def write_event(self, kind: str, step: int, /, **data: Any) -> None:
         with self._transaction() as db:
@@ -159,3 +135,33 @@ class RunWriter:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _insert_step(db: sqlite3.Connection, record: StepRecord) -> None:
+    db.execute("INSERT INTO metrics VALUES (?, ?, ?)", (record.step, record.time, to_json(record.metrics)))
+    db.executemany(
+        "INSERT INTO histograms VALUES (?, ?, ?, ?, ?)",
+        [(record.step, name, item.low, item.high, json.dumps(item.counts)) for name, item in record.histograms.items()],
+    )
+    db.executemany(
+        "INSERT INTO samples VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                sample.step,
+                sample.prompt_id,
+                sample.row,
+                sample.prompt,
+                sample.completion,
+                sample.answer,
+                finite(sample.reward),
+                to_json(sample.rewards),
+                finite(sample.group_advantage),
+                finite(sample.margin),
+                finite(sample.advantage),
+                sample.tokens,
+                sample.truncated,
+                sample.is_reference,
+            )
+            for sample in record.samples
+        ],
+    )

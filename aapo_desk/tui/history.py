@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Container, Sequence
+from itertools import groupby
 from statistics import median
 from typing import Any
 
@@ -16,6 +17,8 @@ EVENTS_KEPT = 500
 RECENT_STEPS = 20
 STEP_SECONDS = ("seconds_rollout", "seconds_reward", "seconds_update")
 BEGINNINGS = {"started", "resumed"}
+
+Metrics = tuple[int, float, dict[str, float | None]]
 
 
 class History:
@@ -34,26 +37,33 @@ class History:
         self._last_time: float | None = None
         self._elapsed_before = 0.0
 
+    def replace(self, other: History) -> None:
+        """Become what ``other`` is, which is not to be used afterwards."""
+        vars(self).update(vars(other))
+
     def extend(self, delta: Delta) -> None:
         """Take in what is new."""
         if delta.reset:
             self.clear()
-        for step, _, metrics in delta.metrics:
-            self._add(step, metrics)
+        # Many steps that have the same metrics are taken in column by column, in a tenth of the time.
+        for names, rows in groupby(delta.metrics, key=lambda row: tuple(row[2])):
+            self._append(names, list(rows))
         self._account(delta)
         self.events.extend(delta.events)
         for step, name, data in delta.evaluations:
             if name == "held_out":
                 self.evaluations[step] = data
 
-    def _add(self, step: int, metrics: dict[str, float | None]) -> None:
+    def _append(self, names: Sequence[str], rows: Sequence[Metrics]) -> None:
         known = len(self.steps)
-        self.steps.append(step)
-        for key in metrics.keys() - self.columns.keys():
-            self.columns[key] = array("d", [math.nan]) * known
-        for key, column in self.columns.items():
-            value = metrics.get(key)
-            column.append(math.nan if value is None else value)
+        self.steps.extend([step for step, _, _ in rows])
+        for name, values in zip(names, zip(*[metrics.values() for _, _, metrics in rows], strict=True), strict=True):
+            if name not in self.columns:
+                self.columns[name] = array("d", [math.nan]) * known
+            self.columns[name].extend(_floats(values))
+        missing = array("d", [math.nan]) * len(rows)
+        for name in self.columns.keys() - set(names):
+            self.columns[name].extend(missing)
 
     def _account(self, delta: Delta) -> None:
         """Add up the time trained: from each start to the last sign of life before the next."""
@@ -132,3 +142,10 @@ def _evaluations_due(done: int, steps: int, every: int, have: Container[int]) ->
 def _seconds(data: dict[str, Any]) -> float:
     value = data.get("seconds")
     return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _floats(values: Sequence[float | None]) -> array[float]:
+    try:
+        return array("d", values)  # type: ignore[arg-type]
+    except TypeError:  # a null among them
+        return array("d", [math.nan if value is None else value for value in values])

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from textual.message import Message
 from textual.screen import Screen
+from textual.worker import get_current_worker
 
 from aapo_desk.config import RunConfig
 from aapo_desk.store import Delta, Histogram, RunDirectory, RunReader, Sample, StoreError
+from aapo_desk.tui.history import RECENT_STEPS, History
+from aapo_desk.tui.labels import LIVE_STATES
 
 READ_ERRORS = (StoreError, sqlite3.Error, OSError)
 LOG_LINES = 300
+OVERVIEW_STEPS = 1500  # three times the dot columns of a wide terminal
+STEPS_A_LOOK = 4000
+SETTLED_SECONDS = 2.0  # the coarsest clock of a file system in use
+CLOCK_SECONDS = 1.0
+LONGEST_PAUSE = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,11 @@ class About:
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a run. ``about`` and ``log`` are None where they are as before; ``reason``: why it failed."""
+    """One look at a run. ``about`` and ``log`` are None where they are as before; ``reason``: why it failed.
+
+    ``history``: all there is, in place of what was known. ``more``: the rest of a long run is still to be read.
+    ``changed``: something is not as at the last look.
+    """
 
     state: str
     status: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +55,9 @@ class Reading:
     reason: str | None = None
     machine: Sequence[dict[str, Any]] = ()
     """New snapshots of the machine, oldest first."""
+    history: History | None = None
+    more: bool = False
+    changed: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,7 @@ class RunSource(Protocol):
 
 
 class StoredRun:
-    """A run on disk."""
+    """A run on disk. Of a long one it gives an overview first, and all of it when that has been read."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
@@ -79,6 +95,10 @@ class StoredRun:
         self._log_stamp: tuple[int, int] | None = None
         self._snapshot = 0
         self._reason: tuple[str, str | None] = ("", None)
+        self._stamp: object = None
+        self._seen: tuple[object, ...] = ()
+        self._looked = False
+        self._filling: History | None = None
 
     def read(self) -> Reading:
         about = None
@@ -90,8 +110,51 @@ class StoredRun:
         state = launch.state(self.run)
         if state != self._reason[0]:
             self._reason = (state, launch.reason(self.run))
-        delta = self._reader.poll()
-        return Reading(state, self.run.read_status(), delta, about, self._new_log(), self._reason[1], self._machine())
+        written = self._written()
+        delta, history = Delta(), None
+        if self._filling is not None:
+            history = self._fill()
+        elif written:
+            delta = self._news()
+        machine = self._machine() if written else []
+        log, status = self._new_log(), self.run.read_status()
+        seen = (self._reason, status)
+        changed = bool(about or log is not None or history or not delta.empty or seen != self._seen)
+        self._seen = seen
+        more = self._filling is not None
+        return Reading(state, status, delta, about, log, self._reason[1], machine, history, more, changed)
+
+    def _written(self) -> bool:
+        """Whether anything may have been written to the database since the last call; without opening it."""
+        before, stamp, now = self._stamp, self._reader.stamp, time.time()
+        # A file system's clock has a resolution: what has just been written may be written again within one of its
+        # ticks, so such a stamp proves nothing the next time.
+        settled = all(now - written / 1e9 > SETTLED_SECONDS for _, _, written in stamp)
+        self._stamp = stamp if settled else None
+        return stamp != before
+
+    def _news(self) -> Delta:
+        if not self._looked:
+            span = self._reader.span()
+            self._looked = span is not None
+            if span is not None and span[1] - span[0] > 2 * OVERVIEW_STEPS:
+                self._filling = History()
+                return self._reader.overview(OVERVIEW_STEPS, RECENT_STEPS)
+        return self._reader.poll()
+
+    def _fill(self) -> History | None:
+        """Read on; the history when all of it is there."""
+        assert self._filling is not None
+        delta = self._reader.poll(STEPS_A_LOOK)
+        self._filling.extend(delta)
+        if delta.more:
+            return None
+        whole, self._filling = self._filling, None
+        return whole
+
+    @property
+    def reader(self) -> RunReader:
+        return self._reader
 
     def detail(self, step: int) -> StepDetail:
         return StepDetail(step, self._reader.histograms(step), self._reader.samples(step))
@@ -151,12 +214,18 @@ class ReadFailed(Message):
 
 
 class RunPoll:
-    """Keeps a screen posted about one run: RunRead at intervals, DetailRead for the step it last asked for."""
+    """Keeps a screen posted about one run: RunRead at intervals, DetailRead for the step it last asked for.
+
+    Of a run that nothing happens to, nothing is posted, and it is looked at less often.
+    """
 
     def __init__(self, screen: Screen[Any], source: RunSource, seconds: float = 0.5) -> None:
         self._screen = screen
         self._source = source
         self._seconds = seconds
+        self._pause = seconds
+        self._next_look = 0.0
+        self._last_post = 0.0
         self._reading = False
         self._wanted: int | None = None
         self._detailing = False
@@ -164,14 +233,21 @@ class RunPoll:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        self._screen.set_interval(self._seconds, self.tick)
+        self._screen.set_interval(self._seconds, self._look)
         self.tick()
 
     def tick(self) -> None:
-        """Read once, unless a reading is under way."""
+        """Read once, unless a reading is under way, and post it whether or not it is new."""
+        self._begin(asked=True)
+
+    def _look(self) -> None:
+        if time.monotonic() >= self._next_look:
+            self._begin(asked=False)
+
+    def _begin(self, asked: bool) -> None:
         if not self._reading:
             self._reading = True
-            self._screen.run_worker(self._read, thread=True, group="read", exit_on_error=False)
+            self._screen.run_worker(lambda: self._read(asked), thread=True, group="read", exit_on_error=False)
 
     def want(self, step: int) -> None:
         """Ask for a step's detail. While one is being read, only the last step asked for counts."""
@@ -200,13 +276,28 @@ class RunPoll:
         finally:
             self._reading_histograms = False
 
-    def _read(self) -> None:
+    def _read(self, asked: bool) -> None:
+        worker = get_current_worker()
         try:
-            self._screen.post_message(RunRead(self._source.read()))
+            reading = self._source.read()
+            self._post(reading, asked)
+            while reading.more and not worker.is_cancelled:
+                reading = self._source.read()
+                self._post(reading, asked=False)
         except READ_ERRORS as error:
             self._screen.post_message(ReadFailed(str(error)))
         finally:
             self._reading = False
+
+    def _post(self, reading: Reading, asked: bool) -> None:
+        """Post what is new. While a trainer lives also what is not, now and then: the clock goes on."""
+        now = time.monotonic()
+        live = reading.state in LIVE_STATES
+        self._pause = self._seconds if reading.changed or live else min(LONGEST_PAUSE, 2 * self._pause)
+        self._next_look = now + self._pause - self._seconds / 2
+        if reading.changed or asked or (live and now - self._last_post >= CLOCK_SECONDS):
+            self._last_post = now
+            self._screen.post_message(RunRead(reading))
 
     def _read_detail(self) -> None:
         while (step := self._next_detail()) is not None:

@@ -91,7 +91,7 @@ class SamplePoll:
 
     def _look(self) -> None:
         try:
-            self._screen.post_message(SpanRead(self._reader.span()))
+            self._screen.post_message(SpanRead(self._reader.stored_span()))
         except READ_ERRORS as error:
             self._screen.post_message(ReadFailed(str(error)))
         finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any, ClassVar, Literal
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.widgets import Footer, Static
 
 from aapo_desk.config import ConfigError
@@ -87,9 +88,10 @@ class MonitorScreen(DeskScreen[None]):
         Binding("b", "back", "Home", show=False),
     ]
 
-    step: reactive[int] = reactive(0, init=False)
-    following: reactive[bool] = reactive(True, init=False)
-    state: reactive[str] = reactive("starting", init=False)
+    # A reactive would draw the whole screen anew; what shows these is told by the watchers.
+    step: var[int] = var(0, init=False)
+    following: var[bool] = var(True, init=False)
+    state: var[str] = var("starting", init=False)
 
     def __init__(self, run: RunDirectory, source: RunSource) -> None:
         super().__init__()
@@ -137,8 +139,12 @@ class MonitorScreen(DeskScreen[None]):
             self._status = reading.status
             self._reason = reading.reason or ""
             self.history.extend(reading.delta)
-            if reading.delta.metrics or reading.delta.reset:
+            if reading.history is not None:
+                self.history.replace(reading.history)
+            if reading.delta.metrics or reading.delta.reset or reading.history is not None:
                 self._new_steps(reading.delta.reset)
+            if reading.history is not None:
+                self.watch_step(self.step)
             if reading.log is not None:
                 self.query_one(NotesView).put("log", log_text(reading.log))
             if reading.delta.events or reading.delta.reset:
@@ -178,7 +184,7 @@ class MonitorScreen(DeskScreen[None]):
         scrubber = self.query_one(Scrubber)
         scrubber.first, scrubber.last = self.history.first_step, self.history.last_step
         self.query_one(Charts).take(self.history, reset)
-        if self.following or self.history.index(self.step) is None:
+        if self.following or not self.history.first_step <= self.step <= self.history.last_step:
             self.step = self.history.last_step
             if reset and not self.following:
                 self.following = True
@@ -247,9 +253,8 @@ class MonitorScreen(DeskScreen[None]):
         self.query_one(Charts).mark(self.step, line=not self.following)
 
     def _shares(self, key: str) -> Shares:
-        place = self.history.index(self.step)
-        before = self.history.column(key)[: place + 1] if place is not None else []
-        return Shares(self.history.value(key, self.step), before)
+        trace = self.query_one(Charts).trace(key)
+        return Shares(self.history.value(key, self.step), trace.means[: bisect_right(trace.steps, self.step)])
 
     def watch_following(self, following: bool) -> None:
         self.query_one(Scrubber).following = following

@@ -210,7 +210,8 @@ class Charts(Container):
         plot = self._plot(spec.name)
         plot.mark(self._step or None, self._legend(spec) if spec.curves else [], self._cursor_line)
 
-    def _trace(self, key: str) -> Trace:
+    def trace(self, key: str) -> Trace:
+        """A metric over the run in few numbers, up to date."""
         trace = self._traces.setdefault(key, Trace())
         trace.update(self._history.steps, self._history.column(key))
         return trace
@@ -218,16 +219,16 @@ class Charts(Container):
     def _curves(self, spec: ChartSpec) -> list[tuple[Curve, tuple[str, str, Style]]]:
         """The curves that have values, and how each is drawn; the first always, so that it is clear what is missing."""
         ways = zip(spec.curves, WAYS, strict=False)
-        return [each for place, each in enumerate(ways) if not place or not self._trace(each[0].key).empty]
+        return [each for place, each in enumerate(ways) if not place or not self.trace(each[0].key).empty]
 
     def _series(self, spec: ChartSpec) -> list[Series]:
         smooth = self._smooth(spec)
         series: list[Series] = []
         for curve, (name, _, style) in reversed(self._curves(spec)):
-            trace = self._trace(curve.key)
+            trace = self.trace(curve.key)
             series.append(Series(name, trace.steps, trace.smooth() if smooth else trace.means, style))
         if smooth:
-            steps, values = self._trace(spec.curves[0].key).spread()
+            steps, values = self.trace(spec.curves[0].key).spread()
             series.insert(0, Series("raw", steps, values, "points"))
         return series
 

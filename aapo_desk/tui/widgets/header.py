@@ -63,7 +63,7 @@ class RunHeader(Static):
         width = self.content_size.width
         if self._facts is not None and width:
             lines = [first_line(self._facts, width), second_line(self._facts, width), third_line(self._facts, width)]
-            self.update(Content("\n").join(Content.assemble(*line) for line in lines))
+            self.update(Content("\n").join(Content.assemble(*line) for line in lines), layout=False)
 
 
 def first_line(facts: HeaderFacts, width: int) -> list[Part]:

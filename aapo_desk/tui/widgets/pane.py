@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
 
 
 class Pane(VerticalScroll, inherit_bindings=False):
@@ -17,3 +19,11 @@ class Pane(VerticalScroll, inherit_bindings=False):
         Binding("pageup", "page_up", "Page up", show=False),
         Binding("pagedown", "page_down", "Page down", show=False),
     ]
+
+
+def put(static: Static, content: Content) -> None:
+    """The text's new content. All is laid out anew only where its height changes: that costs as much as drawing it."""
+    static.update(content, layout=False)
+    width, height = static.content_size
+    if not width or static.visual.get_height(static.styles.get_rules(), width) != height:
+        static.refresh(layout=True)

@@ -11,7 +11,7 @@ from aapo_desk.store import Sample
 from aapo_desk.tui.labels import number, signed
 from aapo_desk.tui.sample_rows import Pair, pairs
 from aapo_desk.tui.text import one_line, plain
-from aapo_desk.tui.widgets.pane import Pane
+from aapo_desk.tui.widgets.pane import Pane, put
 
 
 def terms(sample: Sample) -> str:
@@ -42,8 +42,8 @@ class CompletionPane(Pane):
     def show(self, sample: Sample | None, absent: str) -> None:
         self.scroll_home(animate=False)
         terms_line = f"  {terms(sample)}" if sample else ""
-        self.query_one(".terms", Static).update(Content.assemble((self._who, "bold"), terms_line))
-        self.query_one(".completion", Static).update(plain(sample.completion) if sample else Content(absent))
+        put(self.query_one(".terms", Static), Content.assemble((self._who, "bold"), terms_line))
+        put(self.query_one(".completion", Static), plain(sample.completion) if sample else Content(absent))
 
 
 class SampleView(Container):
@@ -76,7 +76,7 @@ class SampleView(Container):
         problem = self.query_one("#problem", Static)
         policy, reference = (self.query_one(f"#{name}", CompletionPane) for name in ("policy", "reference"))
         if not self._pairs:
-            problem.update(Content.assemble(("completions", "bold"), "  none kept of this step"))
+            put(problem, Content.assemble(("completions", "bold"), "  none kept of this step"))
             policy.show(None, "")
             reference.show(None, "")
             return
@@ -84,13 +84,14 @@ class SampleView(Container):
         some = pair.policy or pair.reference
         assert some is not None
         head = f"completion {self.place + 1} of {len(self._pairs)}"
-        problem.update(
+        put(
+            problem,
             Content.assemble(
                 (head, "bold"),
                 f"  {one_line(some.prompt, 2000)}",
                 ("  answer ", "$foreground 70%"),
                 one_line(some.answer),
-            )
+            ),
         )
         policy.show(pair.policy, "not kept")
         reference.show(pair.reference, "none: this algorithm or step samples no reference")
