@@ -56,16 +56,16 @@ def find(reader: SampleReader, text: str, step: int, row: int, forward: bool = T
 def test_the_span_goes_from_the_first_to_the_last_step_and_tells_the_generation(
     reader: SampleReader, writer: RunWriter
 ) -> None:
-    assert reader.span() == Span(1, 9, 1)
+    assert reader.stored_span() == Span(1, 9, 1)
     writer.rewind(5)
-    assert reader.span() == Span(1, 5, 2)
+    assert reader.stored_span() == Span(1, 5, 2)
 
 
 def test_a_run_without_samples_has_no_span_no_steps_and_nothing_to_find(desk_home: Path) -> None:
     reader = SampleReader(fixed_run.new_run("empty"))
-    assert reader.span() is None
+    assert reader.stored_span() is None
     RunWriter(reader.run).close()
-    assert (reader.span(), reader.step_near(1, True), find(reader, "a", 1, 0)) == (None, None, None)
+    assert (reader.stored_span(), reader.step_near(1, True), find(reader, "a", 1, 0)) == (None, None, None)
 
 
 @pytest.mark.parametrize(
