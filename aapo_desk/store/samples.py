@@ -11,7 +11,7 @@ from aapo_desk.store.reader import RunReader
 
 # A search reads so many steps a transaction that each one stays well under 50 ms.
 FIRST_CHUNK = 16
-QUICK, SLOW = 0.012, 0.03
+QUICK, SLOW = 0.008, 0.02  # seconds
 
 
 @dataclass(frozen=True)

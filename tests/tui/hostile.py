@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -33,6 +34,7 @@ HUGE = [
     "\u0301" * 100_000,
     "👨\u200d👩" * 33_333,
 ]
+MARKS = "\u0300\u20dd\u0301\u0e49\u064b\u0903"
 CONTROLS = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
@@ -50,6 +52,7 @@ def check_lines(strips: list[Strip], size: tuple[int, int]) -> None:
         assert cell_len(line) == width, line
         assert sum(map(cell_len, line)) == width, line
         assert not any(unicodedata.category(character) in CONTROLS for character in line), repr(line)
+        assert not re.search(f"[{MARKS}]{{4}}", line), ascii(line)  # a pile reaches into the lines around
         assert all(segment.control is None for segment in strip), repr(line)
 
 

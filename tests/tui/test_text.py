@@ -24,6 +24,14 @@ from aapo_desk.tui.text import one_line, plain, visible
         ("one\r\ntwo\rthree", "one\ntwo␍three"),
         ("👨\u200d👩", "👨⟨U+200D⟩👩"),
         ("❤\ufe0f", "❤"),
+        ("👍🏽", "👍⟨U+1F3FD⟩"),
+        ("🇩🇪 🇫", "⟨D⟩⟨E⟩ ⟨F⟩"),
+        ("漢\U000e0100\u180b", "漢"),
+        ("blank \u3164\u115f\u034f", "blank ⟨U+3164⟩⟨U+115F⟩⟨U+034F⟩"),
+        ("\u1112\u1161\u11ab", "한"),
+        ("\u0e01" + "\u0e49" * 5, "\u0e01\u0e49\u0e49\u0e49⟨+2⟩"),
+        ("\u0903 first", "◌\u0903 first"),
+        ("हिन्दी", "हिन्दी"),
         ("\ud800 alone", "⟨U+D800⟩ alone"),
         ("e" + "\u0301" * 9, "e\u0301\u0301\u0301⟨+6⟩"),
         ("\u0301first", "◌\u0301first"),
@@ -37,6 +45,10 @@ def test_controls_are_written_out_and_text_stays(given_text: str, shown: str) ->
 
 def test_long_text_is_cut_and_says_how_much_is_left() -> None:
     assert visible("x" * 30, limit=10) == "x" * 10 + "\n… 20 more characters"
+
+
+def test_many_lines_are_cut_and_say_how_much_is_left() -> None:
+    assert visible("a\n" * 1500) == "a\n" * 999 + "a\n… 1001 more characters"
 
 
 def test_one_line_marks_line_ends() -> None:
