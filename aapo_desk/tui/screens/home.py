@@ -65,7 +65,7 @@ class PresetList(OptionList):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select", "Start", tooltip="Show what this preset is, then start it"),
-        Binding("e", "screen.new_run", "Edit, then start", show=False, tooltip="Open this preset as a form"),
+        Binding("e", "screen.new_run", "Edit, then start", tooltip="Open this preset as a form"),
         Binding("j", "cursor_down", "Down", show=False),
         Binding("k", "cursor_up", "Up", show=False),
     ]
@@ -76,9 +76,7 @@ class HomeScreen(DeskScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "Runs / presets"),
-        Binding(
-            "n", "new_run", "New run", show=False, tooltip="Open the preset under the cursor, else the demo, as a form"
-        ),
+        Binding("n", "new_run", "New run", tooltip="Open the preset under the cursor, else the demo, as a form"),
     ]
 
     def __init__(self) -> None:
