@@ -356,6 +356,19 @@ async def test_start_goes_on_to_the_preflight_with_the_edited_values_and_a_refus
         assert "file:missing.jsonl" in shown(app)
 
 
+async def test_from_the_monitor_of_what_was_started_one_comes_home(desk: Desk, config: RunConfig) -> None:
+    run = fixed_run.write_run("started", done=1, state="stopped")
+    app = desk()
+    async with app.run_test(size=NARROW) as pilot:
+        await opened(pilot, config)
+        app.prepare(config, None)
+        app.open_monitor(run, instead=True)
+        await settle(pilot)
+        app.go_home()
+        await settle(pilot)
+        assert isinstance(app.screen, HomeScreen)
+
+
 async def test_with_a_mistake_start_and_save_go_to_the_field_instead(desk: Desk, config: RunConfig) -> None:
     app = desk()
     async with app.run_test(size=NARROW) as pilot:
@@ -385,9 +398,7 @@ def test_form(snap_compare: Compare, desk: Desk, config: RunConfig, size: tuple[
     async def run_before(pilot: Pilot[Any]) -> None:
         screen = await opened(pilot, config)
         await fill(pilot, "rollout.group_size", "16")
-        await fill(pilot, "rollout.temperature", "0")
         await fill(pilot, "rollout.temperature", "0.7")
-        await fill(pilot, "optimizer.max_grad_norm", "0.5")
         screen.query_one(SettingsForm).go_to("rollout.top_k")
         await settle(pilot)
 

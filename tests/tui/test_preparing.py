@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from textual.app import App
 
+from aapo_desk import launch
 from aapo_desk.config import RunConfig
 from aapo_desk.store import list_runs
 from aapo_desk.tui.app import FAILED, WRONG_USE, DeskApp, run_app
@@ -47,7 +50,13 @@ async def test_from_home_any_key_leads_back(desk: Desk, refused: RunConfig, pres
         assert isinstance(app.screen, HomeScreen)
 
 
-async def test_escape_gives_up_and_nothing_is_started(desk: Desk) -> None:
+async def test_escape_gives_up_and_nothing_is_started(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def preflight(config: RunConfig, progress: Callable[[str], None], cancelled: threading.Event) -> None:
+        """One that has not ended when the key is pressed."""
+        assert cancelled.wait(timeout=60)
+        raise launch.LaunchError("cancelled; nothing was started")
+
+    monkeypatch.setattr(launch, "preflight", preflight)
     app = desk(start=(fixed_run.config(), None))
     async with app.run_test(size=NARROW) as pilot:
         await pilot.pause()

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from textual import on
+import textwrap
+
+from textual import events, on
 from textual.app import ComposeResult
-from textual.containers import Container, Horizontal
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Input, Static, TextArea
+from textual.widget import Widget
+from textual.widgets import Input, TextArea
 
 from aapo_desk.config import Setting
 from aapo_desk.tui.labels import clipped
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.widgets.choice import ChoiceView
 
+NAME = 26  # columns, with what is left free behind it
+NUMBER = 12  # as in new_run.tcss
+LEAST_NOTE = 10
 LONGEST_BEFORE = 40
+FAINT = "$foreground 70%"
 
 
-class SettingRow(Horizontal):
-    """A row of the form. Its note is the error, else the preset's value where it is another, else the bounds."""
+class SettingRow(Widget):
+    """A row of the form. Its note is the error, else the preset's value where it is another, else the bounds.
+
+    Name and note are drawn by the row itself, around the control: the form opens twice as fast as with a widget for
+    each. A number's note stands behind it, the others' below.
+    """
 
     class Edited(Message):
         """The text in a row is another now."""
@@ -29,13 +39,17 @@ class SettingRow(Horizontal):
             self.text = text
 
     def __init__(self, setting: Setting, text: str) -> None:
-        super().__init__(classes=f"-{setting.kind}")
+        super().__init__()
         self.setting = setting
         self._text = text
-        self._state: tuple[str | None, str] | None = None
-        self._label = Static(classes="setting-name", markup=False)
-        self._note = Static(classes="setting-note", markup=False)
+        self._changed_from: str | None = None
+        self._error = ""
+        self._current = False
+        self._behind = setting.kind in ("integer", "number")
         self.control = self._make_control()
+        self.control.styles.margin = (0, 0, 0, NAME)
+        if self._behind:
+            self.control.styles.width = NUMBER
 
     def _make_control(self) -> Input | TextArea | ChoiceView:
         match self.setting.kind:
@@ -48,13 +62,7 @@ class SettingRow(Horizontal):
                 return Input(self._text, hint, compact=True, select_on_focus=kind != "text")
 
     def compose(self) -> ComposeResult:
-        yield self._label
-        with Container(classes="setting-body"):
-            yield self.control
-            yield self._note
-
-    def on_mount(self) -> None:
-        self.tell(None, "")
+        yield self.control
 
     def set_text(self, text: str) -> None:
         """Put another text there, without a word about it."""
@@ -69,20 +77,56 @@ class SettingRow(Horizontal):
 
     def tell(self, before: str | None, error: str) -> None:
         """``before``: the preset's text where it is another, else None. ``error``: what is wrong, "" where nothing."""
-        if (before, error) == self._state:
-            return
-        self._state = (before, error)
-        mark = "✗" if error else " " if before is None else "●"
-        style = "$text-error" if error else "" if before is None else "bold $text-primary"
-        self._label.update(Content.styled(f"{mark} {self.setting.name}", style), layout=False)
-        if error:
-            note = Content.styled(f"✗ {one_line(error)}", "$text-error")
-        elif before is not None:
-            note = Content.styled(f"preset: {clipped(one_line(before), LONGEST_BEFORE) or 'empty'}", "$foreground 70%")
+        if (before, error) != (self._changed_from, self._error):
+            self._changed_from, self._error = before, error
+            self._make_room()
+            self.refresh()
+
+    def set_current(self, current: bool) -> None:
+        """Whether the cursor is here."""
+        self._current = current
+        self.refresh()
+
+    def on_resize(self) -> None:
+        self._make_room()
+
+    def on_click(self, event: events.Click) -> None:
+        if event.widget is self:
+            self.control.focus()
+
+    def _note(self) -> list[str]:
+        """The note in lines."""
+        if self._error:
+            note = f"✗ {one_line(self._error)}"
+        elif self._changed_from is not None:
+            note = f"preset: {clipped(one_line(self._changed_from), LONGEST_BEFORE) or 'empty'}"
         else:
-            note = Content.styled(self.setting.bounds, "$foreground 70%")
-        self._note.update(note)
-        self._note.display = bool(note)
+            note = self.setting.bounds
+        return textwrap.wrap(note, max(LEAST_NOTE, self.size.width - self._indent))
+
+    @property
+    def _indent(self) -> int:
+        return NAME + NUMBER + 2 if self._behind else NAME
+
+    def _make_room(self) -> None:
+        """Below the control, for the lines of the note that do not stand behind it."""
+        lines = len(self._note())
+        below = max(0, lines - 1) if self._behind else lines
+        if self.control.styles.margin.bottom != below:
+            self.control.styles.margin = (0, 0, below, NAME)
+
+    def render(self) -> Content:
+        mark = "✗" if self._error else " " if self._changed_from is None else "●"
+        style = "$text-error" if self._error else "" if self._changed_from is None else "bold $text-primary"
+        if self._current:
+            style = "bold $block-cursor-foreground on $block-cursor-background"
+        lines = [Content.styled(f"{mark} {self.setting.name}".ljust(NAME - 1), style)]
+        note = [Content.styled(line, "$text-error" if self._error else FAINT) for line in self._note()]
+        if self._behind and note:
+            lines[0] = lines[0] + " " * (self._indent - NAME + 1) + note.pop(0)
+        lines += [Content("")] * (self.control.size.height - 1)
+        lines += [Content(" " * self._indent) + line for line in note]
+        return Content("\n").join(lines)
 
     @on(Input.Changed)
     @on(TextArea.Changed)

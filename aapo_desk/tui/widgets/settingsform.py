@@ -109,9 +109,9 @@ class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
         return [row for row in self._rows.values() if row.display]
 
     def _put_cursor(self, row: SettingRow) -> None:
-        self._current.remove_class("-current")
+        self._current.set_current(False)
         self._current = row
-        row.add_class("-current")
+        row.set_current(True)
         # The section's name with its first setting.
         first = next(other for other in self._rows.values() if other.setting.section == row.setting.section)
         if row is first:
