@@ -23,6 +23,7 @@ from aapo_desk.tui.screens.preparing import PreparingScreen
 from aapo_desk.tui.theme import DARK
 
 WRONG_USE, FAILED = 2, 1
+SWITCH_SECONDS = 0.001  # while the screen is drawn, a thread with a database open waits so long to go on
 NOT_IN_HELP = {"Focus Next", "Focus Previous", "Copy selected text"}  # what every Textual app has
 
 
@@ -57,6 +58,7 @@ class DeskApp(App[int]):
 
     def on_mount(self) -> None:
         """Open the first screen, over Textual's blank one."""
+        sys.setswitchinterval(SWITCH_SECONDS)
         if self._run_first is not None:
             self.open_monitor(self._run_first)
         elif self._start_first is not None:
