@@ -19,10 +19,10 @@ from aapo_desk.store.directory import RunDirectory, StoreError
 from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, newer_schema
 from aapo_desk.store.trend import Trend
 
-STEPS_AT_ONCE = 1000
+STEPS_AT_ONCE = 500
 """The most steps one transaction reads: a write-ahead log cannot be emptied past a reader that is in it."""
 
-HISTOGRAMS_AT_ONCE = 100
+SCATTERED_AT_ONCE = 100  # steps that do not lie side by side
 
 EVENTS = "SELECT id, time, step, kind, data FROM events WHERE id > ? ORDER BY id"
 # An evaluation that is done again gets a new rowid.
@@ -179,8 +179,8 @@ class RunReader:
     def _metrics_of(self, steps: Sequence[int]) -> Rows:
         """The rows of these ascending steps, where they are there."""
         found: Rows = []
-        for start in range(0, len(steps), STEPS_AT_ONCE):
-            part = steps[start : start + STEPS_AT_ONCE]
+        for start in range(0, len(steps), SCATTERED_AT_ONCE):
+            part = steps[start : start + SCATTERED_AT_ONCE]
             marks = ",".join("?" * len(part))
             with self._open() as db:
                 found += _rows(db, f"step IN ({marks}) ORDER BY step", part)
@@ -248,13 +248,14 @@ class RunReader:
     def histograms_of(self, name: str, steps: Sequence[int]) -> dict[int, Histogram | None]:
         """One histogram at many steps; None where there is none. Read in several short transactions."""
         found: dict[int, Histogram | None] = dict.fromkeys(steps)
-        for start in range(0, len(steps) if self.ready else 0, HISTOGRAMS_AT_ONCE):
-            some = steps[start : start + HISTOGRAMS_AT_ONCE]
+        for start in range(0, len(steps) if self.ready else 0, SCATTERED_AT_ONCE):
+            some = steps[start : start + SCATTERED_AT_ONCE]
             marks = ",".join("?" * len(some))
-            query = f"SELECT step, low, high, counts FROM histograms WHERE name = ? AND step IN ({marks})"
+            source = f"histograms WHERE name = ? AND step IN ({marks})"
             with self._open() as db:
-                rows = db.execute(query, (name, *some)).fetchall()
-            found |= {step: Histogram(low, high, json.loads(counts)) for step, low, high, counts in rows}
+                rows = list(_in_one(db, ("step", "low", "high", "counts"), source, (name, *some)))
+            for step, low, high, counts in rows:
+                found[int(step)] = Histogram(float(low), float(high), json.loads(counts))
         return found
 
     def system(self, after: int = 0, most: int = 120) -> list[tuple[int, dict[str, Any]]]:
@@ -314,20 +315,26 @@ def _spread(first: int, last: int, count: int, recent: int) -> list[int]:
 
 
 def _rows(db: sqlite3.Connection, where: str, values: Sequence[int]) -> Rows:
-    """Step, time and data of these steps, out of SQLite in one row.
+    """Step, time and data of these steps."""
+    columns = ("step", "printf('%!.17g', time)", "data")
+    return [
+        (int(step), float(when), data) for step, when, data in _in_one(db, columns, f"metrics WHERE {where}", values)
+    ]
+
+
+def _in_one(
+    db: sqlite3.Connection, columns: Sequence[str], source: str, values: Sequence[str | int]
+) -> Iterator[tuple[str, ...]]:
+    """Rows as text, none of it null, out of SQLite in one row.
 
     For each row that it fetches, sqlite3 lets go of the interpreter's lock and asks for it back, which a busy screen
     grants after some milliseconds: a thousand rows would hold the transaction open for seconds. The separator is a
     character that JSON escapes.
     """
-    steps, times, data = db.execute(
-        "SELECT group_concat(step, ' '), group_concat(printf('%!.17g', time), ' '), group_concat(data, char(30))"
-        f" FROM (SELECT step, time, data FROM metrics WHERE {where})",
-        values,
-    ).fetchone()
-    if steps is None:
-        return []
-    return list(zip(map(int, steps.split()), map(float, times.split()), data.split(chr(30)), strict=True))
+    named = ", ".join(f"{column} AS c{place}" for place, column in enumerate(columns))
+    joined = ", ".join(f"group_concat(c{place}, char(30))" for place in range(len(columns)))
+    found = db.execute(f"SELECT {joined} FROM (SELECT {named} FROM {source})", values).fetchone()
+    return iter(()) if found[0] is None else zip(*(text.split(chr(30)) for text in found), strict=True)
 
 
 def _parsed(rows: Rows) -> list[tuple[int, float, dict[str, float | None]]]:

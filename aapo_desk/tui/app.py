@@ -31,6 +31,7 @@ from aapo_desk.tui.theme import THEMES
 
 WRONG_USE, FAILED = 2, 1
 NOT_OURS = {"Quit", "Keys", "Screenshot"}  # Textual's commands that the desk has in its own words
+SWITCH_SECONDS = 0.001  # while the screen is drawn, a thread with a database open waits so long to go on
 
 
 class DeskApp(App[int]):
@@ -91,6 +92,7 @@ class DeskApp(App[int]):
         self.theme_changed_signal.subscribe(self, self._remember_theme)
         if self.read_only:
             self.notify("Read-only: runs are shown, nothing is started or asked of them.", markup=False)
+        sys.setswitchinterval(SWITCH_SECONDS)
         if self._run_first is not None:
             self.open_monitor(self._run_first)
         elif self._start_first is not None:

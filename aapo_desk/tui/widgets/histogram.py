@@ -6,14 +6,14 @@ from typing import ClassVar
 
 from rich.style import Style
 from textual.strip import Strip
-from textual.widget import Widget
 
 from aapo_desk.store import Histogram
 from aapo_desk.tui.widgets.blocks import bars, fit_bins
 from aapo_desk.tui.widgets.cells import Piece, runs, strip
+from aapo_desk.tui.widgets.drawn import Drawn
 
 
-class HistogramView(Widget):
+class HistogramView(Drawn):
     """One histogram of one step; bars below zero and above are told apart by the mark at 0 and by colour."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -43,7 +43,7 @@ class HistogramView(Widget):
         return self._histogram
 
     def render_line(self, y: int) -> Strip:
-        ground, width, height = self.rich_style, self.size.width, self.size.height
+        ground, width, height = self.ground, self.size.width, self.size.height
         inner = max(1, width - 1)  # a column of air between neighbours
         item = self._histogram
         if y == 0:

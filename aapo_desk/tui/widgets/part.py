@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from rich.style import Style
 from textual.strip import Strip
-from textual.widget import Widget
 
 from aapo_desk.tui.widgets.cells import Piece, strip
+from aapo_desk.tui.widgets.drawn import Drawn
 
 
-class Part(Widget):
+class Part(Drawn):
     """Lines of styled pieces. ``KIND`` begins the names of its component classes, as in ``teaching--title``."""
 
     KIND: ClassVar[str]
@@ -25,7 +25,7 @@ class Part(Widget):
         raise NotImplementedError
 
     def render_line(self, y: int) -> Strip:
-        return strip(self.pieces(y), self.size.width, self.rich_style)
+        return strip(self.pieces(y), self.size.width, self.ground)
 
     def _style(self, part: str) -> Style:
         return self.get_component_rich_style(f"{self.KIND}--{part}")

@@ -11,9 +11,9 @@ from rich.style import Style
 from textual import events
 from textual.message import Message
 from textual.strip import Strip
-from textual.widget import Widget
 
 from aapo_desk.tui.widgets.cells import Piece, runs, strip
+from aapo_desk.tui.widgets.drawn import Drawn
 
 FEWEST_STEPS = 10  # the axis is at least this long, so that the first steps do not jump about
 NOTED_HEIGHT = 14  # a plot this high has a line to spare for its note
@@ -43,7 +43,7 @@ class Heading:
     insists: bool = False
 
 
-class Plot(Widget):
+class Plot(Drawn):
     """Line 0 holds title and legend, the last line the steps; between them the plot, under its note if there is room.
 
     A subclass says what lies between, and in ``_first`` and ``_last`` which steps its axis spans.
@@ -146,7 +146,7 @@ class Plot(Widget):
         return max(len("step"), *(len(label) for label in self._labels), 0) + 2
 
     def render_line(self, y: int) -> Strip:
-        ground, width = self.rich_style, self.size.width
+        ground, width = self.ground, self.size.width
         if y == 0:
             return strip(self._title_pieces(), width, ground)
         if self.empty:

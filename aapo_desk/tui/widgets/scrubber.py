@@ -9,14 +9,14 @@ from textual import events
 from textual.message import Message
 from textual.reactive import reactive
 from textual.strip import Strip
-from textual.widget import Widget
 
 from aapo_desk.tui.widgets.cells import Piece, strip
+from aapo_desk.tui.widgets.drawn import Drawn
 
 TRACK, DONE, KNOB = "─", "━", "●"
 
 
-class Scrubber(Widget):
+class Scrubber(Drawn):
     """Click or drag on the track to go to a step; click the word at its end to follow the run again."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"scrubber--label", "scrubber--track", "scrubber--knob", "scrubber--live"}
@@ -69,7 +69,7 @@ class Scrubber(Widget):
         else:
             pieces.append((TRACK * width, style("track")))
         pieces += [(" ", style("track")), (self._end, style("live" if self.following else "label"))]
-        return strip(pieces, self.size.width, self.rich_style)
+        return strip(pieces, self.size.width, self.ground)
 
     def _style(self, part: str) -> Style:
         return self.get_component_rich_style(f"scrubber--{part}")
