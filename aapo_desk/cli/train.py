@@ -31,11 +31,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    sets: Sets = None,
-    name: Name = None,
-    detach: Detach = False,
-    headless: Headless = False,
-    ascii_only: Ascii = None,
+    sets: Sets = None, name: Name = None, detach: Detach = False, headless: Headless = False, ascii_only: Ascii = None
 ) -> None:
     """Fine-tune a small real model on sums.
 

@@ -7,25 +7,34 @@ from __future__ import annotations
 
 from textual.theme import Theme
 
+NAMES = ("aapo-dark", "aapo-light", "aapo-colour-blind", "aapo-high-contrast")
 
-def _theme(
-    name: str,
-    *,
-    dark: bool,
-    grounds: tuple[str, str, str],
-    foreground: str,
-    policy: str,
-    reference: str,
-    accent: str,
-    success: str,
-    warning: str,
-    error: str,
-    cursor: tuple[str, str],
-    scrollbar: str,
-) -> Theme:
-    """``grounds``: of the screen, of what lies on it, of bars and dialogs. ``cursor``: its ground, with and without
-    the focus. ``policy`` also marks what has the focus."""
-    background, surface, panel = grounds
+# A column a theme. The colour-blind one has the hues of Okabe and Ito, Color Universal Design (2008),
+# jfly.uni-koeln.de/color, told apart with any kind of colour blindness; vermilion and green are a little lighter than
+# theirs, for the contrast on the bars.
+COLOURS = {
+    "background": ("#10141b", "#fbfcfd", "#0b0e12", "#000000"),
+    "surface": ("#161c25", "#f1f4f7", "#11161d", "#000000"),
+    "panel": ("#1f2833", "#e4e9ef", "#181e27", "#141414"),  # bars and dialogs
+    "foreground": ("#dfe6ee", "#1b2430", "#e6eaf0", "#ffffff"),
+    "primary": ("#5cb8ff", "#0a57a4", "#56b4e9", "#7cd0ff"),  # the policy, and what has the focus
+    "secondary": ("#ffb454", "#8f4700", "#e69f00", "#ffc25c"),  # the reference
+    "accent": ("#c8a6ff", "#6a35b0", "#cc79a7", "#e0c2ff"),
+    "success": ("#7fd88f", "#17642f", "#00a87b", "#86f09a"),
+    "warning": ("#ffcf6b", "#735000", "#f0e442", "#ffe36b"),
+    "error": ("#ff8088", "#ad1f2b", "#ee6f1a", "#ff9ba0"),
+    "cursor": ("#264863", "#b9d6f2", "#1d4a6b", "#004a80"),
+    "cursor without focus": ("#22303e", "#d9e3ed", "#1f2a36", "#303030"),
+    "scrollbar": ("#3a4a5c", "#a9b6c4", "#3a4653", "#808080"),
+}
+ROLES = ("primary", "secondary", "accent", "success", "warning", "error")
+
+
+def _theme(name: str, colours: dict[str, str], dark: bool) -> Theme:
+    cursor, scrollbar = colours["cursor"], colours["scrollbar"]
+    background, surface, panel, foreground = (
+        colours[part] for part in ("background", "surface", "panel", "foreground")
+    )
     strong = "#ffffff" if dark else "#000000"
     return Theme(
         name=name,
@@ -34,47 +43,42 @@ def _theme(
         surface=surface,
         panel=panel,
         foreground=foreground,
-        primary=policy,
-        secondary=reference,
-        accent=accent,
-        success=success,
-        warning=warning,
-        error=error,
-        variables={
-            "text-primary": policy,
-            "text-secondary": reference,
-            "text-accent": accent,
-            "text-success": success,
-            "text-warning": warning,
-            "text-error": error,
+        primary=colours["primary"],
+        secondary=colours["secondary"],
+        accent=colours["accent"],
+        success=colours["success"],
+        warning=colours["warning"],
+        error=colours["error"],
+        variables={f"text-{role}": colours[role] for role in ROLES}
+        | {
             "text-muted": "auto 80%",
             "text-disabled": "auto 75%",
             "foreground-muted": foreground,
             "foreground-disabled": foreground,
-            "block-cursor-background": cursor[0],
+            "block-cursor-background": cursor,
             "block-cursor-foreground": strong,
-            "block-cursor-blurred-background": cursor[1],
+            "block-cursor-blurred-background": colours["cursor without focus"],
             "block-cursor-blurred-foreground": foreground,
             "block-hover-background": surface,
             "input-cursor-background": foreground,
             "input-cursor-foreground": background,
-            "input-selection-background": cursor[0],
+            "input-selection-background": cursor,
             "input-selection-foreground": strong,
-            "screen-selection-background": cursor[0],
+            "screen-selection-background": cursor,
             "screen-selection-foreground": strong,
-            "border": policy,
+            "border": colours["primary"],
             "border-blurred": scrollbar,
             "footer-background": panel,
-            "footer-key-foreground": policy,
+            "footer-key-foreground": colours["primary"],
             "footer-description-foreground": foreground,
             "button-foreground": foreground,
             "button-color-foreground": background,
-            "link-color": policy,
-            "link-background-hover": cursor[0],
+            "link-color": colours["primary"],
+            "link-background-hover": cursor,
             "link-color-hover": strong,
             "scrollbar": scrollbar,
-            "scrollbar-hover": policy,
-            "scrollbar-active": policy,
+            "scrollbar-hover": colours["primary"],
+            "scrollbar-active": colours["primary"],
             "scrollbar-background": surface,
             "scrollbar-background-hover": surface,
             "scrollbar-background-active": surface,
@@ -83,66 +87,8 @@ def _theme(
     )
 
 
-DARK = _theme(
-    "aapo-dark",
-    dark=True,
-    grounds=("#10141b", "#161c25", "#1f2833"),
-    foreground="#dfe6ee",
-    policy="#5cb8ff",
-    reference="#ffb454",
-    accent="#c8a6ff",
-    success="#7fd88f",
-    warning="#ffcf6b",
-    error="#ff8088",
-    cursor=("#264863", "#22303e"),
-    scrollbar="#3a4a5c",
-)
-
-LIGHT = _theme(
-    "aapo-light",
-    dark=False,
-    grounds=("#fbfcfd", "#f1f4f7", "#e4e9ef"),
-    foreground="#1b2430",
-    policy="#0a57a4",
-    reference="#8f4700",
-    accent="#6a35b0",
-    success="#17642f",
-    warning="#735000",
-    error="#ad1f2b",
-    cursor=("#b9d6f2", "#d9e3ed"),
-    scrollbar="#a9b6c4",
-)
-
-# The hues of Okabe and Ito, Color Universal Design (2008), jfly.uni-koeln.de/color: told apart by people with any kind
-# of colour blindness. Vermilion is a little lighter than theirs, for the contrast on the bars.
-COLOUR_BLIND = _theme(
-    "aapo-colour-blind",
-    dark=True,
-    grounds=("#0b0e12", "#11161d", "#181e27"),
-    foreground="#e6eaf0",
-    policy="#56b4e9",
-    reference="#e69f00",
-    accent="#cc79a7",
-    success="#00a87b",
-    warning="#f0e442",
-    error="#ee6f1a",
-    cursor=("#1d4a6b", "#1f2a36"),
-    scrollbar="#3a4653",
-)
-
-CONTRAST = _theme(
-    "aapo-high-contrast",
-    dark=True,
-    grounds=("#000000", "#000000", "#141414"),
-    foreground="#ffffff",
-    policy="#7cd0ff",
-    reference="#ffc25c",
-    accent="#e0c2ff",
-    success="#86f09a",
-    warning="#ffe36b",
-    error="#ff9ba0",
-    cursor=("#004a80", "#303030"),
-    scrollbar="#808080",
-)
-
-THEMES = {theme.name: theme for theme in (DARK, LIGHT, COLOUR_BLIND, CONTRAST)}
+THEMES = {
+    name: _theme(name, {part: row[column] for part, row in COLOURS.items()}, dark=name != "aapo-light")
+    for column, name in enumerate(NAMES)
+}
+DARK, LIGHT, COLOUR_BLIND, CONTRAST = THEMES.values()

@@ -52,13 +52,12 @@ class Terminal:
         fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self._process.send_signal(signal.SIGWINCH)  # as the kernel does to whom the terminal controls
 
-    def until(self, text: str, seconds: float = 120) -> bytes:
-        """All that is drawn up to this text, commands included."""
+    def until(self, *texts: str, seconds: float = 120) -> None:
+        """Read until all of these have been drawn, in any order."""
         end, seen = time.monotonic() + seconds, b""
-        while text.encode() not in COMMANDS.sub(b"", seen):
-            assert time.monotonic() < end, f"{text!r} was not drawn, but {COMMANDS.sub(b'', seen)[-2000:]!r}"
+        while not all(text.encode() in COMMANDS.sub(b"", seen) for text in texts):
+            assert time.monotonic() < end, f"{texts} were not drawn, but {COMMANDS.sub(b'', seen)[-2000:]!r}"
             seen += self._read()
-        return seen
 
     def end(self) -> int:
         """Read until the program has gone; its exit status."""
@@ -116,11 +115,10 @@ def test_only_ascii_is_written_where_that_is_asked_for(options: list[str], varia
 @pytest.mark.usefixtures("finished")
 def test_a_read_only_screen_in_a_terminal_offers_nothing_that_acts() -> None:
     with terminal("watch", "sums", "--read-only") as screen:
-        text = COMMANDS.sub(b"", screen.until("Read-only: runs are shown"))
+        screen.until("Read-only: runs are shown", "Quit")
         screen.press(b"q")
         assert screen.end() == 0
-        assert b"Quit" in text
-        assert b"Resume" not in COMMANDS.sub(b"", screen.drawn)
+        assert b"Pause" not in COMMANDS.sub(b"", screen.drawn)
 
 
 def test_read_only_before_a_command_is_refused_and_not_overlooked() -> None:
