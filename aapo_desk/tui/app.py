@@ -52,7 +52,7 @@ class DeskApp(App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "Quit", tooltip="Leave; runs go on"),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="All keys of this screen"),
-        Binding("y", "copy", "Copy", show=False, tooltip="Copy what is selected"),
+        Binding("y,ctrl+y", "copy", "Copy", show=False, tooltip="Copy what is selected"),
         Binding("f2", "picture", "Screenshot", show=False, tooltip="Save a picture (SVG) of this screen"),
         Binding("ctrl+c,ctrl+q", "quit", "Quit", show=False, system=True),
     ]

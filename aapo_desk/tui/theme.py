@@ -20,10 +20,10 @@ COLOURS = {
     "primary": ("#5cb8ff", "#0a57a4", "#56b4e9", "#7cd0ff"),  # the policy, and what has the focus
     "secondary": ("#ffb454", "#8f4700", "#e69f00", "#ffc25c"),  # the reference
     "accent": ("#c8a6ff", "#6a35b0", "#cc79a7", "#e0c2ff"),
-    "success": ("#7fd88f", "#17642f", "#00a87b", "#86f09a"),
+    "success": ("#7fd88f", "#17642f", "#1fb98d", "#86f09a"),
     "warning": ("#ffcf6b", "#735000", "#f0e442", "#ffe36b"),
     "error": ("#ff8088", "#ad1f2b", "#ee6f1a", "#ff9ba0"),
-    "cursor": ("#264863", "#b9d6f2", "#1d4a6b", "#004a80"),
+    "cursor": ("#264863", "#b9d6f2", "#163c58", "#004a80"),
     "cursor without focus": ("#22303e", "#d9e3ed", "#1f2a36", "#303030"),
     "scrollbar": ("#3a4a5c", "#a9b6c4", "#3a4653", "#808080"),
 }

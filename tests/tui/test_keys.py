@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from textual.binding import Binding
 from textual.dom import DOMNode
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import OptionList
 
 import aapo_desk.tui
@@ -32,6 +32,7 @@ def node_classes() -> Iterator[type[DOMNode]]:
 
 
 CLASSES = list(node_classes())
+SCREENS: list[type[DOMNode]] = [owner for owner in CLASSES if issubclass(owner, Screen)]
 each_class = pytest.mark.parametrize("owner", CLASSES, ids=[owner.__name__ for owner in CLASSES])
 
 
@@ -55,8 +56,9 @@ def test_every_binding_is_offered_to_help_and_the_palette(owner: type[DOMNode]) 
 def test_every_binding_leads_to_an_action(owner: type[DOMNode]) -> None:
     for binding in bindings(owner):
         target, _, name = binding.action.partition("(")[0].rpartition(".")
-        holder = {"": owner, "app": DeskApp, "screen": owner}[target]
-        assert any(hasattr(holder, f"{prefix}action_{name}") for prefix in ("", "_")), binding
+        holders: list[type[DOMNode]] = [owner] if not target else SCREENS if target == "screen" else [DeskApp]
+        names = (f"action_{name}", f"_action_{name}")
+        assert any(hasattr(holder, method) for holder in holders for method in names), binding
 
 
 @pytest.mark.parametrize("owner", [owner for owner in CLASSES if issubclass(owner, DeskScreen)])
@@ -156,7 +158,7 @@ async def test_text_that_was_selected_is_copied_by_osc_52(
         await pilot.mouse_down("#problem", offset=(0, 0))
         await pilot.hover("#problem", offset=(9, 0))
         await pilot.mouse_up("#problem", offset=(9, 0))
-        await press(pilot, "y")
+        await press(pilot, "ctrl+y")
         assert app.clipboard == "completion"
         assert f"\x1b]52;c;{base64.b64encode(b'completion').decode()}\a" in "".join(chain(written))
 
@@ -165,7 +167,7 @@ async def test_where_nothing_is_selected_copy_says_so(desk: Desk, run: RunDirect
     app = desk(run)
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
-        await press(pilot, "y")
+        await press(pilot, "ctrl+y")
         (said,) = app._notifications
         assert said.message == "Nothing is selected: drag over some text first."
         assert app.clipboard == ""

@@ -9,15 +9,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from aapo_desk.health import Alarm
+from aapo_desk.tui.screens.dialogs import Dialog
 from aapo_desk.tui.widgets.alarms import alarms_text
 from aapo_desk.tui.widgets.pane import Pane
 
 
-class AlarmsScreen(ModalScreen[None]):
+class AlarmsScreen(Dialog[None]):
     """What is wrong and what to try, the worst first."""
 
     AUTO_FOCUS = "#dialog-body"

@@ -13,13 +13,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
 from textual.message import Message
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from aapo_desk.config import ConfigError, user_path
 from aapo_desk.store import StoreError
 from aapo_desk.studies import Axis, Comparison, save, save_ending
+from aapo_desk.tui.screens.dialogs import Dialog
 from aapo_desk.tui.text import one_line, plain
 
 
@@ -33,7 +33,7 @@ class MetricList(OptionList):
     ]
 
 
-class MetricChoice(ModalScreen[str]):
+class MetricChoice(Dialog[str]):
     """Gives the metric that is chosen; Escape none."""
 
     AUTO_FOCUS = "#metric-list"
@@ -67,7 +67,7 @@ class Saved(Message):
         self.problem = problem
 
 
-class SaveDialog(ModalScreen[Path]):
+class SaveDialog(Dialog[Path]):
     """Asks for a path, writes what its ending tells, and gives the path; Escape none."""
 
     AUTO_FOCUS = "#save-path"

@@ -59,6 +59,7 @@ class HomeScreen(DeskScreen[None]):
     """Runs and presets side by side, or one above the other."""
 
     CSS_PATH = "home.tcss"
+    ACTING = frozenset({"pin", "rename", "delete"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "Switch", tooltip="From the runs to the presets and back"),
         Binding(

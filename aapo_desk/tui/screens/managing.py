@@ -10,11 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from aapo_desk.tui.listing import RunRow
-from aapo_desk.tui.screens.dialogs import Question
+from aapo_desk.tui.screens.dialogs import Dialog, Question
 from aapo_desk.tui.text import one_line, visible
 
 
@@ -29,7 +28,7 @@ class DeleteQuestion(Question):
         super().__init__(f"Delete {one_line(row.name)}?", Content(text), "y  Delete it", "n  Keep it", default=False)
 
 
-class RenameDialog(ModalScreen[str | None]):
+class RenameDialog(Dialog[str | None]):
     """Asks for a run's new name, with the current one in place. Gives None where it stays.
 
     ``refuse`` gives what is wrong with a name, "" where nothing is.

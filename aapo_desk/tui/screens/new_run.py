@@ -37,6 +37,7 @@ class NewRunScreen(DeskScreen[None]):
     """The form. Keys with Ctrl work everywhere; Escape leaves a field, then the form."""
 
     CSS_PATH = "new_run.tcss"
+    ACTING = frozenset({"start", "save", "fetch"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "start", "Start", tooltip="Check everything, then start this run"),
         Binding("ctrl+s", "save", "Save", tooltip="Save this as a preset of your own"),
@@ -271,13 +272,15 @@ class NewRunScreen(DeskScreen[None]):
             self.dismiss()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if not super().check_action(action, parameters):
+            return False
         if action == "side":
             return not self.has_class("-wide")
         if action == "fetch":
             return self._absent
         if action == "reset":
             return self.query_one(SettingsForm).current.path in self._checked.changes
-        return super().check_action(action, parameters)
+        return True
 
     def action_start(self) -> None:
         if (config := self._usable()) is not None:

@@ -9,15 +9,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from aapo_desk import presets
 from aapo_desk.config import ConfigError, RunConfig
+from aapo_desk.tui.screens.dialogs import Dialog
 from aapo_desk.tui.text import one_line, visible
 
 
-class SaveDialog(ModalScreen[str | None]):
+class SaveDialog(Dialog[str | None]):
     """Asks for a name and saves; what it will replace or hide is said before. Gives the name, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
