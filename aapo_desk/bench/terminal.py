@@ -86,9 +86,10 @@ class Terminal:
         deadline = time.perf_counter() + seconds
         while missing := [pattern for pattern in patterns if not re.search(pattern, self.text)]:
             ended = self._process.poll() is not None
-            if self._take(0.05):
+            late = time.perf_counter() > deadline
+            if self._take(0.05) and not late:
                 continue
-            if ended or time.perf_counter() > deadline:
+            if ended or late:
                 why = "the UI has ended" if ended else f"it did not come in {seconds:.0f} s"
                 raise BenchError(f"waiting for {missing[0]} on the screen: {why}: {' '.join(self.text.split())[-300:]}")
         return time.perf_counter()

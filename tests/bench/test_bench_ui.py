@@ -51,14 +51,8 @@ def test_a_long_run_is_what_a_trainer_leaves() -> None:
 def test_the_document_holds_the_figures_of_monitor_and_home(
     desk_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, few in (
-        ("STARTS", 1),
-        ("RUNS_AT_HOME", 3),
-        ("REFRESHES", 1),
-        ("SCRUBS", 2),
-        ("SECONDS_AT_REST", 1),
-        ("SECONDS_TO_SETTLE", 1),
-    ):
+    few_of = {"STARTS": 1, "RUNS_AT_HOME": 3, "REFRESHES": 1, "SCRUBS": 2, "SECONDS_AT_REST": 1, "SECONDS_TO_SETTLE": 1}
+    for name, few in few_of.items():
         monkeypatch.setattr(ui, name, few)
     assert run_command(["bench", "--ui", "--steps", "100", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
