@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from aapo_desk.store import (
     read_json,
     write_atomically,
 )
+from aapo_desk.store.reader import STEPS_AT_ONCE
 
 pytestmark = pytest.mark.usefixtures("desk_home")
 
@@ -144,6 +146,107 @@ def test_a_step_cannot_be_written_twice_and_leaves_nothing_of_the_second_try() -
     assert len(RunReader(run).samples(1)) == 6
     assert RunReader(run).series("reward") == [(1, 0.5)]
     writer.write_step(record(2))
+    writer.close()
+
+
+def test_several_steps_in_one_transaction_are_all_kept_or_none() -> None:
+    run = create_run(config())
+    writer = RunWriter(run)
+    writer.write_steps([record(1), record(2)])
+    with pytest.raises(sqlite3.IntegrityError):
+        writer.write_steps([record(3), record(2)])
+    assert [step for step, _, _ in RunReader(run).poll().metrics] == [1, 2]
+    writer.close()
+
+
+def long_run(steps: int) -> RunDirectory:
+    """Steps without histograms and samples, and an event after every 100th."""
+    run = create_run(config())
+    writer = RunWriter(run)
+    writer.write_steps(StepRecord(step, 1000.0 + step, {"reward": step / 4}, {}, []) for step in range(1, steps + 1))
+    for step in range(100, steps + 1, 100):
+        writer.write_event("checkpoint", step)
+    writer.close()
+    with closing(sqlite3.connect(run.database)) as db, db:
+        db.execute("UPDATE events SET time = 1000.0 + step + 0.5")
+    return run
+
+
+def test_many_steps_are_read_in_several_short_transactions() -> None:
+    reader = RunReader(long_run(1700))
+    assert [(step, data["reward"]) for step, _, data in reader.poll().metrics] == [
+        (step, step / 4) for step in range(1, 1701)
+    ]
+    assert reader.reads >= 1700 / STEPS_AT_ONCE
+    before = reader.reads
+    assert len(reader.series("reward")) == 1700
+    assert reader.reads - before >= 1700 / STEPS_AT_ONCE
+    before = reader.reads
+    assert reader.poll().empty
+    assert reader.reads == before + 1
+
+
+def test_part_by_part_each_event_comes_with_the_steps_before_it() -> None:
+    reader = RunReader(long_run(1700))
+    steps: list[int] = []
+    events: list[int] = []
+    more = True
+    while more:
+        delta = reader.poll(250)
+        assert len(delta.metrics) <= 250
+        steps += [step for step, _, _ in delta.metrics]
+        events += [event.step for event in delta.events]
+        more = delta.more
+        assert all(steps[-1] - 250 <= event.step <= steps[-1] for event in delta.events)
+    assert steps == list(range(1, 1701))
+    assert events == list(range(100, 1701, 100))
+
+
+def test_an_overview_of_a_long_run_is_short_and_takes_nothing_from_what_is_read_later() -> None:
+    reader = RunReader(long_run(1700))
+    delta = reader.overview(50, recent=10)
+    steps = [step for step, _, _ in delta.metrics]
+    assert 50 <= len(steps) <= 60
+    assert steps[-10:] == list(range(1691, 1701))
+    assert steps[0] == 1
+    assert len(delta.events) == 17
+    assert delta.more
+    assert len(reader.poll().metrics) == 1700
+    assert not RunReader(long_run(40)).overview(50, recent=10).more
+
+
+def test_a_metric_at_few_steps_ends_with_the_last() -> None:
+    few = RunReader(long_run(1700)).thinned("reward", 5)
+    assert few[-1] == (1700, 425.0)
+    assert 5 <= len(few) <= 6
+
+
+def test_the_write_ahead_log_stays_small_beside_a_reader_that_polls_all_the_time() -> None:
+    run = create_run(config())
+    writer = RunWriter(run)
+    done = threading.Event()
+    seen: list[int] = []
+
+    def poll() -> None:
+        reader = RunReader(run)
+        while not done.is_set():
+            for step, _, _ in reader.poll().metrics:
+                reader.samples(step)
+                seen.append(step)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    log = run.database.with_name("run.db-wal")
+    sizes = []
+    for step in range(1, 121):
+        long = replace(sample(step, 0), completion=random.Random(step).randbytes(150_000).hex())
+        writer.write_step(replace(record(step), samples=[long]))
+        sizes.append(log.stat().st_size)
+    done.set()
+    thread.join()
+    assert run.database.stat().st_size > 30e6
+    assert max(sizes) < 8 * 2**20
+    assert len(seen) > 1
     writer.close()
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
 import random
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -139,8 +141,18 @@ def evaluation(share: float) -> dict[str, object]:
 
 def write_status(run: RunDirectory, state: str, step: int) -> None:
     now = time.time()
-    status = {"state": state, "phase": "rollout", "step": step, "steps": run.read_config().run.steps}
-    status |= {"progress": 0.5, "message": "", "heartbeat": now, "started": now - STEP_SECONDS * step, "pid": 0}
+    status = {
+        "state": state,
+        "phase": "rollout",
+        "step": step,
+        "steps": run.read_config().run.steps,
+        "progress": 0.5,
+        "message": "",
+        "heartbeat": now,
+        "started": now - STEP_SECONDS * step,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+    }
     write_atomically(run.status, json.dumps(status), durable=False)
 
 

@@ -86,10 +86,12 @@ class Terminal:
         deadline = time.perf_counter() + seconds
         while missing := [pattern for pattern in patterns if not re.search(pattern, self.text)]:
             ended = self._process.poll() is not None
-            if ended or time.perf_counter() > deadline:
+            late = time.perf_counter() > deadline
+            if self._take(0.05) and not late:
+                continue
+            if ended or late:
                 why = "the UI has ended" if ended else f"it did not come in {seconds:.0f} s"
                 raise BenchError(f"waiting for {missing[0]} on the screen: {why}: {' '.join(self.text.split())[-300:]}")
-            self._take(0.05)
         return time.perf_counter()
 
     @property
@@ -101,14 +103,15 @@ class Terminal:
         """Forget what was said so far."""
         self._output = b""
 
-    def _take(self, seconds: float) -> None:
-        """What is written next, waiting so long for it."""
+    def _take(self, seconds: float) -> bool:
+        """Take what is written next, waiting so long for it; gives whether anything was."""
         ready, _, _ = select.select([self._master], [], [], seconds)
         if ready:
             with contextlib.suppress(OSError):  # EIO: the program has closed its side
                 self._output += os.read(self._master, 1 << 16)
-                return
+                return True
             time.sleep(min(seconds, 0.01))
+        return False
 
     def cpu_seconds(self) -> float:
         """Processor time of the program so far, of all its threads."""

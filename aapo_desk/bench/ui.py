@@ -8,8 +8,9 @@ import re
 import shutil
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ SECONDS_A_LOOK = 2.0  # at Home
 BRAILLE = "[\u2801-\u28ff]"
 NOTE = (
     "first_frame_s: from the start of the process to a frame with all its data, the median of three starts; "
-    "refresh_ms: processor time a new step; idle_cpu_percent: of one core while a trainer lives and writes no step; "
+    "refresh_ms: the processor time of a new step beyond that at rest; "
+    "idle_cpu_percent: of one core while a trainer lives and writes no step; "
     "scrub_ms: from the key to the step's completions, at Home to the next row, the median; memory_mb: the most held"
 )
 
@@ -75,24 +77,18 @@ def _copy(run: RunDirectory, database: Path, name: str) -> None:
 
 
 def _monitor(trainer: Trainer, home: Path, progress: Progress) -> dict[str, Any]:
-    command = [*python("aapo_desk"), "watch", trainer.run.id]
+    def newest() -> str:
+        return re.escape(mark(trainer.step))
 
     def complete() -> Sequence[str]:
-        return re.escape(mark(trainer.step)), BRAILLE
+        return newest(), BRAILLE
 
-    first = [_first_frame(command, home, trainer, complete()) for _ in range(STARTS)]
-    progress(f"monitor: first frame after {', '.join(f'{seconds:.2f}' for seconds in first)} s")
-    with Terminal(command, home) as terminal:
-        terminal.wait_for(*complete())
-        rest(terminal, trainer, SECONDS_TO_SETTLE)
-        found = {"first_frame_s": statistics.median(first)}
-        found["refresh_ms"] = _refresh(terminal, trainer, SECONDS_A_STEP)
-        terminal.wait_for(complete()[0])
-        found["idle_cpu_percent"] = rest(terminal, trainer, SECONDS_AT_REST)
-        steps = range(trainer.step - 1, max(1, trainer.step - 1 - SCRUBS), -1)
-        found |= _press(terminal, [("h", re.escape(mark(step))) for step in steps])
-        found["memory_mb"] = terminal.peak_mb()
-    progress(said("monitor", found))
+    def keys() -> Sequence[tuple[str, str]]:
+        steps = range(trainer.step - 1, max(0, trainer.step - 1 - SCRUBS), -1)
+        return [("h", re.escape(mark(step))) for step in steps]
+
+    command = [*python("aapo_desk"), "watch", trainer.run.id]
+    found = _measure(Place("monitor", command, complete, newest, keys, SECONDS_A_STEP), trainer, home, progress)
     note = home / "reads.json"
     with Terminal([*python("aapo_desk.bench.watched"), trainer.run.id, str(note)], home) as terminal:
         terminal.wait_for(*complete())
@@ -102,42 +98,65 @@ def _monitor(trainer: Trainer, home: Path, progress: Progress) -> dict[str, Any]
 
 
 def _home(trainer: Trainer, home: Path, progress: Progress) -> dict[str, Any]:
-    command = python("aapo_desk")
     names = [f"long-{number}" for number in range(RUNS_AT_HOME)]
 
-    def complete() -> Sequence[str]:
-        return *names, str(trainer.step)
+    def newest() -> str:
+        return str(trainer.step)
 
-    first = [_first_frame(command, home, trainer, complete()) for _ in range(STARTS)]
-    progress(f"Home: first frame after {', '.join(f'{seconds:.2f}' for seconds in first)} s")
-    with Terminal(command, home) as terminal:
-        terminal.wait_for(*complete())
-        rest(terminal, trainer, SECONDS_TO_SETTLE)
-        found = {"first_frame_s": statistics.median(first)}
-        found["refresh_ms"] = _refresh(terminal, trainer, SECONDS_A_LOOK)
-        terminal.wait_for(str(trainer.step))
-        found["idle_cpu_percent"] = rest(terminal, trainer, SECONDS_AT_REST)
+    def complete() -> Sequence[str]:
+        return *names, newest()
+
+    def keys() -> Sequence[tuple[str, str]]:
         down = RUNS_AT_HOME - 1
-        found |= _press(terminal, [(key, r"long-\d") for key in "j" * down + "k" * down])
-        found["memory_mb"] = terminal.peak_mb()
-    progress(said("Home", found))
+        return [(key, r"long-\d") for key in "j" * down + "k" * down]
+
+    return _measure(Place("Home", python("aapo_desk"), complete, newest, keys, SECONDS_A_LOOK), trainer, home, progress)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A screen to measure. What is to be seen is given as patterns: of the first frame, of a new step, of a key."""
+
+    name: str
+    command: Sequence[str]
+    complete: Callable[[], Sequence[str]]
+    newest: Callable[[], str]
+    keys: Callable[[], Sequence[tuple[str, str]]]
+    seconds_a_step: float
+
+
+def _measure(place: Place, trainer: Trainer, home: Path, progress: Progress) -> dict[str, Any]:
+    first = []
+    for _ in range(STARTS):
+        trainer.beat()
+        with Terminal(place.command, home) as terminal:
+            first.append(terminal.wait_for(*place.complete()) - terminal.started)
+    progress(f"{place.name}: first frame after {', '.join(f'{seconds:.2f}' for seconds in first)} s")
+    with Terminal(place.command, home) as terminal:
+        terminal.wait_for(*place.complete())
+        rest(terminal, trainer, SECONDS_TO_SETTLE)
+        busy = _refresh(terminal, trainer, place.seconds_a_step)
+        terminal.wait_for(place.newest())
+        idle = rest(terminal, trainer, SECONDS_AT_REST)
+        found = {
+            "first_frame_s": statistics.median(first),
+            "refresh_ms": max(0.0, busy - 10 * idle) * place.seconds_a_step,
+            "idle_cpu_percent": idle,
+            **_press(terminal, place.keys()),
+            "memory_mb": terminal.peak_mb(),
+        }
+    progress(f"{place.name}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
     return found
 
 
-def _first_frame(command: Sequence[str], home: Path, trainer: Trainer, complete: Sequence[str]) -> float:
-    trainer.beat()
-    with Terminal(command, home) as terminal:
-        return terminal.wait_for(*complete) - terminal.started
-
-
-def _refresh(terminal: Terminal, trainer: Trainer, seconds: float) -> float:
-    """Processor time in ms for each step that is written, one in so many seconds."""
+def _refresh(terminal: Terminal, trainer: Trainer, seconds_a_step: float) -> float:
+    """Write steps, one in so many seconds; gives the processor time in ms a second."""
     before = terminal.cpu_seconds()
     for _ in range(REFRESHES):
         terminal.forget()
         trainer.write_step()
-        terminal.pump(seconds)
-    return 1000 * (terminal.cpu_seconds() - before) / REFRESHES
+        terminal.pump(seconds_a_step)
+    return 1000 * (terminal.cpu_seconds() - before) / (REFRESHES * seconds_a_step)
 
 
 def rest(terminal: Terminal, trainer: Trainer, seconds: int) -> float:
@@ -158,8 +177,3 @@ def _press(terminal: Terminal, keys: Sequence[tuple[str, str]]) -> dict[str, flo
         terminal.pump(0.1)
     used = (terminal.cpu_seconds() - before) / len(keys)
     return {"scrub_ms": 1000 * statistics.median(waits), "scrub_cpu_ms": 1000 * used}
-
-
-def said(what: str, found: dict[str, Any]) -> str:
-    """The numbers in one line."""
-    return f"{what}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items())

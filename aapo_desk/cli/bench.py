@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aapo_desk.cli.output import complain, printable, say, say_json, table
 from aapo_desk.cli.train import Sets, configuration
+
+if TYPE_CHECKING:
+    from aapo_desk.config import RunConfig
 
 LEAST_TRL = "1.16"
 COLUMNS = {
@@ -35,37 +38,74 @@ def bench(
     sets: Sets = None,
     against: Annotated[Rival | None, typer.Option("--against", help="Measure TRL's GRPO trainer beside ours.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is measured, in turn.")] = 3,
+    ui: Annotated[bool, typer.Option("--ui", help="Measure the terminal UI over a long run instead.")] = False,
+    steps: Annotated[int, typer.Option("--steps", min=100, help="With --ui: how long a run.")] = 100_000,
+    training: Annotated[
+        bool, typer.Option("--training", help="With --ui: only how the preset's training fares beside the UI.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
 ) -> None:
     """Measure a preset's steps on this device: time by phase, tokens a second, memory.
 
     Each of our fast paths beside the plain one, the update beside the device's matmuls, and with --against trl the
-    whole step beside TRL's. It takes minutes, beside TRL many.
+    whole step beside TRL's. It takes minutes, beside TRL many. With --ui: the terminal UI.
     """
+    if (training and not ui) or (ui and against):
+        complain("--training goes with --ui, --against without it")
+        raise typer.Exit(2)
+    if ui:
+        _bench_ui(configuration(preset, sets or [], None) if training else None, steps, rounds, json)
+        return
     config = configuration(preset, sets or [], None)
     if against is Rival.TRL and (missing := _trl_missing()):
         complain(missing)
         raise typer.Exit(2)
     from aapo_desk import launch
-    from aapo_desk.bench import BenchError
     from aapo_desk.bench import bench as measure
 
-    def progress(line: str) -> None:
-        typer.echo(printable(line), err=True)
+    document = _measured(
+        lambda: measure(launch.with_absolute_paths(config), against.value if against else None, rounds, _progress)
+    )
+    if json:
+        say_json(document)
+        return
+    for line in lines(document):
+        say(printable(line))
+
+
+def _bench_ui(config: RunConfig | None, steps: int, rounds: int, json: bool) -> None:
+    """Of the UI over a long run or, with a configuration, beside its training."""
+    if config is None:
+        from aapo_desk.bench.ui import bench_ui
+
+        document = _measured(lambda: bench_ui(steps, _progress))
+    else:
+        from aapo_desk.bench.ui_training import bench_training
+
+        document = _measured(lambda: bench_training(config, rounds, _progress))
+    if json:
+        say_json(document)
+        return
+    for line in ui_lines(document):
+        say(printable(line))
+
+
+def _progress(line: str) -> None:
+    typer.echo(printable(line), err=True)
+
+
+def _measured(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a measurement gives. What failed, or Ctrl-C, ends the command with a line."""
+    from aapo_desk.bench.jobs import BenchError
 
     try:
-        document = measure(launch.with_absolute_paths(config), against.value if against else None, rounds, progress)
+        return measure()
     except BenchError as error:
         complain(str(error))
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         complain("cancelled")
         raise typer.Exit(130) from None
-    if json:
-        say_json(document)
-        return
-    for line in lines(document):
-        say(printable(line))
 
 
 def _trl_missing() -> str | None:
@@ -94,6 +134,28 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         f"of {shape['new_tokens']}",
         *table(["what", *COLUMNS.values()], rows, right=list(COLUMNS.values())),
         *(f"{name} {value:.2f}" for name, value in document["ratios"].items()),
+        document["note"],
+    ]
+
+
+def ui_lines(document: Mapping[str, Any]) -> list[str]:
+    """The document of the UI's bench for people."""
+    if "pairs" in document:
+        rows = [[f"{pair['without']:.3f}", f"{pair['with']:.3f}"] for pair in document["pairs"]]
+        slower = document["slowdown_percent"]
+        return [
+            "seconds a step, in pairs",
+            *table(["without the UI", "with it"], rows, right=["without the UI", "with it"]),
+            f"slower by {slower['mean']:.1f} % [{slower['low']:.1f}, {slower['high']:.1f}]",
+            f"the UI: {document['cpu_percent']:.1f} % of a core, {document['reads']} reads, "
+            f"the longest {document['longest_read_ms']:.1f} ms; write-ahead log up to {document['wal_mb']:.1f} MiB",
+        ]
+    home = document["home"]
+    names = [name for name, value in document.items() if isinstance(value, float)]
+    rows = [[name, f"{document[name]:.2f}", f"{home[name]:.2f}" if name in home else ""] for name in names]
+    return [
+        f"{document['steps']} steps in a terminal of {document['terminal']}",
+        *table(["", "monitor", "Home, ten runs"], rows, right=["monitor", "Home, ten runs"]),
         document["note"],
     ]
 

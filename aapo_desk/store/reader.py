@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,8 @@ STEPS_AT_ONCE = 500
 
 SCATTERED_AT_ONCE = 100  # steps that do not lie side by side
 
-EVENTS = "SELECT id, time, step, kind, data FROM events WHERE id > ? ORDER BY id"
-# An evaluation that is done again gets a new rowid.
-EVALUATIONS = "SELECT rowid, step, name, data FROM evaluations WHERE rowid > ? ORDER BY rowid"
+ALWAYS = 1e300  # a time that has not come
+BY_STEP = itemgetter(1, 2)
 
 Rows = list[tuple[int, float, str]]
 
@@ -132,14 +129,11 @@ class RunReader:
             delta.more = len(rows) > limit
             del rows[limit:]
             # Events belong between the steps by their time; those after the steps that were left come with them.
-            until = rows[-1][1] if delta.more else math.inf
-            events = list(takewhile(lambda row: row[1] <= until, db.execute(EVENTS, (self._event,))))
-            evaluations = db.execute(EVALUATIONS, (self._evaluation,)).fetchall()
+            events = _events(db, self._event, until=rows[-1][1] if delta.more else ALWAYS)
+            evaluations = _evaluations(db, self._evaluation)
         delta.metrics = _parsed(rows)
         delta.events = [_event(row) for row in events]
-        delta.evaluations = sorted(
-            ((step, name, json.loads(data)) for _, step, name, data in evaluations), key=itemgetter(0, 1)
-        )
+        delta.evaluations = [(step, name, json.loads(data)) for _, step, name, data in sorted(evaluations, key=BY_STEP)]
         self._step = rows[-1][0] if rows else self._step
         self._event = events[-1][0] if events else self._event
         self._evaluation = evaluations[-1][0] if evaluations else self._evaluation
@@ -158,12 +152,12 @@ class RunReader:
         wanted = _spread(first, last, count, recent)
         rows = self._metrics_of(wanted)
         with self._open() as db:
-            events = db.execute(EVENTS, (0,)).fetchall()
-            evaluations = db.execute("SELECT step, name, data FROM evaluations ORDER BY step, name").fetchall()
+            events = _events(db, 0, until=ALWAYS)
+            evaluations = sorted(_evaluations(db, 0), key=BY_STEP)
         return Delta(
             metrics=_parsed(rows),
             events=[_event(row) for row in events],
-            evaluations=[(step, name, json.loads(data)) for step, name, data in evaluations],
+            evaluations=[(step, name, json.loads(data)) for _, step, name, data in evaluations],
             more=len(wanted) < last - first + 1,
         )
 
@@ -323,7 +317,7 @@ def _rows(db: sqlite3.Connection, where: str, values: Sequence[int]) -> Rows:
 
 
 def _in_one(
-    db: sqlite3.Connection, columns: Sequence[str], source: str, values: Sequence[str | int]
+    db: sqlite3.Connection, columns: Sequence[str], source: str, values: Sequence[str | int | float]
 ) -> Iterator[tuple[str, ...]]:
     """Rows as text, none of it null, out of SQLite in one row.
 
@@ -341,9 +335,26 @@ def _parsed(rows: Rows) -> list[tuple[int, float, dict[str, float | None]]]:
     return [(step, when, json.loads(data)) for step, when, data in rows]
 
 
-def _event(row: tuple[Any, ...]) -> Event:
+def _events(db: sqlite3.Connection, after: int, until: float) -> list[tuple[int, float, int, str, str]]:
+    """Id, time, step, kind and data of the events behind one, up to the first that is later than ``until``."""
+    source = (
+        "(SELECT * FROM events WHERE id > ?1 AND id <"
+        " COALESCE((SELECT min(id) FROM events WHERE id > ?1 AND time > ?2), 1 << 62) ORDER BY id)"
+    )
+    rows = _in_one(db, ("id", "printf('%!.17g', time)", "step", "kind", "data"), source, (after, until))
+    return [(int(number), float(when), int(step), kind, data) for number, when, step, kind, data in rows]
+
+
+def _event(row: tuple[int, float, int, str, str]) -> Event:
     number, when, step, kind, data = row
     return Event(number, when, step, kind, json.loads(data))
+
+
+def _evaluations(db: sqlite3.Connection, after: int) -> list[tuple[int, int, str, str]]:
+    """Number, step, name and data of the evaluations behind one; one that is done again has got a new number."""
+    source = "(SELECT rowid AS number, * FROM evaluations WHERE rowid > ? ORDER BY rowid)"
+    rows = _in_one(db, ("number", "step", "name", "data"), source, (after,))
+    return [(int(number), int(step), name, data) for number, step, name, data in rows]
 
 
 def _sample(row: tuple[Any, ...]) -> Sample:

@@ -27,6 +27,7 @@ LOG_LINES = 300
 OVERVIEW_STEPS = 1500  # three times the dot columns of a wide terminal
 STEPS_A_LOOK = 4000
 SETTLED_SECONDS = 2.0  # the coarsest clock of a file system in use
+SECONDS_TO_DRAW = 0.3
 CLOCK_SECONDS = 1.0
 LONGEST_PAUSE = 2.0
 
@@ -281,6 +282,8 @@ class RunPoll:
         try:
             reading = self._source.read()
             self._post(reading, asked)
+            if reading.more:  # what there is is drawn before the rest is read: both at once would take longer for each
+                time.sleep(SECONDS_TO_DRAW)
             while reading.more and not worker.is_cancelled:
                 reading = self._source.read()
                 self._post(reading, asked=False)

@@ -62,3 +62,14 @@ def test_the_rest_takes_the_median_step_and_the_evaluations_to_come() -> None:
 
 def test_nobody_knows_the_rest_before_the_first_step() -> None:
     assert History().remaining(40, 0, False) is None
+
+
+def test_a_history_that_replaces_another_goes_on_from_there() -> None:
+    overview, whole = History(), History()
+    overview.extend(steps(1, 2))
+    whole.extend(steps(1, 5))
+    overview.replace(whole)
+    overview.extend(steps(6, 6, loss=0.5))
+    assert list(overview.steps) == [1, 2, 3, 4, 5, 6]
+    assert overview.value("loss", 6) == 0.5
+    assert overview.elapsed(None) == 50.0
