@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +32,7 @@ from aapo_desk.tui.theme import THEMES
 
 WRONG_USE, FAILED = 2, 1
 NOT_OURS = {"Quit", "Keys", "Screenshot"}  # Textual's commands that the desk has in its own words
+LOOK_SECONDS = 2.0
 SWITCH_SECONDS = 0.001  # while the screen is drawn, a thread with a database open waits so long to go on
 
 
@@ -93,12 +95,18 @@ class DeskApp(App[int]):
         if self.read_only:
             self.notify("Read-only: runs are shown, nothing is started or asked of them.", markup=False)
         sys.setswitchinterval(SWITCH_SECONDS)
+        self.set_interval(LOOK_SECONDS, self._leave_with_the_terminal)
         if self._run_first is not None:
             self.open_monitor(self._run_first)
         elif self._start_first is not None:
             self.push_screen(PreparingScreen(*self._start_first, leave_app=True))
         else:
             self.push_screen(HomeScreen())
+
+    def _leave_with_the_terminal(self) -> None:
+        """End where the terminal has gone without a signal: reading from it would only keep a core busy."""
+        if not self.is_headless and _terminal_is_gone():
+            os._exit(FAILED)  # there is nothing left to restore
 
     def open_monitor(self, run: RunDirectory, instead: bool = False) -> None:
         """Watch a run; ``instead`` of the screen that is there."""
@@ -197,6 +205,13 @@ class DeskApp(App[int]):
             keys = self._keys_of(offer)
             yield SystemCommand(offer.title, f"{offer.text} ({keys})" if offer.text != offer.title else keys, perform)
         yield from (command for command in super().get_system_commands(screen) if command.title not in NOT_OURS)
+
+
+def _terminal_is_gone() -> bool:
+    """Whether the other side of standard input's terminal was closed."""
+    look = select.poll()
+    look.register(0, 0)
+    return any(events & (select.POLLHUP | select.POLLERR) for _, events in look.poll(0))
 
 
 def run_app(

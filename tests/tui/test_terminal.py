@@ -66,6 +66,15 @@ class Terminal:
                 self._read()
         return self._process.wait(timeout=60)
 
+    def close(self) -> None:
+        """The terminal goes; the program does not lead its session and hears of it by no signal."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+    def wait(self) -> int:
+        return self._process.wait(timeout=60)
+
     def _read(self) -> bytes:
         if not select.select([self._file], [], [], 1)[0]:
             return b""
@@ -89,12 +98,13 @@ def terminal(*arguments: str, **variables: str) -> Iterator[Terminal]:
         start_new_session=True,
     )
     os.close(theirs)
+    screen = Terminal(ours, process)
     try:
-        yield Terminal(ours, process)
+        yield screen
     finally:
         process.kill()
         process.wait()
-        os.close(ours)
+        screen.close()
 
 
 @pytest.mark.usefixtures("finished")
@@ -173,3 +183,10 @@ def test_a_real_run_is_started_watched_and_left_in_a_terminal(tmp_path: Path, ti
     assert (RunReader(run).last_metrics() or (0, {}))[0] == 3
     (picture,) = (home() / "screenshots").iterdir()
     assert "tiny" in picture.read_text(encoding="utf-8")
+
+
+def test_the_screen_ends_with_its_terminal_even_without_a_signal() -> None:
+    with terminal("--read-only") as screen:
+        screen.until("No runs yet")
+        screen.close()
+        assert screen.wait() != 0
