@@ -52,7 +52,7 @@ class Terminal:
         fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self._process.send_signal(signal.SIGWINCH)  # as the kernel does to whom the terminal controls
 
-    def until(self, *texts: str, seconds: float = 120) -> None:
+    def until(self, *texts: str, seconds: float = 60) -> None:
         """Read until all of these have been drawn, in any order."""
         end, seen = time.monotonic() + seconds, b""
         while not all(text.encode() in COMMANDS.sub(b"", seen) for text in texts):
