@@ -89,9 +89,11 @@ class Terminal:
 def terminal(*arguments: str, **variables: str) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    # A parallel test run gives its workers a width, which would stand for the terminal's own.
+    own = {name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         [sys.executable, "-m", "aapo_desk", *arguments],
-        env=environment() | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"} | variables,
+        env=own | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"} | variables,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
