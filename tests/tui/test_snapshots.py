@@ -95,3 +95,9 @@ def test_start_question(snap_compare: Compare, desk: Desk) -> None:
 
 def test_help(snap_compare: Compare, desk: Desk, run: RunDirectory) -> None:
     assert snap_compare(desk(run), terminal_size=(80, 24), run_before=then("question_mark"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_preparing_that_ends_in_a_refusal(snap_compare: Compare, desk: Desk, size: tuple[int, int]) -> None:
+    refused = fixed_run.config(overrides={"task.source": "file:missing.jsonl", "task.options": {}})
+    assert snap_compare(desk(start=(refused, None)), terminal_size=size, run_before=then())
