@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-# Each worker of a parallel run has its share of the cores: threads of two that wait for each other are many times slower.
+# Each worker of a parallel run has its share of the cores: threads that wait for others are many times slower.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 

@@ -52,7 +52,7 @@ class Terminal:
         fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self._process.send_signal(signal.SIGWINCH)  # as the kernel does to whom the terminal controls
 
-    def until(self, *texts: str, seconds: float = 120) -> None:
+    def until(self, *texts: str, seconds: float = 60) -> None:
         """Read until all of these have been drawn, in any order."""
         end, seen = time.monotonic() + seconds, b""
         while not all(text.encode() in COMMANDS.sub(b"", seen) for text in texts):
@@ -89,9 +89,11 @@ class Terminal:
 def terminal(*arguments: str, **variables: str) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    # A parallel test run gives its workers a width, which would stand for the terminal's own.
+    own = {name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         [sys.executable, "-m", "aapo_desk", *arguments],
-        env=environment() | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"} | variables,
+        env=own | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"} | variables,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

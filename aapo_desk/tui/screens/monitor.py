@@ -52,7 +52,6 @@ HISTOGRAMS = {
 }
 JUMP = 10
 STEPS = Binding.Group("Step", compact=True)
-SAMPLES = Binding.Group("Sample", compact=True)
 
 
 class MonitorScreen(DeskScreen[None]):
@@ -75,8 +74,8 @@ class MonitorScreen(DeskScreen[None]):
         Binding("home", "first", "First step", show=False),
         Binding("end,G", "follow", "Follow the newest step", show=False),
         *CHART_KEYS,
-        Binding("n", "turn(1)", "Next sample", group=SAMPLES),
-        Binding("N", "turn(-1)", "Previous sample", group=SAMPLES),
+        Binding("n", "turn(1)", "Next sample", show=False),
+        Binding("N", "turn(-1)", "Previous sample", show=False),
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
         Binding("v", "samples", "Samples", tooltip="All completions of this step: sort, filter, find, copy"),

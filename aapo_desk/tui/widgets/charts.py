@@ -33,7 +33,7 @@ GROUP = Binding.Group("Chart", compact=True)
 CHART_KEYS: list[BindingType] = [
     Binding("left_square_bracket", "chart('previous')", "Previous chart", key_display="[", group=GROUP),
     Binding("right_square_bracket", "chart('next')", "Next chart", key_display="]", group=GROUP),
-    Binding("m", "chart('one')", "Max", tooltip="The chart alone, as large as it gets, and back"),
+    Binding("m", "chart('one')", "Max", show=False, tooltip="The chart alone, as large as it gets, and back"),
     Binding("w", "chart('all')", "All charts", show=False, tooltip="Charts everywhere, and back"),
     Binding(
         "e", "chart('smooth')", "Smooth", show=False, tooltip="The chart's smooth line (an exponential mean), or not"
