@@ -215,12 +215,6 @@ def test_an_overview_of_a_long_run_is_short_and_takes_nothing_from_what_is_read_
     assert not RunReader(long_run(40)).overview(50, recent=10).more
 
 
-def test_a_metric_at_few_steps_ends_with_the_last() -> None:
-    few = RunReader(long_run(1700)).thinned("reward", 5)
-    assert few[-1] == (1700, 425.0)
-    assert 5 <= len(few) <= 6
-
-
 def test_the_write_ahead_log_stays_small_beside_a_reader_that_polls_all_the_time() -> None:
     run = create_run(config())
     writer = RunWriter(run)

@@ -1,9 +1,10 @@
-"""Measurements for users: our steps by phase, our paths beside the plain ones, our steps beside TRL's.
+"""Measurements for users: our steps by phase, our paths beside the plain ones, our steps beside TRL's, the terminal UI.
 
 peers     what is measured, each a job with the settings that make it what it is
 rounds    the jobs, each in a process of its own, in turn
 worker    such a process; steps, generate, updates, arithmetic and trl_steps do the jobs
 report    rows and ratios
+ui        the terminal UI over the runs of long_run, in a terminal; ui_training: beside a training, watched
 """
 
 from __future__ import annotations

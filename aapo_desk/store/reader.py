@@ -180,14 +180,6 @@ class RunReader:
                 found += _rows(db, f"step IN ({marks}) ORDER BY step", part)
         return found
 
-    def thinned(self, key: str, count: int) -> list[tuple[int, float]]:
-        """One metric at about ``count`` steps spread over the run, the last among them: for a small picture."""
-        span = self.span()
-        if span is None:
-            return []
-        rows = _parsed(self._metrics_of(_spread(*span, count, 1)))
-        return [(step, value) for step, _, metrics in rows if (value := metrics.get(key)) is not None]
-
     def series(self, key: str) -> list[tuple[int, float]]:
         """One metric over the steps, where it has a value; read in several short transactions."""
         found: list[tuple[int, float]] = []

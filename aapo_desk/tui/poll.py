@@ -111,19 +111,26 @@ class StoredRun:
         state = launch.state(self.run)
         if state != self._reason[0]:
             self._reason = (state, launch.reason(self.run))
-        written = self._written()
-        delta, history = Delta(), None
-        if self._filling is not None:
-            history = self._fill()
-        elif written:
-            delta = self._news()
-        machine = self._machine() if written else []
+        delta, history, machine = self._read_database()
         log, status = self._new_log(), self.run.read_status()
         seen = (self._reason, status)
         changed = bool(about or log is not None or history or not delta.empty or seen != self._seen)
         self._seen = seen
         more = self._filling is not None
         return Reading(state, status, delta, about, log, self._reason[1], machine, history, more, changed)
+
+    def _read_database(self) -> tuple[Delta, History | None, list[dict[str, Any]]]:
+        written = self._written()
+        delta, history = Delta(), None
+        try:
+            if self._filling is not None:
+                history = self._fill()
+            elif written:
+                delta = self._news()
+            return delta, history, self._machine() if written else []
+        except READ_ERRORS:
+            self._stamp = None  # what could not be read is still to be read
+            raise
 
     def _written(self) -> bool:
         """Whether anything may have been written to the database since the last call; without opening it."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pytest
 from textual.app import App
 from textual.screen import Screen
 
@@ -82,6 +83,23 @@ def test_the_database_is_opened_only_where_its_files_have_changed(live: Live) ->
     writer.write_step(fixed_run.step_record(6))
     assert [step for step, _, _ in source.read().delta.metrics] == [6]
     writer.close()
+
+
+def test_what_could_not_be_read_is_read_the_next_time() -> None:
+    run = fixed_run.write_run(done=5, state="finished")
+    age(run)
+    source = StoredRun(run)
+    source.read()
+    good = run.database.read_bytes()
+    run.database.write_bytes(b"not a database, but long enough to have a header" * 30)
+    age(run)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is damaged"):
+            source.read()
+    run.database.write_bytes(good)
+    age(run)
+    assert source.read().delta.empty
+    assert not source.read().changed
 
 
 def test_of_what_was_written_a_moment_ago_nothing_is_missed(live: Live) -> None:
