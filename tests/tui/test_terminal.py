@@ -156,6 +156,7 @@ def test_a_new_size_is_drawn_in_whole_frames_and_nothing_is_cleared() -> None:
         assert screen.end() == 0
         after = screen.drawn[before:].partition(b"\x1b[?1049l")[0]
         assert CLEARS not in after
+        after = after[after.find(b"\x1b[?2026h") :]  # what comes before ends a frame that was under way
         begins, ends = after.count(b"\x1b[?2026h"), after.count(b"\x1b[?2026l")
         assert begins >= 4
         assert begins == ends
