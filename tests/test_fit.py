@@ -12,19 +12,9 @@ from aapo_desk.config import ModelConfig, RunConfig, resolve
 from aapo_desk.fit import Room, judge, room, shape_of
 from aapo_desk.hardware import Gpu, Machine
 from aapo_desk.memory import ModelShape
+from tests.shapes import RTX_4060, SMOLLM2_135M
 
 GIB = 1 << 30
-SMOL = {
-    "model_type": "llama",
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "tie_word_embeddings": True,
-}
-CARD = Gpu("NVIDIA GeForce RTX 4060", 8188, 612, 1, 40, 20.0, (8, 9))
 
 
 def machine(*gpus: Gpu) -> Machine:
@@ -43,30 +33,30 @@ def write(folder: Path, data: Any) -> ModelConfig:
 
 
 def test_the_free_memory_of_the_card_counts_unless_the_run_is_for_the_processor() -> None:
-    assert room("auto", machine(CARD)) == Room("cuda", CARD.name, 8188 << 20, 7576 << 20)
-    assert room("cuda", machine(CARD)) == room("auto", machine(CARD))
-    assert room("cpu", machine(CARD)) == Room("cpu", "this machine", 32000 << 20, 21000 << 20)
+    assert room("auto", machine(RTX_4060)) == Room("cuda", RTX_4060.name, 8188 << 20, 7576 << 20)
+    assert room("cuda", machine(RTX_4060)) == room("auto", machine(RTX_4060))
+    assert room("cpu", machine(RTX_4060)) == Room("cpu", "this machine", 32000 << 20, 21000 << 20)
     assert room("auto", machine()) == room("cpu", machine())
     assert room("cuda", machine()) is None
 
 
 def test_a_local_models_shape_is_read_from_its_folder(tmp_path: Path) -> None:
-    assert shape_of(write(tmp_path / "model", SMOL)) == ModelShape.from_config(SMOL)
+    assert shape_of(write(tmp_path / "model", SMOLLM2_135M)) == ModelShape.from_config(SMOLLM2_135M)
 
 
 def test_a_head_of_its_own_is_what_a_llamas_file_need_not_say(tmp_path: Path) -> None:
-    silent = {key: value for key, value in SMOL.items() if key != "tie_word_embeddings"}
+    silent = {key: value for key, value in SMOLLM2_135M.items() if key != "tie_word_embeddings"}
     shape = shape_of(write(tmp_path / "model", silent))
-    assert shape == ModelShape.from_config(SMOL | {"tie_word_embeddings": False})
+    assert shape == ModelShape.from_config(SMOLLM2_135M | {"tie_word_embeddings": False})
 
 
 def test_a_hub_models_shape_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = tmp_path / "models--owner--name"
-    write(model / "snapshots" / "abc", SMOL)
+    write(model / "snapshots" / "abc", SMOLLM2_135M)
     (model / "refs").mkdir()
     (model / "refs" / "main").write_text("abc")
-    assert shape_of(ModelConfig(id="owner/name")) == ModelShape.from_config(SMOL)
+    assert shape_of(ModelConfig(id="owner/name")) == ModelShape.from_config(SMOLLM2_135M)
 
 
 @pytest.mark.parametrize("model_id", ["nobody/nothing-of-this-name", "pip:wrong", "no such: id", "./nowhere"])
@@ -75,14 +65,16 @@ def test_of_a_model_that_is_not_here_nothing_is_known(model_id: str) -> None:
         shape_of(ModelConfig(id=model_id))
 
 
-@pytest.mark.parametrize(("data", "said"), [([], "is not a model's configuration"), (SMOL | {"model_type": "x"}, "x")])
+@pytest.mark.parametrize(
+    ("data", "said"), [([], "is not a model's configuration"), (SMOLLM2_135M | {"model_type": "x"}, "x")]
+)
 def test_a_configuration_that_tells_nothing_is_refused(tmp_path: Path, data: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         shape_of(write(tmp_path / "model", data))
 
 
 def test_the_verdict_follows_the_free_memory() -> None:
-    shape = ModelShape.from_config(SMOL)
+    shape = ModelShape.from_config(SMOLLM2_135M)
     ample = judge(shape, config(), Room("cuda", "card", 24 * GIB, 24 * GIB))
     assert ample.verdict == "fits"
     assert ample.needed == ample.full > ample.least
@@ -94,7 +86,7 @@ def test_the_verdict_follows_the_free_memory() -> None:
 
 
 def test_longer_completions_and_shadow_weights_need_more() -> None:
-    shape, space = ModelShape.from_config(SMOL), Room("cuda", "card", 24 * GIB, 24 * GIB)
+    shape, space = ModelShape.from_config(SMOLLM2_135M), Room("cuda", "card", 24 * GIB, 24 * GIB)
     plain = judge(shape, config(), space)
     assert judge(shape, config(rollout__max_new_tokens=4096), space).least > plain.least
     assert judge(shape, config(rollout__weights="shadow"), space).least > plain.least

@@ -27,7 +27,7 @@ class Policy:
     masks_rows: bool = True
     """Whether policy and reference rows may share a batch; else each side is decoded with the model's own forward."""
     own_update: bool = True
-    """Whether the update may compute the adapted layers by our own forward and backward; else peft does."""
+    """Whether an update without shadow weights may compute the adapted layers by our own function; else peft does."""
     shadow: Shadow | None = None
     """Base weights at hand (``use_shadow``); None: they are made of their 4 bits at each use."""
 
@@ -82,7 +82,8 @@ class Policy:
         """Inside, the model is in training mode, the adapter on."""
         self.model.train()
         try:
-            with trained_layers(self.model, self.shadow) if self.own_update else nullcontext():
+            ours = self.own_update or self.shadow is not None
+            with trained_layers(self.model, self.shadow) if ours else nullcontext():
                 yield
         finally:
             self.model.eval()

@@ -8,7 +8,7 @@ from typing import Any
 
 from aapo_desk.store.reader import RunReader
 
-PIECE = 5000  # steps read in one transaction: some 20 ms, so that the trainer's log stays short
+PIECE = 500  # steps read in one transaction: for each row a busy screen may keep it waiting
 
 
 class CurveReader(RunReader):

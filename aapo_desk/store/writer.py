@@ -27,13 +27,22 @@ def _journal_mode(folder: Path) -> str:
     return "DELETE" if deepest.fstype in NETWORK_FILE_SYSTEMS else "WAL"
 
 
+BUSY_MS = 30_000
+
+MOST_LOG = 4 << 20
+"""Bytes of the write-ahead log from which it is begun anew."""
+
+LOG_WAIT_MS = 200
+"""How long that waits for readers. One that stays longer is waited for again after the next transaction."""
+
+
 class RunWriter:
     """The trainer's hand on run.db. One writer a run; each method is one transaction."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
         self.journal_mode = _journal_mode(run.path.resolve())
-        self._connection = sqlite3.connect(run.database, isolation_level=None, timeout=30)
+        self._connection = sqlite3.connect(run.database, isolation_level=None, timeout=BUSY_MS / 1000)
         try:
             self._prepare()
         except BaseException:
@@ -66,6 +75,21 @@ class RunWriter:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+        self._shorten_log()
+
+    def _shorten_log(self) -> None:
+        """Begin the log anew where it has grown long.
+
+        SQLite itself does so only where it happens to find no reader in it, which beside busy ones may be seldom.
+        """
+        try:
+            long = self.run.write_ahead.stat().st_size > MOST_LOG
+        except OSError:
+            return
+        if long:
+            self._connection.execute(f"PRAGMA busy_timeout={LOG_WAIT_MS}")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
 
     def write_step(self, record: StepRecord) -> None:
         self.write_steps([record])

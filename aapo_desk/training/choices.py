@@ -67,7 +67,7 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
     token_budget, batch_rows, checkpointing and shadow_weights: the plan by free memory; share_prompts: whether the
     update may compute completions behind one prompt, which is exact only without dropout; fixed_steps: whether the
     decode step is captured; row_mask: whether policy and reference share a batch;
-    own_update: whether adapted layers go backward by our own function; threads: the CPU's.
+    own_update: whether 4-bit layers without a shadow go backward by our own function; threads: the CPU's.
     """
     shape, device = shape_of(policy), policy.device
     planned = plan(shape, config, _free_bytes(device) + loaded(shape, config, device.type), device.type)

@@ -75,6 +75,16 @@ def test_an_update_by_weights_made_at_each_use_equals_pefts(tiny_model: Path, mo
         torch.testing.assert_close(one, other, atol=1e-4 * float(other.abs().max()), rtol=0)
 
 
+def test_a_run_that_began_before_our_own_update_without_shadows_still_uses_its_shadows(tiny_model: Path) -> None:
+    policy = load_tiny(tiny_model)
+    policy.own_update = False
+    with policy.training():
+        assert not any("forward" in vars(layer) for layer in adapted_layers(policy.model))
+    policy.use_shadow()
+    with policy.training():
+        assert all("forward" in vars(layer) for layer in adapted_layers(policy.model))
+
+
 def test_no_weight_keeps_the_file_mapped_that_it_was_read_from(tiny_model: Path) -> None:
     policy = load_tiny(tiny_model, quantization="nf4")
     assert policy.causal.num_parameters() > 0

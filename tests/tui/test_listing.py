@@ -11,6 +11,7 @@ from aapo_desk.config import resolve
 from aapo_desk.hardware import Gpu, Machine
 from aapo_desk.store import RunWriter, pin_run, rename_run
 from aapo_desk.tui.listing import PresetRow, RunList, created, judge_presets
+from tests.shapes import SMOLLM2_135M
 from tests.tui import fixed_run
 from tests.tui.driving import Live
 
@@ -60,18 +61,6 @@ def test_a_run_was_made_when_its_id_says() -> None:
     assert created(fixed_run.new_run("x")) == fixed_run.STARTED
 
 
-MODEL = {
-    "model_type": "llama",
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "tie_word_embeddings": True,
-}
-
-
 def machine(memory: int, *cards: int) -> Machine:
     """So many GiB of memory, all free, and cards of so many."""
     found = tuple(Gpu("NVIDIA GeForce RTX 3060", size << 10, 0, None, None, None, None) for size in cards)
@@ -100,7 +89,7 @@ def preset(model_id: str, device: str = "auto") -> PresetRow:
 def test_a_preset_is_held_against_the_card_or_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Machine, device: str, verdict: str, against: str
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(MODEL), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(SMOLLM2_135M), encoding="utf-8")
     monkeypatch.setattr(hardware, "machine", lambda: found)
     (row,), said = judge_presets([preset(str(tmp_path), device)])
     assert row.fit is not None

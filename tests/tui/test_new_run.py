@@ -14,7 +14,7 @@ from textual.widgets import Input, TextArea
 
 from aapo_desk import presets
 from aapo_desk.config import RunConfig, resolve
-from aapo_desk.hardware import Gpu, Machine
+from aapo_desk.hardware import Machine
 from aapo_desk.launch import LaunchError, Preflight
 from aapo_desk.tui import look
 from aapo_desk.tui.app import DeskApp
@@ -25,20 +25,10 @@ from aapo_desk.tui.screens.new_run import NewRunScreen
 from aapo_desk.tui.screens.preparing import PreparingScreen
 from aapo_desk.tui.screens.saving import SaveDialog
 from aapo_desk.tui.widgets.settingsform import SettingsForm
+from tests.shapes import RTX_4060, SMOLLM2_135M
 from tests.tui import fixed_run
 from tests.tui.driving import NARROW, WIDE, Desk, press, settle, shown
 
-SMOL = {
-    "model_type": "llama",
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "tie_word_embeddings": True,
-}
-CARD = Gpu("NVIDIA GeForce RTX 4060", 8188, 612, 1, 40, 20.0, (8, 9))
 PROMPTS = [f"<|im_start|>user\n{sum_}=<|im_end|>\n<|im_start|>assistant\n" for sum_ in ("3 + 9 ", "12 + 7 ", "1 + 15 ")]
 FOUND = Preflight(125, 100, 0, 0, 26, "./smol", None, PROMPTS, [24, 26, 25])
 Compare = Callable[..., bool]
@@ -50,8 +40,8 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with a card, a model of which there is only the configuration, and no waiting after an edit."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "smol").mkdir()
-    (tmp_path / "smol" / "config.json").write_text(json.dumps(SMOL))
-    monkeypatch.setattr(look, "machine", lambda: Machine(8, 3.0, 32000, 21000, (CARD,)))
+    (tmp_path / "smol" / "config.json").write_text(json.dumps(SMOLLM2_135M))
+    monkeypatch.setattr(look, "machine", lambda: Machine(8, 3.0, 32000, 21000, (RTX_4060,)))
     monkeypatch.setattr(new_run, "QUIET_SECONDS", 0.01)
     answer_with(monkeypatch, lambda _: FOUND)
 

@@ -16,7 +16,7 @@ from aapo_desk.config import ConfigError
 from aapo_desk.health import Alarm, standing
 from aapo_desk.store import Delta, RunDirectory
 from aapo_desk.tui.history import History
-from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES, algorithm_label, model_label
+from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES
 from aapo_desk.tui.poll import (
     About,
     DetailRead,
@@ -26,7 +26,6 @@ from aapo_desk.tui.poll import (
     RunPoll,
     RunRead,
     RunSource,
-    StepDetail,
 )
 from aapo_desk.tui.screens.alarms import AlarmsScreen
 from aapo_desk.tui.screens.dialogs import StopQuestion
@@ -101,7 +100,6 @@ class MonitorScreen(DeskScreen[None]):
         self._status: dict[str, Any] = {}
         self._reason = ""
         self._unreadable = ""
-        self._detail: StepDetail | None = None
         self._alarms: list[Alarm] = []
 
     def compose(self) -> ComposeResult:
@@ -160,7 +158,6 @@ class MonitorScreen(DeskScreen[None]):
         detail = message.detail
         if detail.step != self.step:
             return
-        self._detail = detail
         with self.app.batch_update():
             for name in HISTOGRAMS:
                 self.query_one(f"#histogram-{name}", HistogramView).show(detail.histograms.get(name))
@@ -208,33 +205,14 @@ class MonitorScreen(DeskScreen[None]):
             self.query_one(Charts).wait(message or f"{reading.state}: no step yet")
 
     def _facts(self) -> HeaderFacts:
-        history, status, now = self.history, self._status, self.desk.clock()
-        config = self._about.config if self._about else None
-        live = self.state in LIVE_STATES
-        step = history.last_step
-        steps = int(status.get("steps") or (config.run.steps if config else 0))
-        heartbeat = status.get("heartbeat")
-        return HeaderFacts(
-            name=self._about.name if self._about else self.run_directory.id,
-            state=self.state,
-            step=step,
-            steps=steps,
-            phase=str(status.get("phase") or ""),
-            progress=status.get("progress"),
-            message=str(status.get("message") or ""),
-            model=model_label(config.model.id) if config else "",
-            algorithm=algorithm_label(config.algorithm) if config else "",
-            elapsed=history.elapsed(now if live else None),
-            remaining=history.remaining(steps, config.evaluation.every, bool(config.evaluated_problems))
-            if config
-            else None,
-            tokens_per_second=history.value("tokens_per_second", step),
-            memory_mb=history.value("memory_mb", step),
-            logp_gap=history.value("logp_gap", step),
-            silent=max(0.0, now - heartbeat) if live and isinstance(heartbeat, int | float) else 0.0,
-            base=history.base(),
-            latest=history.latest(),
-            problem=self._unreadable or self._reason,
+        return HeaderFacts.of(
+            self._about.name if self._about else self.run_directory.id,
+            self.state,
+            self._status,
+            self.history,
+            self._about.config if self._about else None,
+            self.desk.clock(),
+            self._unreadable or self._reason,
         )
 
     # What is being looked at

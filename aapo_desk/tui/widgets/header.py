@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from rich.cells import cell_len
 from textual.content import Content
 from textual.widgets import Static
 
-from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, duration, memory, number, percent, signed, state_label
+from aapo_desk.config import RunConfig
+from aapo_desk.tui.history import History
+from aapo_desk.tui.labels import (
+    FAILED_STATES,
+    LIVE_STATES,
+    algorithm_label,
+    duration,
+    memory,
+    model_label,
+    number,
+    percent,
+    signed,
+    state_label,
+)
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.widgets.blocks import bar
 
@@ -42,6 +55,45 @@ class HeaderFacts:
     base: Mapping[str, Any] | None = None
     latest: tuple[int, Mapping[str, Any]] | None = None
     problem: str = ""  # why it failed, or why it cannot be read
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        state: str,
+        status: Mapping[str, Any],
+        history: History,
+        config: RunConfig | None,
+        now: float,
+        problem: str,
+    ) -> Self:
+        """What is to be shown of a run now. ``config`` is None until it has been read."""
+        live = state in LIVE_STATES
+        step = history.last_step
+        steps = int(status.get("steps") or (config.run.steps if config else 0))
+        heartbeat = status.get("heartbeat")
+        return cls(
+            name=name,
+            state=state,
+            step=step,
+            steps=steps,
+            phase=str(status.get("phase") or ""),
+            progress=status.get("progress"),
+            message=str(status.get("message") or ""),
+            model=model_label(config.model.id) if config else "",
+            algorithm=algorithm_label(config.algorithm) if config else "",
+            elapsed=history.elapsed(now if live else None),
+            remaining=history.remaining(steps, config.evaluation.every, bool(config.evaluated_problems))
+            if config
+            else None,
+            tokens_per_second=history.value("tokens_per_second", step),
+            memory_mb=history.value("memory_mb", step),
+            logp_gap=history.value("logp_gap", step),
+            silent=max(0.0, now - heartbeat) if live and isinstance(heartbeat, int | float) else 0.0,
+            base=history.base(),
+            latest=history.latest(),
+            problem=problem,
+        )
 
 
 class RunHeader(Static):
