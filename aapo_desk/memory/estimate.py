@@ -1,4 +1,4 @@
-"""How much memory a run takes, and how much it may compute at once: pure arithmetic over a model's shape.
+"""How much memory a run takes: pure arithmetic over a model's shape.
 
 Bytes, with c those of a number of the compute dtype (2 or 4):
 
@@ -17,11 +17,10 @@ and the totals against published peaks of TRL's GRPOTrainer on GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from aapo_desk.config import RunConfig
+from aapo_desk.memory.shape import ModelShape
 
 LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
 """Logits held at once by the head, in forward and in backward, by device: beyond them no time is saved."""
@@ -47,126 +46,7 @@ SLACK = 1.2
 RUNTIME_BYTES = 1 << 29
 """What is taken before the first tensor: a CUDA context, or Python and its libraries."""
 
-MOST_TOKENS = {"cpu": 512, "cuda": 8192}
-"""Tokens in a micro-batch beyond which no time is saved, by device."""
-
-ENOUGH_TOKENS = 1024
-"""Tokens in a micro-batch from which little time is saved: a faster rollout is the better use of memory then."""
-
-MOST_ROWS = 256
-"""Rows decoded at once, at the most."""
-
 NUMBER_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-
-
-@dataclass(frozen=True)
-class Family:
-    """What a model's configuration does not say: norms over the hidden state and of queries and keys, fixed biases."""
-
-    norms: int = 2
-    head_norms: bool = False
-    input_biases: bool = False
-
-
-FAMILIES = {
-    "llama": Family(),
-    "qwen2": Family(input_biases=True),
-    "qwen3": Family(head_norms=True),
-    "gemma3_text": Family(norms=4, head_norms=True),
-}
-"""Dense decoders whose parameters can be counted from their configuration, by ``model_type``."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A decoder's numbers. Parameters are counted without an adapter, and a tied head not twice."""
-
-    linear: int
-    """Parameters of the layers that are quantised and adapted."""
-    other: int
-    """All other parameters: embeddings, a head of its own, norms, biases."""
-    lora_per_rank: int
-    """Parameters of an adapter of rank 1 on every linear layer."""
-    layers: int
-    full_layers: int
-    """Layers that cache every token."""
-    sliding_layers: int
-    """Layers that cache the last ``window`` tokens."""
-    window: int
-    fixed_state: int
-    """Bytes of a sequence's state in layers that cache no tokens."""
-    hidden: int
-    normalised: int
-    """Numbers of a token that pass a norm in one layer."""
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
-        """From a transformers configuration as a mapping; of a multimodal model its text part (``text_config``) alone.
-
-        Raises ValueError where the model is of another family, or the configuration leaves something out.
-        """
-        text: Mapping[str, Any] = config.get("text_config") or config
-        kind = str(text.get("model_type"))
-        if kind not in FAMILIES:
-            raise ValueError(f"the memory of a {kind} model is not known; known are {', '.join(FAMILIES)}")
-
-        def need(key: str) -> int:
-            if text.get(key) is None:
-                raise ValueError(f"the {kind} model's configuration does not say {key}")
-            return int(text[key])
-
-        family = FAMILIES[kind]
-        layers, hidden, inner = need("num_hidden_layers"), need("hidden_size"), need("intermediate_size")
-        heads, vocab = need("num_attention_heads"), need("vocab_size")
-        kv_heads = int(text.get("num_key_value_heads") or heads)
-        head_dim = int(text.get("head_dim") or hidden // heads)
-        queries, keys = heads * head_dim, kv_heads * head_dim
-        sliding = _sliding_layers(text, kind, layers)
-        biases = queries + 2 * keys if family.input_biases or text.get("attention_bias") else 0
-        biases += hidden if text.get("attention_bias") else 0
-        biases += 2 * inner + hidden if text.get("mlp_bias") else 0
-        norms = family.norms * hidden + (2 * head_dim if family.head_norms else 0)
-        tables = 1 if need("tie_word_embeddings") else 2
-        return cls(
-            linear=layers * hidden * (2 * queries + 2 * keys + 3 * inner),
-            other=tables * vocab * hidden + layers * (norms + biases) + hidden,
-            lora_per_rank=layers * (7 * hidden + 2 * queries + 2 * keys + 3 * inner),
-            layers=layers,
-            full_layers=layers - sliding,
-            sliding_layers=sliding,
-            window=need("sliding_window") if sliding else 0,
-            fixed_state=0,
-            hidden=hidden,
-            normalised=family.norms * hidden + (queries + keys if family.head_norms else 0),
-            intermediate=inner,
-            heads=heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-            vocab=vocab,
-        )
-
-    @property
-    def queries(self) -> int:
-        """Numbers of a token's queries."""
-        return self.heads * self.head_dim
-
-    @property
-    def keys(self) -> int:
-        """Numbers of a token's keys, and of its values."""
-        return self.kv_heads * self.head_dim
-
-
-def _sliding_layers(text: Mapping[str, Any], kind: str, layers: int) -> int:
-    if text.get("layer_types"):
-        return sum(layer == "sliding_attention" for layer in text["layer_types"])
-    if kind == "gemma3_text" or text.get("use_sliding_window"):
-        raise ValueError(f"the {kind} model's configuration does not say layer_types")
-    return 0
 
 
 @dataclass(frozen=True)
@@ -340,58 +220,3 @@ def loaded(shape: ModelShape, config: RunConfig, device_type: str) -> int:
     """The part of the required memory that a loaded model with a fresh adapter has taken."""
     settings = Settings.of(config, device_type)
     return required(_weights(shape, settings) + settings.adapter_number * settings.rank * shape.lora_per_rank)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much a run computes at once on a device, and which savings it needs or can afford."""
-
-    token_budget: int
-    """Tokens in a micro-batch of the update."""
-    batch_rows: int
-    """Rows decoded at once."""
-    gradient_checkpointing: bool
-    """Where even the longest row would not fit without it."""
-    shadow_weights: bool
-    """Whether the weights are kept dequantised: as configured, or where they fit beside everything else."""
-
-
-def plan(shape: ModelShape, config: RunConfig, free_bytes: int, device_type: str) -> Plan:
-    """The largest batches that fit into ``free_bytes``, at least one row each, on a cpu or cuda device.
-
-    ``free_bytes`` is what the whole run may take, before anything is loaded; once the model is, add ``loaded``.
-    """
-
-    def update_fits(tokens: int, shadow: bool = False, checkpointing: bool = False) -> bool:
-        settings = Settings.of(config, device_type, tokens=tokens)
-        settings = replace(settings, shadow=shadow, checkpointing=checkpointing)
-        return required(estimate(shape, settings).update) <= free_bytes
-
-    def rollout_fits(rows: int, shadow: bool = False) -> bool:
-        settings = replace(Settings.of(config, device_type, rows=rows), shadow=shadow)
-        return required(estimate(shape, settings).rollout) <= free_bytes
-
-    longest = config.task.max_prompt_tokens + config.rollout.max_new_tokens
-    step_rows = config.rollout.prompts_per_step * config.rollout.group_size
-    enough = max(longest, min(ENOUGH_TOKENS, step_rows * longest))
-    shadow = config.rollout.weights == "shadow" or (
-        config.rollout.weights == "auto"
-        and update_fits(enough, shadow=True)
-        and rollout_fits(min(2 * step_rows, MOST_ROWS), shadow=True)
-    )
-    checkpointing = not update_fits(longest, shadow)
-    return Plan(
-        token_budget=_largest(lambda tokens: update_fits(tokens, shadow, checkpointing), MOST_TOKENS[device_type]),
-        batch_rows=_largest(lambda rows: rollout_fits(rows, shadow), MOST_ROWS),
-        gradient_checkpointing=checkpointing,
-        shadow_weights=shadow,
-    )
-
-
-def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number from 1 to ``most`` that fits, where a larger one never fits better; 1 where none does."""
-    low, high = 1, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
