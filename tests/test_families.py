@@ -5,7 +5,7 @@ In float64: log-probs to 1e-9, gradients to 1e-6 relative (norms compute in floa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -72,19 +72,23 @@ def own_logps(policy: Policy, prompt: list[int], completion: list[int], temperat
     return logps
 
 
-def rollout(policy: Policy, rows: list[Row], fixed: bool = False) -> Completions:
+def rollout(
+    policy: Policy, rows: list[Row], fixed: bool = False, prompts: Sequence[list[int]] = PROMPTS
+) -> Completions:
     numbers = uniforms(len(rows), TOKENS, 3)
-    return decode(policy, PROMPTS, rows, TOKENS, Sampling(TEMPERATURE), numbers, fixed=fixed)
+    return decode(policy, prompts, rows, TOKENS, Sampling(TEMPERATURE), numbers, fixed=fixed)
 
 
-def test_rollouts_of_policy_and_reference_are_of_the_models_own_distribution(policy: Policy) -> None:
+@pytest.mark.parametrize("start", [[], [*range(60, 72)]], ids=["nothing in common", "a common start"])
+def test_rollouts_of_policy_and_reference_are_of_the_models_own_distribution(policy: Policy, start: list[int]) -> None:
     rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(3) for _ in range(GROUP)]
-    done = rollout(policy, rows)
+    prompts = [start + prompt for prompt in PROMPTS]
+    done = rollout(policy, rows, prompts=prompts)
     assert len(set(done.lengths.tolist())) > 1
     for number, row in enumerate(rows):
         completion = done.row(number)
         with torch.no_grad(), nullcontext() if row.adapter else policy.as_reference():
-            own = own_logps(policy, PROMPTS[row.prompt], completion, TEMPERATURE)
+            own = own_logps(policy, prompts[row.prompt], completion, TEMPERATURE)
         torch.testing.assert_close(done.logps[number, : len(completion)].double(), own, atol=1e-6, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""Grouped decoding: each prompt is read once for all the completions that begin with it.
+"""Grouped decoding: each prompt is read once for all the completions that begin with it, and so is what all share.
 
 Policy and reference rows stand in one batch, told apart by a row mask on the adapter. Rows that have ended leave the
 batch, and with them their cache.
@@ -23,6 +23,10 @@ from aapo_desk.models.rows import RowMask
 from aapo_desk.rollout.cache import RoomyLayer, roomy_cache
 from aapo_desk.rollout.captured import FixedBatch, Start
 from aapo_desk.rollout.sampling import Sampling, draw
+
+
+LEAST_COMMON, LEAST_SHARING = 8, 4
+"""Tokens that prompts must have in common, and prompts, for these to be read by themselves."""
 
 
 @dataclass(frozen=True)
@@ -188,19 +192,34 @@ class _Batch:
         return self.stem_adapter[self.stem_of_row[rows.to(self.policy.device)]]
 
     def _prefill(self, room: int) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
-        """Read each stem once, then repeat what was read for its rows, with ``room`` for as many tokens more."""
-        longest = max(map(len, self.stem_prompts))
-        pad = self.policy.pad_id
-        ids = torch.tensor(
-            [[pad] * (longest - len(prompt)) + list(prompt) for prompt in self.stem_prompts], device=self.policy.device
-        )
-        lengths = torch.tensor([len(prompt) for prompt in self.stem_prompts], device=self.policy.device)
-        attention = (torch.arange(longest, device=self.policy.device) >= longest - lengths[:, None]).long()
-        positions = (attention.cumsum(1) - 1).clamp(min=0)
-        cache = roomy_cache(self.policy.causal.config, longest + room)
+        """Read each stem once, then repeat what was read for its rows, with ``room`` for as many tokens more.
+
+        What all prompts begin with, such as a system prompt, is read once for all of them, by each side.
+        """
+        device, pad = self.policy.device, self.policy.pad_id
+        common = _common_start(self.stem_prompts) if can_be_fixed(self.policy) else 0
+        rests = [list(prompt[common:]) for prompt in self.stem_prompts]
+        longest = max(map(len, rests))
+        cache = roomy_cache(self.policy.causal.config, common + longest + room)
+        if common:
+            self._read_start(cache, self.stem_prompts[0][:common])
+        ids = torch.tensor([[pad] * (longest - len(rest)) + rest for rest in rests], device=device)
+        lengths = torch.tensor([len(rest) for rest in rests], device=device)
+        seen = (torch.arange(longest, device=device) >= longest - lengths[:, None]).long()
+        attention = torch.cat([seen.new_ones(len(rests), common), seen], 1)
+        positions = (seen.cumsum(1) - 1).clamp(min=0) + common
         logits = self._forward(cache, ids, attention, positions, self.stem_adapter)
         cache.batch_select_indices(self.stem_of_row)
-        return cache, logits[self.stem_of_row], attention[self.stem_of_row], lengths[self.stem_of_row] - 1
+        last = common + lengths - 1
+        return cache, logits[self.stem_of_row], attention[self.stem_of_row], last[self.stem_of_row]
+
+    def _read_start(self, cache: DynamicCache, start: Sequence[int]) -> None:
+        """Read the tokens ``start`` once with the adapter on, once with it off, as there are stems; then repeat."""
+        sides, side_of_stem = self.stem_adapter.unique(return_inverse=True)
+        ids = torch.tensor([list(start)] * len(sides), device=self.policy.device)
+        positions = torch.arange(len(start), device=self.policy.device).expand_as(ids)
+        self._forward(cache, ids, torch.ones_like(ids), positions, sides)
+        cache.batch_select_indices(side_of_stem)
 
     def _forward(
         self, cache: DynamicCache, ids: Tensor, attention: Tensor, positions: Tensor, adapter: Tensor
@@ -211,3 +230,15 @@ class _Batch:
             input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=True, **{self.cache_name: cache}
         ).last_hidden_state
         return self.policy.logits(hidden[:, -1])
+
+
+def _common_start(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with; 0 where that is not worth a forward pass of its own.
+
+    Every prompt keeps a token: from its hidden state comes the first that is drawn.
+    """
+    if len(prompts) < LEAST_SHARING:
+        return 0
+    most = min(map(len, prompts)) - 1
+    common = next((place for place in range(most) if len({prompt[place] for prompt in prompts}) > 1), most)
+    return common if common >= LEAST_COMMON else 0

@@ -99,6 +99,21 @@ def test_one_token_completions_and_groups_that_end_at_once(policy: Policy) -> No
     assert done.lengths.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(("start", "read"), [(12, [(2, 12), (6, 7)]), (4, [(6, 11)])])
+def test_what_all_prompts_begin_with_is_read_once_by_each_side(
+    policy: Policy, start: int, read: list[tuple[int, int]]
+) -> None:
+    prompts = [[*range(60, 60 + start), *prompt] for prompt in PROMPTS]
+    rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(3) for _ in range(2)]
+    seen: list[tuple[int, int]] = []
+    hook = policy.decoder.register_forward_pre_hook(
+        lambda _module, _args, inputs: seen.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    with hook:
+        decode(policy, prompts, rows, 1, Sampling(), uniforms(len(rows), 1, 0))
+    assert seen == read
+
+
 def test_progress_rises_to_one(policy: Policy) -> None:
     heard: list[float] = []
     rows = [Row(0), Row(1), Row(2)]
