@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from aapo_desk.config import ModelConfig, RunConfig, resolve
-from aapo_desk.fit import Room, judge, room, shape_of
+from aapo_desk.fit import Room, judge, remedies, room, shape_of, spills, terms
+from aapo_desk.fit.changes import smaller
 from aapo_desk.hardware import Gpu, Machine
-from aapo_desk.memory import ModelShape
-from tests.shapes import RTX_4060, SMOLLM2_135M
+from aapo_desk.memory import ModelShape, required
+from tests.shapes import QWEN3_1_7B, QWEN3_8B, RTX_4060, SMOLLM2_135M
 
 GIB = 1 << 30
 
@@ -90,3 +91,112 @@ def test_longer_completions_and_shadow_weights_need_more() -> None:
     plain = judge(shape, config(), space)
     assert judge(shape, config(rollout__max_new_tokens=4096), space).least > plain.least
     assert judge(shape, config(rollout__weights="shadow"), space).least > plain.least
+
+
+def test_the_terms_at_the_peak_add_up_to_what_is_needed() -> None:
+    shape = ModelShape.from_config(QWEN3_1_7B)
+    peaks = set()
+    for size in (2, 8, 24):
+        for longest in (16, 320, 4096):
+            for overrides in ({"task__max_prompt_tokens": longest}, {"rollout__max_new_tokens": longest}):
+                found = judge(shape, config(**overrides), Room("cuda", "card", size * GIB, size * GIB))
+                there = [term for term in terms(found.estimate) if term.at_peak]
+                assert sum(term.bytes for term in there) == required(found.estimate.peak) == found.needed
+                assert {term.phase for term in there} == {"always", found.peak_phase}
+                peaks.add(found.peak_phase)
+    assert peaks == {"rollout", "update"}
+
+
+def test_on_wsl_the_driver_spills(tmp_path: Path) -> None:
+    kernel = tmp_path / "version"
+    assert not spills(kernel)
+    kernel.write_text("Linux version 6.8.0-45-generic (buildd@lcy02) (gcc 13.2.0)")
+    assert not spills(kernel)
+    kernel.write_text("Linux version 5.15.153.1-microsoft-standard-WSL2 (root@941d701f84f1)")
+    assert spills(kernel)
+
+
+CHANGES: dict[str, tuple[dict[str, Any], float, dict[str, Any], list[list[str]]]] = {
+    "forced shadow weights": (QWEN3_1_7B, 4.5, {"rollout__weights": "shadow"}, [["rollout.weights"]]),
+    "long completions": (
+        QWEN3_1_7B,
+        4.5,
+        {"rollout__max_new_tokens": 8192, "task__max_prompt_tokens": 512},
+        [["rollout.max_new_tokens"]],
+    ),
+    "long prompts and completions": (
+        QWEN3_1_7B,
+        4.5,
+        {"rollout__max_new_tokens": 3584, "task__max_prompt_tokens": 3584},
+        [["task.max_prompt_tokens"], ["rollout.max_new_tokens"]],
+    ),
+    "a large adapter": (QWEN3_1_7B, 5.0, {"lora__r": 256, "lora__alpha": 512}, [["lora.r", "lora.alpha"]]),
+    "16 bits": (QWEN3_8B, 16, {"model__quantization": "none"}, [["model.quantization"]]),
+    "32 bits on a GPU": (
+        QWEN3_1_7B,
+        6,
+        {"model__quantization": "none", "model__compute_dtype": "float32"},
+        [["model.compute_dtype"]],
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "gib", "overrides", "paths"), CHANGES.values(), ids=CHANGES)
+def test_a_change_that_is_named_makes_it_fit_and_a_smaller_one_would_not(
+    model: dict[str, Any], gib: float, overrides: dict[str, Any], paths: list[list[str]]
+) -> None:
+    shape, space = ModelShape.from_config(model), Room("cuda", "card", int(gib * GIB), int(gib * GIB))
+    asked = config(**overrides)
+    assert judge(shape, asked, space).verdict == "too large"
+    found = remedies(shape, asked, space)
+    named = [list(change.values) for change in found]
+    assert [path for path in named if path in paths] == paths
+    for change in found:
+        changed = resolve(asked.model_dump(mode="json"), change.values)
+        assert judge(shape, changed, space) == change.fit
+        assert change.fit.verdict in ("fits", "tight")
+        for path, step in (("rollout.max_new_tokens", 16), ("task.max_prompt_tokens", 16), ("lora.r", 4)):
+            if path in change.values:
+                less = {**change.values, path: change.values[path] + step}
+                assert judge(shape, resolve(asked.model_dump(mode="json"), less), space).verdict == "too large"
+
+
+def test_the_adapters_scale_stays_when_its_rank_is_lowered() -> None:
+    shape, space = ModelShape.from_config(QWEN3_1_7B), Room("cuda", "card", 5 * GIB, 5 * GIB)
+    (change,) = (one for one in remedies(shape, config(lora__r=256, lora__alpha=512), space) if "lora.r" in one.values)
+    assert change.values["lora.alpha"] == 2 * change.values["lora.r"]
+
+
+def test_where_no_change_is_enough_alone_several_are_named_together() -> None:
+    shape = ModelShape.from_config(QWEN3_1_7B)
+    asked = config(rollout__max_new_tokens=8192, model__quantization="none", lora__r=64, lora__alpha=64)
+    space = Room("cuda", "card", int(3.1 * GIB), int(3.1 * GIB))
+    assert judge(shape, asked, space).verdict == "too large"
+    (change,) = remedies(shape, asked, space)
+    assert len(change.costs) > 1
+    assert "model.quantization" in change.values
+    changed = resolve(asked.model_dump(mode="json"), change.values)
+    assert judge(shape, changed, space).verdict == "tight"
+    for path in change.values:
+        rest = {other: value for other, value in change.values.items() if other != path and path != "lora.alpha"}
+        if rest and path != "lora.alpha":
+            without = resolve(asked.model_dump(mode="json"), rest)
+            assert judge(shape, without, space).verdict == "too large", f"{path} was not needed"
+
+
+def test_where_nothing_helps_nothing_is_named() -> None:
+    space = Room("cuda", "card", 2 * GIB, 2 * GIB)
+    assert remedies(ModelShape.from_config(QWEN3_8B), config(), space) == []
+
+
+def test_a_smaller_model_of_the_family_is_the_last_thing_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, numbers in (("Q-8B-Instruct", QWEN3_8B), ("Q-1.7B-Instruct", QWEN3_1_7B), ("Q-0.1B", SMOLLM2_135M)):
+        write(tmp_path / "own" / name, numbers)
+    known = ["own/Q-0.1B", "own/Q-1.7B", "own/Q-8B-Instruct", "own/Q-14B", "own/Other-1B", "other/Q-1B"]
+    large = ModelConfig(id="own/Q-8B-Instruct")
+    assert smaller(large, known) == ["own/Q-1.7B-Instruct", "own/Q-0.1B"]
+    assert smaller(ModelConfig(id="own/nameless"), known) == []
+    space = Room("cuda", "card", 4 * GIB, 4 * GIB)
+    found = remedies(shape_of(large), config(model__id="own/Q-8B-Instruct"), space, known)
+    assert [change.values for change in found] == [{"model.id": "own/Q-1.7B-Instruct"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from aapo_desk.config import resolve
 from aapo_desk.launch.child import environment
 from aapo_desk.store import RunWriter, StepRecord, create_run
+from tests.shapes import QWEN3_8B
 
 HEAVY = {"torch", "transformers", "peft", "datasets", "sympy", "bitsandbytes", "accelerate", "math_verify"}
 
@@ -63,3 +65,12 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
 @pytest.mark.usefixtures("several_runs")
 def test_the_plain_commands_load_nothing_heavy_and_no_screen(command: list[str]) -> None:
     assert not imported("-m", "aapo_desk", *command) & (HEAVY | {"textual", "matplotlib"})
+
+
+def test_fit_answers_without_anything_heavy(desk_home: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(QWEN3_8B))
+    preset = tmp_path / "large.yaml"
+    preset.write_text(f"model: {{id: {model}}}\ntask: {{source: arithmetic}}\n")
+    assert not imported("-m", "aapo_desk", "fit", str(preset), "--vram", "4") & (HEAVY | {"textual", "huggingface_hub"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +24,17 @@ from transformers import (
     Qwen3Config,
 )
 
-from aapo_desk import memory
+from aapo_desk import memory, presets
 from aapo_desk.config import resolve
 from aapo_desk.memory import DRAW_BYTES, SORTED_DRAW_BYTES, ModelShape, Settings, estimate, kept_bytes
-from aapo_desk.models.logprobs import Pack, pack_logps
+from aapo_desk.models import sources
+from aapo_desk.models.loading import load_policy
+from aapo_desk.models.logprobs import Pack, can_share, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
+from aapo_desk.rollout.cache import RoomyLayer, roomy_cache
 from aapo_desk.training.choices import shape_of
+from aapo_desk.training.probe import Probe, probe
 from aapo_desk.training.update import checkpoint_layers
 from tests.policies import load_tiny
 
@@ -204,21 +209,112 @@ def test_a_rollout_allocates_what_is_estimated(tmp_path: Path, top_p: float, pro
     assert allocated(rollout, tmp_path) == pytest.approx(estimated.rollout - estimated.resident, rel=0.15)
 
 
-def test_the_adapter_is_counted_with_gradients_and_optimiser(tiny_model: Path) -> None:
-    policy = load_tiny(tiny_model)
-    parameters = policy.adapter_parameters().values()
-    optimizer = torch.optim.AdamW(parameters)
+MIDDLING: dict[str, PreTrainedConfig] = {
+    "qwen3": Qwen3Config(
+        **SIZES
+        | {"vocab_size": 8000, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "head_dim": 64},
+        tie_word_embeddings=False,
+    ),
+    "gemma3": Gemma3TextConfig(
+        **SIZES
+        | {"vocab_size": 16000, "hidden_size": 256, "intermediate_size": 1536, "num_hidden_layers": 6, "head_dim": 64}
+        | {"num_key_value_heads": 1},
+        sliding_window=128,
+        layer_types=["sliding_attention"] * 5 + ["full_attention"],
+    ),
+}
+"""Random models whose weights take some tens of MB."""
+
+
+@pytest.fixture(scope="module", params=MIDDLING)
+def middling(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Policy:
+    """One of them in NF4, as a run loads it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    build(MIDDLING[request.param]).save_pretrained(folder)
+    for file in tiny_model.iterdir():
+        if "token" in file.name:
+            shutil.copy(file, folder)
+    return load_tiny(folder, quantization="nf4", trained=False)
+
+
+def trained(policy: Policy) -> torch.optim.Optimizer:
+    """The optimiser behind a step on gradients of zeros, which are left."""
+    parameters = list(policy.adapter_parameters().values())
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.0, fused=True)
     optimizer.step()
-    moments = [value for state in optimizer.state.values() for value in (state["exp_avg"], state["exp_avg_sq"])]
-    held = sum(value.nbytes for value in [*parameters, *(p.grad for p in parameters if p.grad is not None), *moments])
-    assert estimate(shape_of(policy), Settings.of(CONFIG, "cpu")).adapter == held * CONFIG.lora.r // 4
+    return optimizer
 
 
-def test_four_bit_weights_take_what_bitsandbytes_holds(tiny_model: Path) -> None:
-    policy = load_tiny(tiny_model, quantization="nf4")
-    held = sum(value.nbytes for name, value in policy.causal.state_dict().items() if "lora" not in name)
-    estimated = estimate(shape_of(policy), Settings.of(CONFIG, "cpu")).weights
-    # Each layer has tables of its own for its scales, which a real layer's size dwarfs.
-    assert 0 < held - estimated < 14 * 2200
+def test_every_term_that_stays_is_what_the_tensors_hold(middling: Policy) -> None:
+    config = resolve(CONFIG.model_dump(mode="json"), {"lora.r": 4})
+    found = estimate(shape_of(middling), Settings.of(config, "cpu"))
+    parameters = middling.adapter_parameters().values()
+    optimizer = trained(middling)
+    weights = sum(value.nbytes for name, value in middling.causal.state_dict().items() if "lora" not in name)
+    state = sum(value.nbytes for held in optimizer.state.values() for value in held.values())
+    assert found.weights == pytest.approx(weights, rel=0.01)
+    assert found.adapter == sum(parameter.nbytes for parameter in parameters)
+    assert found.gradient == sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None)
+    assert found.optimizer == pytest.approx(state, rel=0.01)
+    for parameter in parameters:
+        parameter.grad = None
+
+
+@pytest.mark.parametrize(("prompt", "new"), [(20, 30), (150, 250)])
+def test_a_rollouts_cache_is_what_its_buffers_hold(middling: Policy, prompt: int, new: int) -> None:
+    shape = shape_of(middling)
+    cache = roomy_cache(middling.causal.config, prompt + new)
+    for tokens in (prompt, *[1] * new):
+        read = torch.zeros(3, shape.kv_heads, tokens, shape.head_dim)
+        for layer in range(shape.layers):
+            cache.update(read, read, layer)
+    held = [
+        buffer.nbytes
+        for layer in cache.layers
+        for buffer in (layer.buffers if isinstance(layer, RoomyLayer) else (layer.keys, layer.values))
+        if buffer is not None
+    ]
+    found = estimate(shape, settings(rows=3, prompt_tokens=prompt, completion_tokens=new))
+    assert found.cache == pytest.approx(sum(held), rel=0.01)
+
+
+def test_weights_kept_at_hand_take_what_is_estimated(middling: Policy) -> None:
+    found = estimate(shape_of(middling), settings(nf4=True, shadow=True, packed=True))
+    middling.use_shadow()
+    assert middling.shadow is not None
+    head = middling.shadow.head
+    held = [*middling.shadow.layers.values(), *([head] if head else [])]
+    middling.shadow = None
+    # What oneDNN packs says of itself only its shape.
+    numbers = sum(
+        weight.weight.numel() + (0 if weight.transposed is None else weight.transposed.numel()) for weight in held
+    )
+    assert found.shadow == 4 * numbers
+
+
+def probed(policy: Policy, overrides: dict[str, Any]) -> Probe:
+    config = resolve(CONFIG.model_dump(mode="json"), {"lora.r": 4, **overrides})
+    choices = {"token_budget": 512, "batch_rows": 64, "checkpointing": 0, "shadow_weights": 0, "fixed_steps": 0}
+    choices |= {"share_prompts": int(can_share(policy))}
+    found = probe(policy, config, shape_of(policy), [[5] * 60], choices, lambda choices, policy: None)
+    assert found.measured is not None
+    return found
+
+
+@pytest.mark.parametrize("new", [40, 400])
+def test_an_updates_measured_peak_is_what_is_estimated(middling: Policy, new: int) -> None:
+    found = probed(middling, {"rollout.max_new_tokens": new})
+    assert found.measured is not None
+    assert found.measured.update == pytest.approx(found.estimated.update, rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_updates_measured_peak_on_a_real_model_is_what_is_estimated() -> None:
+    demo = presets.load("demo")
+    policy = load_policy(demo.model, demo.lora, sources.resolve(demo.model), seed=1)
+    found = probed(policy, {"lora.r": demo.lora.r, "rollout.max_new_tokens": 64})
+    assert found.measured is not None
+    assert found.measured.update == pytest.approx(found.estimated.update, rel=0.2)

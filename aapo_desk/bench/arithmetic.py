@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from aapo_desk.bench.bed import about, parts_of
 from aapo_desk.bench.jobs import Job, Measured
-from aapo_desk.bench.peaks import Peaks
 from aapo_desk.bench.updates import made_up, update_once
 from aapo_desk.models.loading import choose_device, choose_dtype
+from aapo_desk.training.peaks import Peaks
 
 aten = torch.ops.aten
 

@@ -37,7 +37,7 @@ def parts_of(job: Job) -> Iterator[Parts]:
     with Control(run, job.config.run.steps) as control:
         store = RunWriter(run)
         try:
-            with prepared(job.config, store, control) as found:
+            with prepared(job.config, store, control, probed=False) as found:
                 parts = found.parts
                 chosen = first_step(len(parts.train), job.config)
                 parts.train = [parts.train[index] for index in chosen]

@@ -21,11 +21,11 @@ from trl import GRPOConfig, GRPOTrainer
 from aapo_desk import tasks
 from aapo_desk.bench.bed import about, first_step
 from aapo_desk.bench.jobs import BenchError, Job, Measured
-from aapo_desk.bench.peaks import Peaks
 from aapo_desk.bench.rewards import score
 from aapo_desk.models import sources
 from aapo_desk.models.loading import choose_device, choose_dtype, load_base
 from aapo_desk.tasks.prompts import fit
+from aapo_desk.training.peaks import Peaks
 
 
 class Clock(TrainerCallback):

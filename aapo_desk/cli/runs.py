@@ -15,7 +15,7 @@ from aapo_desk.cli.output import complain, interactive, printable, say, say_json
 from aapo_desk.cli.train import Run
 from aapo_desk.config import ConfigError, Problem, banks_reference
 from aapo_desk.health import standing
-from aapo_desk.store import RunDirectory, RunReader, StoreError, find_run, list_runs, read_json
+from aapo_desk.store import RunDirectory, RunReader, StoreError, event_words, find_run, list_runs, read_json
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
 
@@ -50,6 +50,7 @@ def show(run: Run, json: Json = False) -> None:
     reader = RunReader(found)
     delta = reader.poll()
     evaluations = {step: data for step, name, data in delta.evaluations if name == "held_out"}
+    probed = next((event.data for event in reversed(delta.events) if event.kind == "probe"), None)
     alarms = standing((event.kind, event.data) for event in delta.events)
     last = reader.last_metrics()
     adapter = next(reversed(adapters(found).values()), None)
@@ -62,6 +63,7 @@ def show(run: Run, json: Json = False) -> None:
             | {
                 "adapter": str(adapter) if adapter else None,
                 "metrics": last[1] if last else {},
+                "probe": probed,
                 "alarms": [alarm.as_json() for alarm in alarms],
                 "evaluations": {str(step): data for step, data in evaluations.items()},
                 "config": config or None,
@@ -83,6 +85,8 @@ def show(run: Run, json: Json = False) -> None:
     }
     if facts["problem"]:
         lines["problem"] = facts["problem"]
+    if probed:
+        lines["memory"] = event_words("probe", probed)
     for key, value in lines.items():
         say(f"{key:<10} {printable(str(value))}")
     for alarm in alarms:

@@ -9,13 +9,13 @@ from typing import Any
 
 from aapo_desk.config import RewardConfig, RunConfig
 from aapo_desk.evaluation.intervals import paired_difference, proportion
+from aapo_desk.memory import EVALUATED_AT_ONCE
 from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import Completion, RewardPool
 from aapo_desk.rollout import Row, Sampling, decode, derive_seed, uniforms
 from aapo_desk.tasks import Problem
 
 NAME = "held_out"
-ROWS_AT_ONCE = 64
 READABLE = "readable"
 
 
@@ -41,7 +41,7 @@ def evaluate(
     asked: HeldOut,
     config: RunConfig,
     base: dict[str, Any] | None,
-    batch_rows: int = ROWS_AT_ONCE,
+    batch_rows: int = EVALUATED_AT_ONCE,
     progress: Callable[[float], None] = lambda _: None,
     fixed: bool = False,
 ) -> dict[str, Any]:

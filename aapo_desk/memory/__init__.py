@@ -2,6 +2,7 @@
 
 from aapo_desk.memory.estimate import (
     DRAW_BYTES,
+    EVALUATED_AT_ONCE,
     LOGITS_AT_ONCE,
     SORTED_DRAW_BYTES,
     Estimate,
@@ -17,6 +18,7 @@ from aapo_desk.memory.shape import FAMILIES, ModelShape
 __all__ = [
     "DRAW_BYTES",
     "ENOUGH_TOKENS",
+    "EVALUATED_AT_ONCE",
     "FAMILIES",
     "LOGITS_AT_ONCE",
     "MOST_ROWS",

@@ -4,9 +4,10 @@ Bytes, with c those of a number of the compute dtype (2 or 4):
 
     weights      0.515869 * linear (NF4 and double quantisation, arXiv 2305.14314, as bitsandbytes stores it: 4 bits, an
                  8-bit scale every 64 weights, a 32-bit one every 64 * 256) or c * linear, and c * all others
-    adapter      16 * LoRA parameters: weight, gradient and AdamW's two moments (peft keeps an adapter in float32)
+    adapter      4 * LoRA parameters (peft keeps an adapter in float32), as much for its gradient, and 8 for the
+                 optimiser: AdamW's two moments
     shadow       c * linear, where the weights are kept dequantised; on the CPU two packings of these and of the head
-    rollout      max(prompts being read, cache of keys and values + drawing from the logits)
+    rollout      max(prompts being read, cache of keys and values + max(attention of one layer, drawing a token))
     update       activations kept for the backward pass + max(logits of the head, one layer being computed)
 
 The update's peak follows the tokens of its micro-batch and nothing else, since the head computes ``LOGITS_AT_ONCE``
@@ -25,8 +26,8 @@ from aapo_desk.memory.shape import ModelShape
 LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
 """Logits held at once by the head, in forward and in backward, by device: beyond them no time is saved."""
 
-NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Of a weight in NF4 with double quantisation."""
+NF4_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}
+"""Of a weight in NF4, with double quantisation and without."""
 
 LOGIT_BYTES = 16
 """Of a logit while its gradient is made, whatever the dtype: it is scaled and normalised in float32."""
@@ -42,6 +43,9 @@ PREFILL_BYTES = 16
 
 SLACK = 1.2
 """What an allocator takes over what is asked of it. 1.1 to 1.2 in published runs (reserved over allocated)."""
+
+EVALUATED_AT_ONCE = 64
+"""Answers decoded at once in an evaluation, at the most: two of each problem."""
 
 RUNTIME_BYTES = 1 << 29
 """What is taken before the first tensor: a CUDA context, or Python and its libraries."""
@@ -59,7 +63,7 @@ class Settings:
     completion_tokens: int
     """Of the longest completion."""
     rows: int
-    """Decoded at once, the policy's and the reference's together. Each may have a prompt of its own."""
+    """Decoded at once, the policy's and the reference's together."""
     tokens: int
     """In a micro-batch of the update."""
     scored: int
@@ -68,15 +72,21 @@ class Settings:
     """Tokens of the micro-batch's longest row: a prompt with the completions behind it."""
     number: int = 2
     """Bytes of a number of the compute dtype."""
+    prompts: int | None = None
+    """Read at once for the rows; one that policy and reference read counts twice. None: one for each row."""
     nf4: bool = True
+    double_quantised: bool = True
+    other_number: int | None = None
+    """Bytes of a parameter outside the linear layers. None: as ``number``."""
     shadow: bool = False
     packed: bool = False
     """Whether a shadow is packed for the processor, once for each direction, the head with it."""
     checkpointing: bool = False
     """Whether the update keeps only each layer's input and computes the rest again."""
     adapter_number: int = 4
-    adapter_bytes: float = 16
-    """Of an adapter's parameter, with its gradient and the optimiser's state."""
+    """Bytes of an adapter's parameter, and of its gradient."""
+    optimizer_bytes: float = 8
+    """Of the optimiser's state for each of them."""
     logits_at_once: int | None = LOGITS_AT_ONCE["cuda"]
     """None: those of a micro-batch."""
     logit_bytes: int = LOGIT_BYTES
@@ -95,6 +105,7 @@ class Settings:
             prompt_tokens=config.task.max_prompt_tokens,
             completion_tokens=max(rollout.max_new_tokens, asked),
             rows=rows,
+            prompts=_prompts_at_once(config, rows),
             tokens=tokens,
             scored=tokens,
             longest=min(tokens, config.task.max_prompt_tokens + rollout.group_size * rollout.max_new_tokens),
@@ -102,10 +113,24 @@ class Settings:
             nf4=config.model.quantization == "nf4",
             packed=device_type == "cpu" and number == 4,
             adapter_number=max(4, number),
-            adapter_bytes=4 * max(4, number),
+            optimizer_bytes=2 * max(4, number),
             logits_at_once=LOGITS_AT_ONCE[device_type],
             draw_bytes=SORTED_DRAW_BYTES if rollout.top_k > 0 or rollout.top_p < 1 else DRAW_BYTES,
         )
+
+
+def _prompts_at_once(config: RunConfig, rows: int) -> int:
+    """The most prompts that are read for so many rows: in a step a group shares one, in an evaluation two answers do.
+
+    Rows that lie side by side in groups reach over one group more than they would fill.
+    """
+
+    def over(rows: int, group: int) -> int:
+        return (rows - 2) // group + 2 if rows > 1 else 1
+
+    step = min(2 * config.rollout.prompts_per_step, over(rows, config.rollout.group_size))
+    asked = config.evaluated_problems
+    return max(step, min(asked, over(min(rows, EVALUATED_AT_ONCE), 2)))
 
 
 @dataclass(frozen=True)
@@ -114,12 +139,17 @@ class Estimate:
 
     weights: int
     adapter: int
-    """With gradients and the optimiser's state."""
+    gradient: int
+    """The adapter's."""
+    optimizer: int
+    """The optimiser's state."""
     shadow: int
     cache: int
     """Keys, values and other state of the rows decoded at once, at full length."""
     prefill: int
     """The cache and the working memory while these rows' prompts are read."""
+    attention: int
+    """One layer's keys and values repeated for every head, while a token is computed."""
     drawing: int
     """Copies of these rows' logits while a token is drawn."""
     activations: int
@@ -132,11 +162,16 @@ class Estimate:
     @property
     def resident(self) -> int:
         """What stays from phase to phase."""
+        return self.loaded + self.gradient + self.optimizer
+
+    @property
+    def loaded(self) -> int:
+        """What is there before the first step."""
         return self.weights + self.adapter + self.shadow
 
     @property
     def rollout(self) -> int:
-        return self.resident + max(self.prefill, self.cache + self.drawing)
+        return self.resident + max(self.prefill, self.cache + max(self.attention, self.drawing))
 
     @property
     def update(self) -> int:
@@ -154,7 +189,8 @@ class Estimate:
 def estimate(shape: ModelShape, settings: Settings) -> Estimate:
     """The tensors of a run."""
     number, tokens = settings.number, settings.tokens
-    prompts = settings.rows * settings.prompt_tokens
+    prompts = settings.rows if settings.prompts is None else settings.prompts
+    adapter = settings.rank * shape.lora_per_rank
     length = settings.prompt_tokens + settings.completion_tokens
     # bitsandbytes dequantises one matrix at a time.
     matrix = number * shape.hidden * shape.intermediate if settings.nf4 else 0
@@ -165,12 +201,16 @@ def estimate(shape: ModelShape, settings: Settings) -> Estimate:
         logits = min(logits, settings.logits_at_once)
     return Estimate(
         weights=_weights(shape, settings),
-        adapter=int(settings.adapter_bytes * settings.rank * shape.lora_per_rank),
+        adapter=settings.adapter_number * adapter,
+        gradient=settings.adapter_number * adapter,
+        optimizer=int(settings.optimizer_bytes * adapter),
         shadow=_shadow(shape, settings) if settings.shadow else 0,
         cache=settings.rows * _cache(shape, number, length),
-        prefill=settings.rows * _cache(shape, number, settings.prompt_tokens)
-        + PREFILL_BYTES * prompts * (shape.hidden + shape.intermediate)
+        # Room for the tokens to come is taken when a prompt is read.
+        prefill=prompts * _cache(shape, number, length)
+        + PREFILL_BYTES * prompts * settings.prompt_tokens * (shape.hidden + shape.intermediate)
         + matrix,
+        attention=2 * number * settings.rows * shape.queries * length if shape.heads > shape.kv_heads else 0,
         drawing=settings.draw_bytes * settings.rows * shape.vocab,
         activations=tokens * shape.layers * (number * shape.hidden if settings.checkpointing else kept),
         layer=layer + (tokens * kept if settings.checkpointing else 0),
@@ -195,8 +235,9 @@ def kept_bytes(shape: ModelShape, settings: Settings) -> int:
 
 
 def _weights(shape: ModelShape, settings: Settings) -> int:
-    linear = NF4_BYTES if settings.nf4 else settings.number
-    return int(linear * shape.linear) + settings.number * shape.other
+    linear = NF4_BYTES[settings.double_quantised] if settings.nf4 else settings.number
+    other = settings.number if settings.other_number is None else settings.other_number
+    return int(linear * shape.linear) + other * shape.other
 
 
 def _shadow(shape: ModelShape, settings: Settings) -> int:
@@ -218,5 +259,4 @@ def required(tensors: int) -> int:
 
 def loaded(shape: ModelShape, config: RunConfig, device_type: str) -> int:
     """The part of the required memory that a loaded model with a fresh adapter has taken."""
-    settings = Settings.of(config, device_type)
-    return required(_weights(shape, settings) + settings.adapter_number * settings.rank * shape.lora_per_rank)
+    return required(estimate(shape, Settings.of(config, device_type)).loaded)

@@ -1,7 +1,7 @@
 """Sampling completions from the policy and from the reference."""
 
 from aapo_desk.rollout.bank import Bank
-from aapo_desk.rollout.decoding import Completions, Row, can_be_fixed, decode
+from aapo_desk.rollout.decoding import Completions, Row, can_be_fixed, decode, ends
 from aapo_desk.rollout.reference import BANKED, BankedReference, Lookup
 from aapo_desk.rollout.sampling import Sampling, derive_seed, draw, uniforms
 from aapo_desk.rollout.scoring import Drawn, Scored, Side, Sides, score
@@ -22,6 +22,7 @@ __all__ = [
     "decode",
     "derive_seed",
     "draw",
+    "ends",
     "score",
     "uniforms",
 ]

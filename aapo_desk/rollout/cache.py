@@ -45,6 +45,12 @@ class RoomyLayer(DynamicLayer):
             buffer[:, :, :end] = states
         self._fill(end)
 
+    def skip_to(self, tokens: int) -> None:
+        """Hold so many tokens, those that were not written as zeros."""
+        for buffer in self.buffers:
+            buffer[:, :, self.get_seq_length() : tokens] = 0  # also where it is zero: only then is the memory taken
+        self._fill(tokens)
+
     def _fill(self, end: int) -> tuple[Tensor, Tensor]:
         keys, values = (buffer[:, :, :end] for buffer in self.buffers)
         self.keys, self.values = keys, values

@@ -107,6 +107,30 @@ def decode(
     return result
 
 
+@torch.no_grad()
+def ends(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    rows: Sequence[Row],
+    width: int,
+    sampling: Sampling,
+    fixed: bool = False,
+) -> None:
+    """The beginning and the end of a rollout of these rows, for the memory that they take: nothing comes of it.
+
+    The prompts are read for ``width`` new tokens, and the last of these is computed as if the others stood behind their
+    prompts; the first, where the cache has layers that cannot be filled so (a sliding window, a state).
+    """
+    policy.model.eval()
+    side = _sides(policy, rows)[0]
+    with policy.adapter_on_rows() if policy.masks_rows else _alone(policy, rows[side[0]].adapter) as mask:
+        batch = _Batch(policy, prompts, [rows[row] for row in side], mask)
+        if fixed and can_be_fixed(policy):
+            batch.ends_fixed(sampling, width)
+        else:
+            batch.ends(sampling, width)
+
+
 def _sides(policy: Policy, rows: Sequence[Row]) -> list[list[int]]:
     """The rows that may share a batch."""
     every = range(len(rows))
@@ -187,6 +211,38 @@ class _Batch:
         batch.run(device.type == "cuda", progress)
         for name, value in vars(result).items():
             value.copy_(getattr(batch, name))
+
+    def ends(self, sampling: Sampling, width: int) -> None:
+        """The first token of every row and the last, of ``width``."""
+        cache, logits, attention, position = self._prefill(width)
+        rows = len(self.stem_of_row)
+        uniform = torch.zeros(rows, device=self.policy.device)
+        tokens, *_ = draw(logits, uniform, self.greedy, sampling)
+        del logits
+        if width == 1:
+            return
+        more = 1
+        layers = [layer for layer in cache.layers if isinstance(layer, RoomyLayer)]
+        if len(layers) == len(cache.layers):
+            more = width - 1
+            for layer in layers:
+                layer.skip_to(attention.shape[1] + more - 1)
+        attention = torch.cat([attention, attention.new_ones(rows, more)], 1)
+        adapter = self._adapter(torch.arange(rows))
+        logits = self._forward(cache, tokens[:, None], attention, position[:, None] + more, adapter)
+        draw(logits, uniform, self.greedy, sampling)
+
+    def ends_fixed(self, sampling: Sampling, width: int) -> None:
+        """The same in a fixed step, each of which has the whole length before it."""
+        device = self.policy.device
+        cache, logits, attention, position = self._prefill(width)
+        adapter = self.stem_adapter[self.stem_of_row]
+        uniforms = torch.zeros(len(adapter), width, device=device)
+        start = Start(cache, logits, attention, position, adapter, self.greedy, uniforms)
+        batch = FixedBatch(self.policy, self.mask, start, sampling, self.cache_name)
+        if width > 1:
+            advance = batch.captured() if device.type == "cuda" else batch.advance
+            advance()
 
     def _adapter(self, rows: Tensor) -> Tensor:
         return self.stem_adapter[self.stem_of_row[rows.to(self.policy.device)]]

@@ -30,7 +30,25 @@ def event_words(kind: str, data: Mapping[str, Any]) -> str:
             return "ALARM: " + ". ".join(str(part) for part in said if part) + tried
         case "alarm_over":
             return f"over: {data.get('title')} (since step {data.get('since')})"
+        case "probe":
+            return _probe_words(data)
         case "finished":
             return "finished"
     facts = ", ".join(f"{key}={value}" for key, value in data.items())
     return f"{kind}: {facts}" if facts else kind
+
+
+def _probe_words(data: Mapping[str, Any]) -> str:
+    """What a step takes at the longest lengths, and how far that is from the estimate."""
+    changes = "; ".join(data.get("smaller") or [])
+    smaller = f". Memory ran out, so the plan was made smaller: {changes}" if changes else ""
+    measured, estimated = data.get("measured"), data.get("estimated") or {}
+    if not measured:
+        return f"probe: how much memory a step takes cannot be measured here{smaller}"
+    beside = "" if data.get("device") == "cuda" else " beside the loaded model"
+    parts = [
+        f"the {phase} {measured[phase] / 2**20:.0f} MB where {estimated[phase] / 2**20:.0f} were estimated "
+        f"({measured[phase] / max(1, estimated[phase]) - 1:+.0%})"
+        for phase in ("update", "rollout")
+    ]
+    return f"probe: at the longest lengths{beside} {', '.join(parts)}{smaller}"

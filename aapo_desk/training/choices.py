@@ -12,11 +12,14 @@ import psutil
 import torch
 
 from aapo_desk.config import RunConfig
+from aapo_desk.fit import Room, judge, spills
 from aapo_desk.memory import ModelShape, loaded, plan
 from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.sources import ModelError
 from aapo_desk.rollout import Sampling, can_be_fixed
-from aapo_desk.store import RunWriter
+from aapo_desk.store import RunWriter, event_words
+from aapo_desk.training.probe import probe
 from aapo_desk.training.proof import prove
 from aapo_desk.training.update import checkpoint_layers
 
@@ -27,11 +30,16 @@ ADDED = {"checkpointing": 0, "shadow_weights": 0, "fixed_steps": 0, "row_mask": 
 
 
 def settled(
-    store: RunWriter, policy: Policy, config: RunConfig, prompts: Sequence[list[int]], tell: Callable[[str], None]
+    store: RunWriter,
+    policy: Policy,
+    config: RunConfig,
+    prompts: Sequence[list[int]],
+    tell: Callable[[str], None],
+    probed: bool = True,
 ) -> dict[str, int]:
-    """The run's choices: those on record, or new ones, compared with the plain path and put on record.
+    """The run's choices: those on record, or new ones, compared with the plain path, probed and put on record.
 
-    Leaves ``policy`` and torch as the choices say.
+    Leaves ``policy`` and torch as the choices say. Raises ModelError where the run does not fit.
     """
     kept = store.recall("choices")
     if kept is None:
@@ -43,11 +51,25 @@ def settled(
             log.warning(line)
             store.write_event("notice", 0, message=line)
         kept = verdict.choices
+        if probed:
+            tell("measuring a step at the longest lengths")
+            kept = _probe(store, policy, config, prompts, kept)
         store.remember("choices", kept)
         log.info("choices for this device: %s", kept)
     choices = ADDED | {key: int(value) for key, value in kept.items()}
     apply(choices, policy)
     return choices
+
+
+def _probe(
+    store: RunWriter, policy: Policy, config: RunConfig, prompts: Sequence[list[int]], choices: dict[str, int]
+) -> dict[str, int]:
+    """Probe the choices, say and record what was found, and give those that fit."""
+    found = probe(policy, config, shape_of(policy), prompts, choices, apply)
+    data = found.as_json()
+    log.log(logging.WARNING if found.smaller else logging.INFO, event_words("probe", data))
+    store.write_event("probe", 0, **data)
+    return found.choices
 
 
 def apply(choices: Mapping[str, int], policy: Policy) -> None:
@@ -70,7 +92,10 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
     own_update: whether 4-bit layers without a shadow go backward by our own function; threads: the CPU's.
     """
     shape, device = shape_of(policy), policy.device
-    planned = plan(shape, config, _free_bytes(device) + loaded(shape, config, device.type), device.type)
+    free = _free_bytes(device) + loaded(shape, config, device.type)
+    if device.type == "cuda" and spills():
+        _refuse_to_spill(shape, config, free)
+    planned = plan(shape, config, free, device.type)
     return {
         "token_budget": planned.token_budget,
         "batch_rows": planned.batch_rows,
@@ -82,6 +107,24 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
         "share_prompts": int(config.lora.dropout == 0 and can_share(policy)),
         "threads": torch.get_num_threads(),
     }
+
+
+def fence() -> None:
+    """On WSL, let what is beyond the GPU's free memory fail as elsewhere, instead of going into system memory."""
+    if spills() and torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        torch.cuda.set_per_process_memory_fraction(free / total)
+
+
+def _refuse_to_spill(shape: ModelShape, config: RunConfig, free: int) -> None:
+    """On WSL the driver never says that memory has run out, so the estimate decides. Raises ModelError."""
+    found = judge(shape, config, Room("cuda", "the GPU", free, free, spills=True))
+    if found.verdict == "too large":
+        raise ModelError(
+            f"the run does not fit: it needs at least {found.least / 2**30:.1f} GB of GPU memory and "
+            f"{free / 2**30:.1f} GB are free; on WSL it would not fail but go on in system memory, many times slower. "
+            "aapo-desk fit PRESET says what would help"
+        )
 
 
 def shape_of(policy: Policy) -> ModelShape:

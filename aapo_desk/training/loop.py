@@ -12,6 +12,7 @@ from aapo_desk.checkpoint import Checkpoint
 from aapo_desk.config import RunConfig
 from aapo_desk.evaluation.held_out import NAME, evaluate
 from aapo_desk.hardware import machine
+from aapo_desk.memory import EVALUATED_AT_ONCE
 from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunWriter
 from aapo_desk.training.control import Control, StopRequested
@@ -161,7 +162,7 @@ class Trainer:
             asked,
             self.config,
             base=self.store.evaluations(NAME).get(0),
-            batch_rows=min(64, self.prepared.parts.choices["batch_rows"]),
+            batch_rows=min(EVALUATED_AT_ONCE, self.prepared.parts.choices["batch_rows"]),
             progress=lambda share: self.control.report("evaluation", share, f"evaluating after step {self.step}"),
             fixed=bool(self.prepared.parts.choices["fixed_steps"]),
         )

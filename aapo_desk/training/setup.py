@@ -22,7 +22,7 @@ from aapo_desk.rewards import RewardPool
 from aapo_desk.rollout import Bank, BankedReference, reference
 from aapo_desk.store import RunWriter, home
 from aapo_desk.tasks.prompts import Fit, fit
-from aapo_desk.training.choices import settled
+from aapo_desk.training.choices import fence, settled
 from aapo_desk.training.control import Control
 from aapo_desk.training.step import Parts
 
@@ -38,8 +38,8 @@ class Prepared:
 
 
 @contextmanager
-def prepared(config: RunConfig, store: RunWriter, control: Control) -> Iterator[Prepared]:
-    """Load data, model and reward workers; the workers end with the context.
+def prepared(config: RunConfig, store: RunWriter, control: Control, probed: bool = True) -> Iterator[Prepared]:
+    """Load data, model and reward workers; the workers end with the context. ``probed``: a step is measured before.
 
     Raises ConfigError and ModelError with a line for the user.
     """
@@ -52,6 +52,7 @@ def prepared(config: RunConfig, store: RunWriter, control: Control) -> Iterator[
     data = tasks.load(config.task, config.run.seed)
     resolved = sources.resolve(config.model, tell)
     control.report("loading", None, f"loading {config.model.id}")
+    fence()
     policy = load_policy(config.model, config.lora, resolved, config.run.seed)
     train = _fit(policy, data.train, config, store, "train")
     held_out = _fit(policy, data.held_out, config, store, "held_out")
@@ -61,7 +62,7 @@ def prepared(config: RunConfig, store: RunWriter, control: Control) -> Iterator[
     optimizer = torch.optim.AdamW(
         policy.adapter_parameters().values(), lr=config.optimizer.learning_rate, weight_decay=0.0, fused=True
     )
-    choices = settled(store, policy, config, train.prompts, tell)
+    choices = settled(store, policy, config, train.prompts, tell, probed)
     judges = judged_by(config.rewards)
     with RewardPool(config.rewards) as pool, RewardPool(judges) as judge_pool:
         parts = Parts(

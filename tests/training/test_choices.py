@@ -106,6 +106,6 @@ def test_a_path_that_fails_its_proof_is_left_and_the_run_says_so(
     assert choices["shadow_weights"] == 0
     assert policy.shadow is None
     events = RunReader(store.run).poll().events
-    assert [event.kind for event in events] == ["notice"]
+    assert [event.kind for event in events] == ["notice", "probe"]
     assert "the run goes without it" in events[0].data["message"]
     assert settle(store, policy, config) == choices

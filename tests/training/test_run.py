@@ -134,7 +134,7 @@ def test_the_adapter_moves_and_every_number_is_there(desk_home: Path, config: di
     samples = reader.samples(1)
     assert [sample.is_reference for sample in samples[:4]] == [False, True, False, True]
     assert all(sample.advantage == pytest.approx(sample.group_advantage + sample.margin) for sample in samples[::2])  # type: ignore[operator]
-    assert [event.kind for event in delta.events] == ["started", "checkpoint", "finished"]
+    assert [event.kind for event in delta.events] == ["probe", "started", "checkpoint", "finished"]
 
 
 def test_sigterm_checkpoints_and_ends_and_a_resume_goes_on(desk_home: Path, config: dict[str, Any]) -> None:

@@ -26,6 +26,8 @@ class Room:
     name: str
     total: int
     free: int
+    spills: bool = False
+    """Whether what is too much goes into the system's memory, many times slower, instead of failing."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Fit:
     peak_phase: str
     """Where the most is needed: rollout or update."""
     room: Room
+    estimate: Estimate
+    """Of what is ``needed``."""
 
     @property
     def needed(self) -> int:
@@ -49,10 +53,16 @@ def room(device: str, machine: Machine) -> Room | None:
     """The room on a device of the configuration (auto, cuda or cpu); None where it is cuda and there is no card."""
     if machine.gpus and device != "cpu":
         card = machine.gpus[0]
-        return Room("cuda", card.name, card.memory_total << 20, (card.memory_total - card.memory_used) << 20)
+        free = card.memory_total - card.memory_used
+        return Room("cuda", card.name, card.memory_total << 20, free << 20, spills())
     if device == "cuda":
         return None
     return Room("cpu", "this machine", machine.memory_total << 20, machine.memory_available << 20)
+
+
+def spills(kernel: Path = Path("/proc/version")) -> bool:
+    """Whether this is WSL, where a card's driver is that of Windows: it never says that the card is full."""
+    return kernel.is_file() and "microsoft" in kernel.read_text().lower()
 
 
 def model_config(model: ModelConfig) -> Path | None:
@@ -104,8 +114,9 @@ def judge(shape: ModelShape, config: RunConfig, room: Room) -> Fit:
     least = min(plain, saving, key=lambda found: found.peak)
     needed, wanted = required(least.peak), required(full.peak)
     if wanted <= room.free:
-        return Fit("fits", needed, wanted, full.peak_phase, room)
-    return Fit("tight" if needed <= room.free else "too large", needed, wanted, least.peak_phase, room)
+        return Fit("fits", needed, wanted, full.peak_phase, room, full)
+    verdict: Verdict = "tight" if needed <= room.free else "too large"
+    return Fit(verdict, needed, wanted, least.peak_phase, room, least)
 
 
 def _estimate(

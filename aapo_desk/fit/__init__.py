@@ -1,0 +1,20 @@
+"""Will a run fit: a verdict by the model's shape and the memory there is, and what would help. Neither needs torch."""
+
+from aapo_desk.fit.changes import Change, remedies
+from aapo_desk.fit.terms import Term, terms
+from aapo_desk.fit.verdict import Fit, Room, Verdict, judge, model_config, room, shape_of, spills
+
+__all__ = [
+    "Change",
+    "Fit",
+    "Room",
+    "Term",
+    "Verdict",
+    "judge",
+    "model_config",
+    "remedies",
+    "room",
+    "shape_of",
+    "spills",
+    "terms",
+]

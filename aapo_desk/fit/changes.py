@@ -1,0 +1,204 @@
+"""What to change so that a run fits: the smallest changes, in the order of what they cost.
+
+Each is searched for by judging the changed configuration, so that what is said to fit does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aapo_desk.config import ModelConfig, RunConfig, resolve
+from aapo_desk.fit.verdict import Fit, Room, judge, shape_of
+from aapo_desk.memory import ModelShape
+
+LENGTH_STEP = 16
+"""Tokens by which a length is shortened at a time."""
+
+LEAST_SHARE = 4
+"""A length is shortened to a quarter at the most: behind that it is another task."""
+
+RANK_STEP = 4
+"""The rank is lowered by multiples of this, and is one of them."""
+
+SIZE = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+)?[bm](?![a-z])", re.IGNORECASE)
+"""A model's size in its name, as in Qwen3-1.7B."""
+
+Values = Mapping[str, Any]
+"""Values by the settings' paths."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings that together make a run fit, what they cost in words, and how it fits then."""
+
+    values: Values
+    costs: tuple[str, ...]
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Lever:
+    """Something that may be given up for memory."""
+
+    cost: str
+    steps: Callable[[RunConfig], Sequence[Values]]
+    """From the smallest change to the largest; empty where there is nothing to give up."""
+
+
+def remedies(shape: ModelShape, config: RunConfig, room: Room, models: Iterable[str] = ()) -> list[Change]:
+    """Changes of which each one is enough, the cheapest first; one of several settings where no setting is enough.
+
+    ``models`` are the ids of models known, of which a smaller one of the same family is the last thing to try. Empty
+    where nothing helps.
+    """
+
+    def fitting(values: Values) -> Fit | None:
+        found = judge(shape, resolve(config.model_dump(mode="json"), values), room)
+        return found if found.verdict != "too large" else None
+
+    steps = [(lever.cost, lever.steps(config)) for lever in LEVERS]
+    usable = [(cost, values) for cost, values in steps if values]
+    alone = [Change(values, (cost,), fit) for cost, all_ in usable for values, fit in _smallest(all_, {}, fitting)]
+    found = alone or _together(usable, fitting)
+    return [*found, *_smaller_model(config, room, models)]
+
+
+Fitting = Callable[[Values], Fit | None]
+
+
+def _smallest(steps: Sequence[Values], others: Values, fitting: Fitting) -> list[tuple[Values, Fit]]:
+    """The smallest of these steps with which it fits, beside ``others``; none where even the largest is not enough."""
+    if fitting({**others, **steps[-1]}) is None:
+        return []
+    low, high = 0, len(steps) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if fitting({**others, **steps[middle]}) is not None:
+            high = middle
+        else:
+            low = middle + 1
+    fit = fitting({**others, **steps[high]})
+    return [(steps[high], fit)] if fit else []
+
+
+def _together(usable: Sequence[tuple[str, Sequence[Values]]], fitting: Fitting) -> list[Change]:
+    """As few of the cheapest as are needed, the costliest of them as little as possible, then the others."""
+    for count in range(2, len(usable) + 1):
+        taken = dict(usable[:count])
+        values = {cost: steps[-1] for cost, steps in taken.items()}
+        if fitting(_merged(values.values())) is not None:
+            break
+    else:
+        return []
+    for cost, steps in reversed(taken.items()):
+        others = _merged(value for other, value in values.items() if other != cost)
+        if fitting(others) is not None:
+            del values[cost]
+        else:
+            values[cost] = _smallest(steps, others, fitting)[0][0]
+    merged = _merged(values.values())
+    fit = fitting(merged)
+    return [Change(merged, tuple(values), fit)] if fit else []
+
+
+def _merged(several: Iterable[Values]) -> dict[str, Any]:
+    return {path: value for values in several for path, value in values.items()}
+
+
+def _smaller_model(config: RunConfig, room: Room, models: Iterable[str]) -> list[Change]:
+    """The largest smaller model of the same family that fits as all else is."""
+    for model in smaller(config.model, models):
+        fit = judge(shape_of(ModelConfig(id=model)), config, room)
+        if fit.verdict != "too large":
+            return [Change({"model.id": model}, ("another model, which knows less",), fit)]
+    return []
+
+
+def smaller(model: ModelConfig, models: Iterable[str]) -> list[str]:
+    """Ids of the smaller models of the same family whose shape is known, the largest first.
+
+    A family's names differ in their size alone. What follows the size, such as -Instruct, is kept where there is such a
+    model.
+    """
+    size = SIZE.search(model.id)
+    if size is None:
+        return []
+    found = {}
+    for other in models:
+        its = SIZE.search(other)
+        if its and other[: its.start()].lower() == model.id[: size.start()].lower() and _size(its) < _size(size):
+            twin = model.id[: size.start()] + its.group() + model.id[size.end() :]
+            known = next((name for name in (twin, other) if _known(name)), None)
+            if known:
+                found[known] = _size(its)
+    return sorted(found, key=lambda name: -found[name])
+
+
+def _size(found: re.Match[str]) -> float:
+    """Millions of parameters, by the name."""
+    number, unit = found.group()[:-1], found.group()[-1].lower()
+    return float(number) * (1000 if unit == "b" else 1)
+
+
+def _known(model: str) -> bool:
+    try:
+        shape_of(ModelConfig(id=model))
+    except ValueError:
+        return False
+    return True
+
+
+def _plain_weights(config: RunConfig) -> list[Values]:
+    return [{"rollout.weights": "adapter"}] if config.rollout.weights == "shadow" else []
+
+
+def _sixteen_bits(config: RunConfig) -> list[Values]:
+    return [{"model.compute_dtype": "auto"}] if config.model.compute_dtype in ("float32", "float64") else []
+
+
+def _shorter_answers(config: RunConfig) -> list[Values]:
+    """In evaluations, down to the completions' length."""
+    asked = config.evaluation.max_new_tokens
+    return _shorter("evaluation.max_new_tokens", asked, config.rollout.max_new_tokens) if asked else []
+
+
+def _shorter_prompts(config: RunConfig) -> list[Values]:
+    limit = config.task.max_prompt_tokens
+    return _shorter("task.max_prompt_tokens", limit, limit // LEAST_SHARE)
+
+
+def _shorter_completions(config: RunConfig) -> list[Values]:
+    limit = config.rollout.max_new_tokens
+    return _shorter("rollout.max_new_tokens", limit, limit // LEAST_SHARE)
+
+
+def _shorter(path: str, limit: int, least: int) -> list[Values]:
+    """Multiples of ``LENGTH_STEP`` below the limit."""
+    longest = (limit - 1) // LENGTH_STEP * LENGTH_STEP
+    return [{path: length} for length in range(longest, max(least, LENGTH_STEP) - 1, -LENGTH_STEP)]
+
+
+def _lower_rank(config: RunConfig) -> list[Values]:
+    """With alpha in proportion, since the adapter's output is multiplied by alpha / r."""
+    rank, alpha = config.lora.r, config.lora.alpha
+    ranks = range((rank - 1) // RANK_STEP * RANK_STEP, 0, -RANK_STEP)
+    return [{"lora.r": lower, "lora.alpha": max(1, round(alpha * lower / rank))} for lower in ranks]
+
+
+def _four_bits(config: RunConfig) -> list[Values]:
+    return [{"model.quantization": "nf4"}] if config.model.quantization == "none" else []
+
+
+LEVERS = (
+    Lever("a slower rollout", _plain_weights),
+    Lever("numbers in 16 bits where the device does that well", _sixteen_bits),
+    Lever("answers in evaluations are cut off sooner", _shorter_answers),
+    Lever("problems with longer prompts are left out", _shorter_prompts),
+    Lever("completions are cut off sooner", _shorter_completions),
+    Lever("an adapter that can learn less", _lower_rank),
+    Lever("the base model's weights are rounded to 4 bits", _four_bits),
+)
+"""In the order of what they cost. How many rows are computed at once is no lever: a run chooses that by itself."""

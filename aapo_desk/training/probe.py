@@ -1,0 +1,216 @@
+"""The probe: before the first step, what a step takes at the longest lengths, beside what was estimated.
+
+Of the update it computes one micro-batch, as large as the plan allows, of the longest prompt and completions of the
+longest length; of the rollout the prompts' reading and the last token of all rows. Zeros stand in for the adapter's
+gradient and the optimiser's state, which the first step would make. Nothing of it stays: neither a gradient nor a
+random number drawn. So a run ends in the same bits with the probe as without.
+
+Where the GPU's memory is not enough, the plan is made smaller until it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+
+from aapo_desk.config import REFERENCE_ALGORITHMS, RunConfig
+from aapo_desk.memory import Estimate, ModelShape, Settings, estimate
+from aapo_desk.models.logprobs import Pack, pack_logps
+from aapo_desk.models.policy import Policy
+from aapo_desk.models.sources import ModelError
+from aapo_desk.rollout import Row, Sampling, ends
+from aapo_desk.training.packing import Cost, micro_batches
+from aapo_desk.training.peaks import Peaks, give_back, held_mb
+
+log = logging.getLogger(__name__)
+
+Phase = Literal["update", "rollout"]
+Choices = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Bytes at the most in each phase: of all tensors on a GPU, over the loaded model on the CPU."""
+
+    rollout: int
+    update: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found. ``measured`` is None where the kernel does not tell."""
+
+    choices: Choices
+    device: str
+    measured: Phases | None
+    estimated: Phases
+    smaller: list[str] = field(default_factory=list)
+    """What had to be made smaller, in words."""
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        del data["choices"]
+        return data
+
+
+@dataclass(frozen=True)
+class Longest:
+    """A step's largest pieces under a run's choices."""
+
+    prompt: list[int]
+    micro_batch: list[Pack]
+    rows: list[Row]
+
+    @classmethod
+    def of(cls, policy: Policy, config: RunConfig, prompts: Sequence[list[int]], choices: Mapping[str, int]) -> Longest:
+        prompt = max(prompts, key=len)
+        rollout = config.rollout
+        count, new = rollout.prompts_per_step * rollout.group_size, rollout.max_new_tokens
+        cost = Cost.of(policy.causal.config.get_text_config()) if choices["share_prompts"] else None
+        lengths = [len(prompt)] * count, [new] * count
+        batches = micro_batches(*lengths, range(count), rollout.group_size, choices["token_budget"], cost)
+        completion = [prompt[place % len(prompt)] for place in range(new)]
+        packs = [[Pack(prompt, [completion] * len(rows)) for rows in batch] for batch in batches]
+        sides = [True, False] if config.algorithm.name in REFERENCE_ALGORITHMS else [True]
+        rows = [
+            Row(number, adapter)
+            for adapter in sides
+            for number in range(rollout.prompts_per_step)
+            for _ in range(rollout.group_size)
+        ]
+        return cls(prompt, max(packs, key=padded), rows[: choices["batch_rows"]])
+
+    def settings(self, config: RunConfig, device_type: str, choices: Mapping[str, int]) -> Settings:
+        """These sizes, for an estimate."""
+        completions = [completion for pack in self.micro_batch for completion in pack.completions]
+        return replace(
+            Settings.of(config, device_type, tokens=padded(self.micro_batch), rows=len(self.rows)),
+            prompt_tokens=len(self.prompt),
+            completion_tokens=config.rollout.max_new_tokens,
+            prompts=len({(row.prompt, row.adapter) for row in self.rows}),
+            scored=sum(map(len, completions)),
+            longest=max(pack.tokens for pack in self.micro_batch),
+            shadow=bool(choices["shadow_weights"]),
+            checkpointing=bool(choices["checkpointing"]),
+        )
+
+
+def padded(packs: Sequence[Pack]) -> int:
+    """Tokens of a micro-batch, its padding counted."""
+    return len(packs) * max(pack.tokens for pack in packs)
+
+
+def probe(
+    policy: Policy,
+    config: RunConfig,
+    shape: ModelShape,
+    prompts: Sequence[list[int]],
+    choices: Choices,
+    apply: Callable[[Mapping[str, int], Policy], None],
+) -> Probe:
+    """Measure a step under these choices, or under smaller ones where the GPU's memory is not enough.
+
+    ``apply`` lets the policy compute as choices say, and leaves it so. Raises ModelError where nothing smaller is left.
+    """
+    started = time.perf_counter()
+    smaller: list[str] = []
+    while True:
+        longest = Longest.of(policy, config, prompts, choices)
+        tried = _try(policy, config, choices, longest)
+        if not isinstance(tried, str):
+            break
+        choices, said = _less(tried, config, choices, longest)
+        smaller.append(said)
+        if not choices["shadow_weights"]:
+            policy.shadow = None
+        apply(choices, policy)
+    estimated = _phases(estimate(shape, longest.settings(config, policy.device.type, choices)), policy.device)
+    return Probe(choices, policy.device.type, tried, estimated, smaller, time.perf_counter() - started)
+
+
+def _phases(found: Estimate, device: torch.device) -> Phases:
+    before = 0 if device.type == "cuda" else found.loaded
+    return Phases(found.rollout - before, found.update - before)
+
+
+def _try(policy: Policy, config: RunConfig, choices: Mapping[str, int], longest: Longest) -> Phases | Phase | None:
+    """The peaks; None where the kernel does not tell them; or the phase in which memory ran out."""
+    device = policy.device
+    phase: Phase = "update"
+    try:
+        give_back(device)
+        before = 0.0 if device.type == "cuda" else held_mb(device)
+        with _stand_ins(policy), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            peaks = Peaks(device)
+            peaks.enter("update")
+            _update(policy, config, longest)
+            give_back(device)
+            phase = "rollout"
+            peaks.enter("rollout")
+            _rollout(policy, config, choices, longest)
+            found = peaks.read()
+        return Phases(*(int((found[name] - before) * 2**20) for name in ("rollout", "update")))
+    except torch.OutOfMemoryError:
+        return phase
+    except OSError as error:
+        log.info("the probe's memory cannot be measured: %s", error)
+        return None
+    finally:
+        give_back(device)
+
+
+def _update(policy: Policy, config: RunConfig, longest: Longest) -> None:
+    with policy.training():
+        width = config.rollout.max_new_tokens
+        logps = pack_logps(policy, longest.micro_batch, width, config.rollout.temperature)
+        torch.autograd.backward(logps, torch.ones_like(logps))
+
+
+def _rollout(policy: Policy, config: RunConfig, choices: Mapping[str, int], longest: Longest) -> None:
+    prompts = [longest.prompt] * config.rollout.prompts_per_step
+    sampling, fixed = Sampling.of(config.rollout), bool(choices["fixed_steps"])
+    ends(policy, prompts, longest.rows, config.rollout.max_new_tokens, sampling, fixed)
+
+
+@contextmanager
+def _stand_ins(policy: Policy) -> Iterator[None]:
+    """Inside, the adapter has a gradient, and memory is taken for the optimiser's state; afterwards neither."""
+    parameters = policy.adapter_parameters().values()
+    state = [torch.ones_like(parameter) for parameter in parameters for _ in range(2)]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    try:
+        yield
+    finally:
+        state.clear()
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def _less(phase: Phase, config: RunConfig, choices: Choices, longest: Longest) -> tuple[Choices, str]:
+    """Smaller choices after memory ran out in a phase, and what was changed in words.
+
+    First half as much at once; where that is a single row, what only saves time is given up. Raises ModelError.
+    """
+    row = len(longest.prompt) + config.rollout.max_new_tokens
+    tokens, rows = padded(longest.micro_batch), len(longest.rows)
+    if phase == "update" and tokens > row:
+        budget = max(row, tokens // 2)
+        return choices | {"token_budget": budget}, f"the update's micro-batches from {tokens} to {budget} tokens"
+    if phase == "rollout" and rows > 1:
+        return choices | {"batch_rows": rows // 2}, f"the rows decoded at once from {rows} to {rows // 2}"
+    if choices["shadow_weights"] and config.rollout.weights == "auto":
+        return choices | {"shadow_weights": 0}, "no weights are kept at hand dequantised"
+    if phase == "update" and not choices["checkpointing"]:
+        return choices | {"checkpointing": 1}, "layers are computed again on the way back"
+    raise ModelError(
+        f"the run does not fit: at its longest lengths the {phase} runs out of GPU memory even with a single row at a "
+        "time; aapo-desk fit PRESET says what would help"
+    )
