@@ -196,7 +196,7 @@ def kept_bytes(shape: ModelShape, settings: Settings) -> int:
 
 def _weights(shape: ModelShape, settings: Settings) -> int:
     linear = NF4_BYTES if settings.nf4 else settings.number
-    return int(linear * shape.linear) + settings.number * shape.other
+    return int(linear * (shape.linear + shape.frozen)) + settings.number * shape.other
 
 
 def _shadow(shape: ModelShape, settings: Settings) -> int:
