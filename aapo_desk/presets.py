@@ -72,6 +72,14 @@ def list_presets() -> list[Preset]:
 
 def find(name_or_path: str) -> Preset:
     """The preset of a name, or a YAML file. Raises ConfigError with the nearest name, or why it cannot be read."""
+    preset = locate(name_or_path)
+    if preset.error:
+        raise ConfigError(Problem("preset", preset.error))
+    return preset
+
+
+def locate(name_or_path: str) -> Preset:
+    """As ``find``, but one that cannot be read is given with its ``error``."""
     path = user_path(name_or_path)
     preset = named(name_or_path)
     if preset is None and path.is_file():
@@ -80,8 +88,6 @@ def find(name_or_path: str) -> Preset:
         preset = named(path.stem)
     if preset is None:
         raise ConfigError(_unknown(name_or_path, path))
-    if preset.error:
-        raise ConfigError(Problem("preset", preset.error))
     return preset
 
 
@@ -103,7 +109,7 @@ def _unknown(name: str, path: Path) -> Problem:
         return Problem("preset", "there is no such file", name)
     names = [preset.name for preset in list_presets()]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    message = f"there is no such preset; there are {', '.join(names)}"
+    message = "there is no such preset; `aapo-desk presets` lists them"
     return Problem("preset", message, name, nearest=close[0] if close else None)
 
 

@@ -17,11 +17,17 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
+    Gemma3Config,
     Gemma3TextConfig,
+    GraniteMoeHybridConfig,
+    Lfm2Config,
     LlamaConfig,
+    Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
+    Qwen3_5TextConfig,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from aapo_desk import memory, presets
@@ -51,16 +57,49 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
+HEADLESS = {key: SIZES[key] for key in SIZES if key != "head_dim"}
 FAMILIES = {
     "llama": LlamaConfig(**SIZES, tie_word_embeddings=False),
     "llama with biases": LlamaConfig(**SIZES, tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
-    "qwen2": Qwen2Config(**{key: SIZES[key] for key in SIZES if key != "head_dim"}, tie_word_embeddings=False),
+    "qwen2": Qwen2Config(**HEADLESS, tie_word_embeddings=False),
     "qwen2 with a window": Qwen2Config(
         **SIZES, tie_word_embeddings=True, use_sliding_window=True, sliding_window=9, max_window_layers=1
     ),
     "qwen3": Qwen3Config(**SIZES, tie_word_embeddings=True),
     "gemma3": Gemma3TextConfig(**SIZES, sliding_window=8, layer_types=["sliding_attention"] * 3 + ["full_attention"]),
+    "smollm3": SmolLM3Config(**SIZES),
+    "phi3": Phi3Config(**HEADLESS),
+    "phi3 with a window": Phi3Config(**HEADLESS, sliding_window=9, tie_word_embeddings=True),
+    "granite": GraniteMoeHybridConfig(
+        **HEADLESS,
+        shared_intermediate_size=96,
+        num_local_experts=0,
+        layer_types=["full_attention"] * 4,
+        mamba_n_heads=4,
+    ),
 }
+HYBRIDS = {
+    "qwen3.5": Qwen3_5TextConfig(
+        **SIZES,
+        linear_key_head_dim=16,
+        linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        tie_word_embeddings=True,
+    ),
+    "lfm2": Lfm2Config(**HEADLESS, layer_types=["conv", "full_attention", "conv", "conv"], block_multiple_of=32),
+}
+EYE = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+GEMMA_THAT_SEES = Gemma3Config(text_config=FAMILIES["gemma3"].to_dict(), vision_config=EYE, mm_tokens_per_image=4)
 families = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
 
@@ -77,7 +116,7 @@ def adapted(config: PreTrainedConfig, dtype: torch.dtype) -> Policy:
     return Policy(get_peft_model(base, settings), None, torch.device("cpu"), eos_ids=(-1,), pad_id=0)
 
 
-@families
+@pytest.mark.parametrize("config", [*FAMILIES.values(), *HYBRIDS.values()], ids=[*FAMILIES, *HYBRIDS])
 def test_parameters_are_those_of_the_model(config: PreTrainedConfig) -> None:
     shape = ModelShape.from_config(config.to_dict())
     with torch.device("meta"):
@@ -88,6 +127,31 @@ def test_parameters_are_those_of_the_model(config: PreTrainedConfig) -> None:
     assert shape.other == sum(parameter.numel() for parameter in model.parameters()) - linear
     lora = get_peft_model(model, PeftLoraConfig(r=3, target_modules="all-linear", task_type=TaskType.CAUSAL_LM))
     assert 3 * shape.lora_per_rank == sum(p.numel() for p in lora.parameters() if p.requires_grad)
+    assert shape.targets == {name.split(".")[-2] for name, _ in lora.named_modules() if name.endswith("lora_A")}
+
+
+def test_a_vision_tower_is_counted_apart() -> None:
+    shape = ModelShape.from_config(GEMMA_THAT_SEES.to_dict())
+    with torch.device("meta"):
+        model = build(GEMMA_THAT_SEES)
+    head = model.get_output_embeddings()
+    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head)
+    assert shape.linear == ModelShape.from_config(FAMILIES["gemma3"].to_dict()).linear
+    assert shape.linear + shape.frozen == linear
+    assert shape.other == sum(parameter.numel() for parameter in model.parameters()) - linear
+
+
+@pytest.mark.parametrize("config", HYBRIDS.values(), ids=HYBRIDS)
+def test_the_state_is_that_of_the_model(config: PreTrainedConfig) -> None:
+    cache = DynamicCache(config=config)
+    build(config).base_model(torch.ones(3, 5, dtype=torch.long), use_cache=True, past_key_values=cache)
+    layers: list[Any] = [layer for layer in cache.layers if hasattr(layer, "conv_states")]
+    held = sum(2 * state.numel() for layer in layers for state in layer.conv_states.values())
+    recurrent = [state for layer in layers for state in layer.recurrent_states.values() if state is not None]
+    held += sum(state.nbytes for state in recurrent)
+    shape = ModelShape.from_config(config.to_dict())
+    assert 3 * shape.fixed_state == held
+    assert len(layers) == shape.layers - shape.full_layers
 
 
 @families

@@ -1,4 +1,4 @@
-"""presets: list and show them."""
+"""presets: list, show and check them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from aapo_desk.cli.output import printable, say, say_json, table
 
 if TYPE_CHECKING:
+    from aapo_desk.preset_check import Outcome
     from aapo_desk.presets import Preset
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
@@ -50,6 +51,61 @@ def show(
         say(printable(line))
 
 
+@app.command("check")
+def check(
+    presets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PRESET|FILE", help="Names or YAML files; none: all there are.", show_default=False),
+    ] = None,
+    vram: Annotated[
+        float | None,
+        typer.Option(metavar="GB", min=0.1, help="Memory of the card to fit into; else as a preset's name says."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check presets without fetching anything: valid, true to their names, within their memory. 1: one is bad."""
+    from aapo_desk.preset_check import check_preset
+    from aapo_desk.presets import list_presets, locate
+
+    found = [locate(name) for name in presets] if presets else list_presets()
+    outcomes = [check_preset(preset, vram) for preset in found]
+    if json:
+        say_json([_outcome(outcome) for outcome in outcomes])
+    else:
+        for line in table(["preset", "check", "what was found"], [_row(outcome) for outcome in outcomes]):
+            say(printable(line))
+    if any(outcome.problems for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _row(outcome: Outcome) -> list[str]:
+    if outcome.problems:
+        return [outcome.name, "bad", "; ".join(outcome.problems)]
+    if outcome.fit is None:
+        return [outcome.name, "ok", outcome.note]
+    room, least, full = (gigabytes(size) for size in (outcome.fit.room.free, outcome.fit.least, outcome.fit.full))
+    return [outcome.name, "ok", f"{outcome.fit.verdict} in {room}: {least} at the least, {full} for full speed"]
+
+
+def gigabytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GB".replace(".0 GB", " GB")
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    found = outcome.fit
+    return {
+        "name": outcome.name,
+        "own": outcome.own,
+        "ok": not outcome.problems,
+        "problems": list(outcome.problems),
+        "verdict": found.verdict if found else None,
+        "least_bytes": found.least if found else None,
+        "full_bytes": found.full if found else None,
+        "room_bytes": found.room.free if found else None,
+        "note": outcome.note,
+    }
+
+
 def _list(json: bool) -> None:
     from aapo_desk.presets import list_presets
 
@@ -57,8 +113,8 @@ def _list(json: bool) -> None:
     if json:
         say_json([_facts(preset) for preset in found])
         return
-    rows = [[preset.name, preset.error or preset.title] for preset in found]
-    for line in table(["preset", "what it is"], rows):
+    rows = [[preset.name, "yours" if preset.own else "", preset.error or preset.title] for preset in found]
+    for line in table(["preset", "", "what it is"], rows):
         say(printable(line))
 
 

@@ -1,6 +1,7 @@
 """Will a run fit this machine: the model's shape and the memory there is, found without torch, and a verdict.
 
-The shape is known once the model's configuration is on this machine: in its folder, in the hub's cache or in ours.
+The shape is known once the model's configuration is on this machine: in its folder, in the hub's cache or in ours; of the
+models that people train it is known before.
 """
 
 from __future__ import annotations
@@ -8,11 +9,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from aapo_desk.config import ModelConfig, RunConfig, user_path
 from aapo_desk.hardware import Machine
-from aapo_desk.memory import ENOUGH_TOKENS, MOST_ROWS, Estimate, ModelShape, Settings, estimate, required
+from aapo_desk.memory import (
+    ENOUGH_TOKENS,
+    MOST_ROWS,
+    Estimate,
+    ModelShape,
+    Settings,
+    estimate,
+    known_config,
+    required,
+)
 from aapo_desk.models.ids import is_folder, wheel_model
 
 Verdict = Literal["fits", "tight", "too large"]
@@ -85,21 +95,29 @@ def model_config(model: ModelConfig) -> Path | None:
     return path if path.is_file() else None
 
 
-def shape_of(model: ModelConfig) -> ModelShape:
-    """The model's shape. Raises ValueError, in words for the user, where it is not known."""
+def configuration_of(model: ModelConfig) -> dict[str, Any]:
+    """The model's transformers configuration: its own where that is here, else as far as it is known without it.
+
+    Raises ValueError, in words for the user, where it is not known.
+    """
     path = model_config(model)
     if path is None:
-        raise ValueError("the model's size is not known until it has been fetched")
+        known = known_config(model.id)
+        if known is None:
+            raise ValueError("the model's size is not known until it has been fetched")
+        return known
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} is not a model's configuration")
-    text = data.get("text_config") or data
-    # A file leaves out what is transformers' default: the head is tied in Gemma alone.
-    tied = data.get("tie_word_embeddings", str(text.get("model_type")).startswith("gemma"))
-    return ModelShape.from_config({"tie_word_embeddings": tied, **text})
+    return data
+
+
+def shape_of(model: ModelConfig) -> ModelShape:
+    """The model's shape. Raises ValueError, in words for the user, where it is not known."""
+    return ModelShape.from_config(configuration_of(model))
 
 
 def judge(shape: ModelShape, config: RunConfig, room: Room) -> Fit:

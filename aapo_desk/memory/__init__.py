@@ -12,8 +12,10 @@ from aapo_desk.memory.estimate import (
     loaded,
     required,
 )
+from aapo_desk.memory.known import TWINS, known_config
+from aapo_desk.memory.layers import FAMILIES
 from aapo_desk.memory.planning import ENOUGH_TOKENS, MOST_ROWS, MOST_TOKENS, Plan, plan
-from aapo_desk.memory.shape import FAMILIES, ModelShape
+from aapo_desk.memory.shape import ModelShape
 
 __all__ = [
     "DRAW_BYTES",
@@ -24,12 +26,14 @@ __all__ = [
     "MOST_ROWS",
     "MOST_TOKENS",
     "SORTED_DRAW_BYTES",
+    "TWINS",
     "Estimate",
     "ModelShape",
     "Plan",
     "Settings",
     "estimate",
     "kept_bytes",
+    "known_config",
     "loaded",
     "plan",
     "required",

@@ -237,7 +237,7 @@ def kept_bytes(shape: ModelShape, settings: Settings) -> int:
 def _weights(shape: ModelShape, settings: Settings) -> int:
     linear = NF4_BYTES[settings.double_quantised] if settings.nf4 else settings.number
     other = settings.number if settings.other_number is None else settings.other_number
-    return int(linear * shape.linear) + other * shape.other
+    return int(linear * (shape.linear + shape.frozen)) + other * shape.other
 
 
 def _shadow(shape: ModelShape, settings: Settings) -> int:

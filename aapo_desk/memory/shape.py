@@ -6,23 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Family:
-    """What a model's configuration does not say: norms over the hidden state and of queries and keys, fixed biases."""
-
-    norms: int = 2
-    head_norms: bool = False
-    input_biases: bool = False
-
-
-FAMILIES = {
-    "llama": Family(),
-    "qwen2": Family(input_biases=True),
-    "qwen3": Family(head_norms=True),
-    "gemma3_text": Family(norms=4, head_norms=True),
-}
-"""Dense decoders whose parameters can be counted from their configuration, by ``model_type``."""
+from aapo_desk.memory.layers import Decoder
 
 
 @dataclass(frozen=True)
@@ -32,7 +16,7 @@ class ModelShape:
     linear: int
     """Parameters of the layers that are quantised and adapted."""
     other: int
-    """All other parameters: embeddings, a head of its own, norms, biases."""
+    """All other parameters: embeddings, a head of its own, norms, biases, convolutions."""
     lora_per_rank: int
     """Parameters of an adapter of rank 1 on every linear layer."""
     layers: int
@@ -45,57 +29,47 @@ class ModelShape:
     """Bytes of a sequence's state in layers that cache no tokens."""
     hidden: int
     normalised: int
-    """Numbers of a token that pass a norm in one layer."""
+    """Numbers of a token that one layer computes in float32, on average: those that pass a norm or a recurrence."""
     intermediate: int
     heads: int
     kv_heads: int
     head_dim: int
     vocab: int
+    frozen: int = 0
+    """Parameters of linear layers that are quantised and have no adapter: those of a vision tower."""
+    targets: frozenset[str] = frozenset()
+    """Names of the layers that may have an adapter."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
-        """From a transformers configuration as a mapping; of a multimodal model its text part (``text_config``) alone.
+        """From a transformers configuration as a mapping; of a multimodal model the text part and what is loaded with it.
 
         Raises ValueError where the model is of another family, or the configuration leaves something out.
         """
-        text: Mapping[str, Any] = config.get("text_config") or config
-        kind = str(text.get("model_type"))
-        if kind not in FAMILIES:
-            raise ValueError(f"the memory of a {kind} model is not known; known are {', '.join(FAMILIES)}")
-
-        def need(key: str) -> int:
-            if text.get(key) is None:
-                raise ValueError(f"the {kind} model's configuration does not say {key}")
-            return int(text[key])
-
-        family = FAMILIES[kind]
-        layers, hidden, inner = need("num_hidden_layers"), need("hidden_size"), need("intermediate_size")
-        heads, vocab = need("num_attention_heads"), need("vocab_size")
-        kv_heads = int(text.get("num_key_value_heads") or heads)
-        head_dim = int(text.get("head_dim") or hidden // heads)
-        queries, keys = heads * head_dim, kv_heads * head_dim
-        sliding = _sliding_layers(text, kind, layers)
-        biases = queries + 2 * keys if family.input_biases or text.get("attention_bias") else 0
-        biases += hidden if text.get("attention_bias") else 0
-        biases += 2 * inner + hidden if text.get("mlp_bias") else 0
-        norms = family.norms * hidden + (2 * head_dim if family.head_norms else 0)
-        tables = 1 if need("tie_word_embeddings") else 2
+        text = Decoder(config)
+        layers = text.layers
+        matrices = [matrix for layer in layers for matrix in layer.matrices.values()]
+        kinds = [layer.kind for layer in layers]
+        tables = text.vocab * text.hidden * (1 if text.tied else 2)
+        tower = _tower(config["vision_config"], text.hidden) if config.get("model_type") == "gemma3" else (0, 0)
         return cls(
-            linear=layers * hidden * (2 * queries + 2 * keys + 3 * inner),
-            other=tables * vocab * hidden + layers * (norms + biases) + hidden,
-            lora_per_rank=layers * (7 * hidden + 2 * queries + 2 * keys + 3 * inner),
-            layers=layers,
-            full_layers=layers - sliding,
-            sliding_layers=sliding,
-            window=need("sliding_window") if sliding else 0,
-            fixed_state=0,
-            hidden=hidden,
-            normalised=family.norms * hidden + (queries + keys if family.head_norms else 0),
-            intermediate=inner,
-            heads=heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-            vocab=vocab,
+            linear=sum(inputs * outputs for inputs, outputs in matrices),
+            other=tables + sum(layer.vectors for layer in layers) + text.hidden + tower[1],
+            lora_per_rank=sum(inputs + outputs for inputs, outputs in matrices),
+            layers=len(layers),
+            full_layers=kinds.count("full"),
+            sliding_layers=kinds.count("sliding"),
+            window=text.window,
+            fixed_state=sum(layer.state for layer in layers),
+            hidden=text.hidden,
+            normalised=sum(layer.precise for layer in layers) // len(layers),
+            intermediate=text.inner,
+            heads=text.heads,
+            kv_heads=text.kv_heads,
+            head_dim=text.head_dim,
+            vocab=text.vocab,
+            frozen=tower[0],
+            targets=frozenset(name for layer in layers for name in layer.matrices),
         )
 
     @property
@@ -109,9 +83,17 @@ class ModelShape:
         return self.kv_heads * self.head_dim
 
 
-def _sliding_layers(text: Mapping[str, Any], kind: str, layers: int) -> int:
-    if text.get("layer_types"):
-        return sum(layer == "sliding_attention" for layer in text["layer_types"])
-    if kind == "gemma3_text" or text.get("use_sliding_window"):
-        raise ValueError(f"the {kind} model's configuration does not say layer_types")
-    return 0
+def _tower(vision: Mapping[str, Any], hidden: int) -> tuple[int, int]:
+    """Parameters of Gemma 3's vision tower and its way to ``hidden``: those in linear layers, all others."""
+
+    def need(key: str) -> int:
+        if vision.get(key) is None:
+            raise ValueError(f"the vision tower's configuration does not say {key}")
+        return int(vision[key])
+
+    width, inner, layers = need("hidden_size"), need("intermediate_size"), need("num_hidden_layers")
+    patch, channels = need("patch_size"), int(vision.get("num_channels", 3))
+    linear = layers * (4 * width * width + 2 * width * inner)
+    norms_and_biases = layers * (9 * width + inner) + 2 * width
+    patches = width * (channels * patch * patch + 1) + width * (need("image_size") // patch) ** 2
+    return linear, norms_and_biases + patches + width * hidden + width

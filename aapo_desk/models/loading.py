@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ def load_policy(model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, s
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.targets,
+        exclude_modules=_outside_the_text(base),
         task_type=TaskType.CAUSAL_LM,
         base_model_name_or_path=resolved.path,
         revision=resolved.revision,
@@ -69,6 +71,15 @@ def load_policy(model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, s
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
     log.info("loaded %s on %s in %s, %s", resolved.path, device, dtype, model.quantization)
     return Policy(adapted, tokenizer, device, eos, pad)
+
+
+def _outside_the_text(base: Any) -> str | None:
+    """Which modules of a multimodal model an adapter must not touch: all but its text part. A pattern of names."""
+    if base.config.get_text_config() is base.config:
+        return None
+    decoder = base.get_decoder()
+    name = next(name for name, module in base.named_modules() if module is decoder)
+    return rf"(?!{re.escape(name)}\.).*"
 
 
 def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device, dtype: torch.dtype) -> Any:

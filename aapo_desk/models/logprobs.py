@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from aapo_desk.memory import LOGITS_AT_ONCE
 from aapo_desk.models.policy import Policy
 
-SHARING_MODELS = frozenset({"llama", "qwen2", "qwen3"})
+SHARING_MODELS = frozenset({"llama", "qwen2", "qwen3", "smollm3", "phi3", "granitemoehybrid"})
 """Models that take a mask a pair of tokens for all their layers alike, and keep no other state."""
 
 
@@ -34,7 +34,11 @@ class Pack:
 
 def can_share(policy: Policy) -> bool:
     """Whether this model can compute several completions behind one prompt. Dropout is the caller's to look at."""
-    return str(policy.causal.config.model_type) in SHARING_MODELS
+    config = policy.causal.config
+    window = getattr(config, "sliding_window", None)
+    whole = window is None or window >= config.max_position_embeddings
+    recurrent = "linear_attention" in (getattr(config, "layer_types", None) or [])
+    return str(config.model_type) in SHARING_MODELS and whole and not recurrent
 
 
 def pack_logps(policy: Policy, packs: Sequence[Pack], width: int, temperature: float = 1.0) -> Tensor:

@@ -12,9 +12,19 @@ from transformers.cache_utils import DynamicLayer
 
 def roomy_cache(config: Any, length: int) -> DynamicCache:
     """A cache for up to ``length`` tokens. Layers with a sliding window or another state keep transformers' own."""
-    cache = DynamicCache(config=config)
+    cache = RowCache(config=config)
     cache.layers = [RoomyLayer(length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+class RowCache(DynamicCache):
+    """A cache whose rows can be chosen and repeated, those with a recurrent or convolutional state too."""
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        for layer in self.layers:
+            # Layers that keep such a state know the same under another name alone.
+            select = getattr(layer, "batch_select_indices", None) or layer.reorder_cache
+            select(indices)
 
 
 class RoomyLayer(DynamicLayer):

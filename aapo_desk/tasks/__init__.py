@@ -83,15 +83,16 @@ def _check_hub_name(config: TaskConfig) -> None:
 
 
 def _check_options(config: TaskConfig, single_file: bool) -> None:
-    known = [] if single_file else ["config"]
+    known = [] if single_file else ["config", "folder"]
     for name, value in config.options.items():
         path = f"task.options.{name}"
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            has = "has no options" if single_file else "has only the option config (which of the data set's)"
+            has = "has no options" if single_file else "has the options config and folder (which of the data set's)"
             nearest = f"task.options.{close[0]}" if close else None
             raise ConfigError(Refusal(path, f"there is no such option; {config.source} {has}", None, nearest=nearest))
         if not isinstance(value, str) or not value:
-            raise ConfigError(Refusal(path, "must be the name of one of the data set's configurations", value))
+            what = "configurations" if name == "config" else "folders"
+            raise ConfigError(Refusal(path, f"must be the name of one of the data set's {what}", value))
     if single_file and config.split not in (None, "train"):
         raise ConfigError(Refusal("task.split", "a single file has only the split train; leave it out", config.split))

@@ -22,7 +22,7 @@ def read_hub(config: TaskConfig, name: str) -> dict[str, Table]:
     with _quiet(), _refusing(config):
         import datasets
 
-        return _tables(config, datasets.load_dataset(name, config.options.get("config")))
+        return _tables(config, datasets.load_dataset(name, config.options.get("config"), data_dir=config.options.get("folder")))
 
 
 def read_folder(config: TaskConfig, folder: Path) -> dict[str, Table]:
@@ -34,7 +34,10 @@ def read_folder(config: TaskConfig, folder: Path) -> dict[str, Table]:
     with _quiet(), _refusing(config), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         import datasets
 
-        return _tables(config, datasets.load_dataset(str(folder), config.options.get("config"), cache_dir=cache))
+        part = config.options.get("folder")
+        return _tables(
+            config, datasets.load_dataset(str(folder), config.options.get("config"), data_dir=part, cache_dir=cache)
+        )
 
 
 def _tables(config: TaskConfig, loaded: Any) -> dict[str, Table]:

@@ -169,7 +169,8 @@ def read_presets() -> list[PresetRow]:
 def judge_presets(rows: Sequence[PresetRow]) -> tuple[list[PresetRow], str]:
     """The presets with how they fit, and what they were held against: the free memory of the card, or of the machine.
 
-    Nothing is fetched: a model that is not on this machine is judged as unknown.
+    The demo first, then those that fit, and so on. Nothing is fetched: of a model that is not on this machine, the size
+    may be unknown.
     """
     from aapo_desk import fit, hardware
 
@@ -179,7 +180,14 @@ def judge_presets(rows: Sequence[PresetRow]) -> tuple[list[PresetRow], str]:
     card = here.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
     free = gigabytes(here.free)
     against = f"{card}, {free} free" if here.device == "cuda" else f"no GPU, {free} of RAM free"
-    return [replace(row, fit=_judged(row.config, machine) if row.config else None) for row in rows], against
+    judged = [replace(row, fit=_judged(row.config, machine) if row.config else None) for row in rows]
+    return sorted(judged, key=lambda row: (row.name != "demo", _rank(row.fit))), against
+
+
+def _rank(fit: PresetFit | None) -> int:
+    """Of a preset in the list, by how it fits."""
+    order = ("fits", "tight", "unknown", "too large", "no GPU")
+    return order.index(fit.verdict) if fit else len(order)
 
 
 def _judged(config: RunConfig, machine: Machine) -> PresetFit:

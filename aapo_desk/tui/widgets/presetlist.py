@@ -20,7 +20,7 @@ VERDICTS = {
     "no GPU": ("✗ no GPU", "$text-error"),
     "unknown": ("? unknown", "$foreground 70%"),
 }
-NAME, VERDICT = 24, 11  # columns
+NAME, VERDICT = 24, 11  # columns; longer names make theirs wider
 WIDE_LINE = 48
 
 
@@ -37,18 +37,21 @@ class PresetList(OptionList):
     ]
 
     def show(self, rows: Sequence[PresetRow], wide: bool) -> None:
-        """List these presets; the cursor keeps its place."""
+        """List these presets; the cursor stays on its preset, else in its place."""
         place = self.highlighted or 0
+        under_cursor = self.get_option_at_index(place).id if place else None
         self.clear_options()
-        self.add_options([Option(_offer(row, wide), id=row.name) for row in rows])
-        self.highlighted = min(place, len(rows) - 1) if rows else None
+        width = max([NAME, *(len(one_line(row.name)) for row in rows)])
+        self.add_options([Option(_offer(row, wide, width), id=row.name) for row in rows])
+        places = [number for number, row in enumerate(rows) if row.name == under_cursor]
+        self.highlighted = min([*places, place][0], len(rows) - 1) if rows else None
 
 
-def _offer(row: PresetRow, wide: bool) -> Content:
+def _offer(row: PresetRow, wide: bool, width: int) -> Content:
     """A preset in one line, or in two where there is height for it."""
     name, title = one_line(row.name), "✗ cannot be used" if row.error else one_line(row.title)
     words, style = VERDICTS[row.fit.verdict] if row.fit else ("", "")
     faint = "$foreground 70%"
     if wide:
         return Content.assemble((f"{name:<{WIDE_LINE - VERDICT}}", "bold"), (words, style), "\n", (f"  {title}", faint))
-    return Content.assemble((f"{name:<{NAME}} ", "bold"), (f"{words:<{VERDICT}}", style), "  ", (title, faint))
+    return Content.assemble((f"{name:<{width}} ", "bold"), (f"{words:<{VERDICT}}", style), "  ", (title, faint))
