@@ -83,9 +83,17 @@ def newest_whole(folder: Path) -> tuple[Checkpoint, dict[str, Any], list[str]] |
 
 
 def save(
-    folder: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, choices: dict[str, int]
+    folder: Path,
+    step: int,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    choices: dict[str, int],
+    loss_scale: dict[str, Any] | None = None,
 ) -> Checkpoint:
-    """Write the checkpoint of ``step``; gives it when it is on the disk under its name."""
+    """Write the checkpoint of ``step``; gives it when it is on the disk under its name.
+
+    ``loss_scale``: the state of float16's loss scaling, which lies as ``loss_scale`` in the checkpoint's state.
+    """
     target = folder / checkpoint_name(step)
     aside = folder / f".{target.name}.{os.getpid()}"
     _remove_leftovers(folder)
@@ -97,6 +105,7 @@ def save(
         "format": FORMAT,
         "step": step,
         "choices": choices,
+        "loss_scale": loss_scale,
         "checksums": {str(path.relative_to(aside)): _sha256(path) for path in files},
     }
     (aside / "state.json").write_text(json.dumps(state, indent=2))

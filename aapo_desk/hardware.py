@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psutil
+
+BFLOAT16_FROM = (8, 0)
+"""The compute capability of the first cards that compute in bfloat16 (Ampere)."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,28 @@ class Machine:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Holder:
+    """A process that holds memory of a card, in MiB; None where the driver does not tell how much (WSL, Windows)."""
+
+    pid: int
+    name: str
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class Graphics:
+    """What the NVIDIA driver says. ``error``: why it says nothing, in its own words."""
+
+    driver: str | None = None
+    cuda: tuple[int, int] | None = None
+    """The newest CUDA that the driver runs."""
+    gpus: tuple[Gpu, ...] = ()
+    holders: tuple[tuple[Holder, ...], ...] = ()
+    """Of each card, the largest first."""
+    error: str | None = None
+
+
 def _optional(read: Any, *arguments: Any) -> Any:
     """A reading that some cards do not offer."""
     import pynvml
@@ -59,6 +84,44 @@ def gpus() -> tuple[Gpu, ...]:
         return ()
     finally:
         pynvml.nvmlShutdown()
+
+
+def graphics() -> Graphics:
+    """The driver, its cards and who holds their memory."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return Graphics(error=str(error))
+    try:
+        version, cuda = str(pynvml.nvmlSystemGetDriverVersion()), _optional(pynvml.nvmlSystemGetCudaDriverVersion_v2)
+        # 12040 is CUDA 12.4.
+        known = Graphics(version, (cuda // 1000, cuda % 1000 // 10) if cuda else None)
+        cards = range(pynvml.nvmlDeviceGetCount())
+        seen = tuple(_gpu(pynvml, index) for index in cards)
+        return replace(known, gpus=seen, holders=tuple(_holders(pynvml, index) for index in cards))
+    except pynvml.NVMLError as error:
+        return Graphics(error=str(error))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _holders(pynvml: Any, index: int) -> tuple[Holder, ...]:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    found: dict[int, Holder] = {}  # a process that computes and draws is in both lists
+    for read in (pynvml.nvmlDeviceGetComputeRunningProcesses, pynvml.nvmlDeviceGetGraphicsRunningProcesses):
+        for process in _optional(read, handle) or ():
+            used = process.usedGpuMemory
+            found[process.pid] = Holder(process.pid, _name(process.pid), None if used is None else used >> 20)
+    return tuple(sorted(found.values(), key=lambda holder: -(holder.memory or 0)))
+
+
+def _name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:  # it has just ended, or is another container's
+        return "?"
 
 
 def _gpu(pynvml: Any, index: int) -> Gpu:

@@ -21,6 +21,7 @@ from typing import IO, Any
 from aapo_desk import tasks
 from aapo_desk.config import ConfigError, Problem, RunConfig, TaskConfig, resolve
 from aapo_desk.models import sources
+from aapo_desk.models.precision import overflowing
 from aapo_desk.tasks import prompts
 
 SHOWN_PROMPTS = 3
@@ -40,6 +41,8 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
         progress(f"{data.dropped} rows of {config.task.source} hold no problem or no answer and are left out")
     resolved = sources.resolve(config.model, progress, weights=False)
     progress(f"loading the tokenizer of {resolved.path}")
+    model = _model_config(resolved, config)
+    _refuse_float16(model, config)
     tokenizer = sources.load_tokenizer(resolved, config.model.trust_remote_code)
     progress(f"measuring {len(data.train) + len(data.held_out)} prompts")
     options = config.model.chat_template_options
@@ -48,7 +51,7 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
     for fit in (train, held_out):
         _refuse_if_all_too_long(config.task, fit)
     longest = max(train.longest, held_out.longest)
-    _refuse_if_beyond(_context_length(resolved, config, tokenizer), longest, config)
+    _refuse_if_beyond(_context_length(model, tokenizer), longest, config)
     return {
         "train": len(train.problems),
         "held_out": len(held_out.problems),
@@ -85,19 +88,25 @@ def _refuse_if_beyond(context: int | None, longest: int, config: RunConfig) -> N
             raise ConfigError(Problem(path, message, tokens))
 
 
-def _context_length(resolved: sources.ResolvedModel, config: RunConfig, tokenizer: Any) -> int | None:
-    """Tokens the model takes at most, from its configuration, else from its tokenizer; None where neither says."""
-    if not resolved.local or Path(resolved.path, "config.json").is_file():
-        from transformers import AutoConfig
+def _model_config(resolved: sources.ResolvedModel, config: RunConfig) -> Any:
+    """The model's own configuration; None where only its tokenizer is at hand so far. Raises ModelError."""
+    if resolved.local and not Path(resolved.path, "config.json").is_file():
+        return None
+    return sources.load_config(resolved, config.model.trust_remote_code)
 
-        try:
-            model = AutoConfig.from_pretrained(
-                resolved.path,
-                revision=resolved.revision or "main",
-                trust_remote_code=config.model.trust_remote_code,
-            )
-        except (OSError, ValueError) as error:
-            raise sources.ModelError(sources.explain_load_failure(resolved, error)) from error
+
+def _refuse_float16(model: Any, config: RunConfig) -> None:
+    """Raise ConfigError where the model would compute in float16 and cannot, before its weights are fetched."""
+    if model is None or overflowing(model) is None or config.model.compute_dtype not in ("auto", "float16"):
+        return
+    from aapo_desk.models.loading import check_dtype, choose_device  # torch tells what auto means
+
+    check_dtype(config.model, model, choose_device(config.model.device))
+
+
+def _context_length(model: Any, tokenizer: Any) -> int | None:
+    """Tokens the model takes at most, from its configuration, else from its tokenizer; None where neither says."""
+    if model is not None:
         length = getattr(model.get_text_config(), "max_position_embeddings", None)
     else:
         length = getattr(tokenizer, "model_max_length", None)

@@ -46,6 +46,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
         "fit",
         "bench",
         "compare",
+        "doctor",
     ):
         assert re.search(rf"^  {command} +\w", text, flags=re.MULTILINE), command
 
@@ -54,7 +55,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
     "command",
     [
         *("demo", "train", "watch", "resume", "runs", "runs rm", "runs show", "pause"),
-        *("presets show", "fit", "bench", "compare"),
+        *("presets show", "fit", "bench", "compare", "doctor"),
     ],
 )
 def test_every_command_has_help(command: str, capsys: Output) -> None:

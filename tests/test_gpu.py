@@ -13,6 +13,7 @@ from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.training.packing import Cost
 from aapo_desk.training.proof import prove
+from aapo_desk.training.scaling import LossScale
 from aapo_desk.training.update import Rollout, update
 from tests.policies import load_tiny
 
@@ -47,6 +48,26 @@ def test_rollout_and_update_agree_and_the_adapter_moves(tiny_model: Path, quanti
     )  # fmt: skip
     assert moved.applied
     assert moved.update_norm > 0
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_float16_update_has_the_gradient_of_a_float32_one(
+    tiny_model: Path, quantization: Literal["none", "nf4"]
+) -> None:
+    rewards = torch.tensor([[1.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
+    rollout = Rollout(PROMPTS[:1] * GROUP, [[20, 21, 22, 2], [23, 2], [24, 25, 26, 27], [28]], 1.0, GROUP)
+    gradients = []
+    for dtype in ("float32", "float16"):
+        policy = load_tiny(tiny_model, dtype, quantization, device="cuda")
+        scale = LossScale.for_policy(policy)
+        assert (scale is not None) == (dtype == "float16")
+        moved = update(
+            policy, torch.optim.AdamW(policy.adapter_parameters().values(), fused=True), aapo.make(), rollout, rewards,
+            torch.zeros_like(rewards), rate=1e-3, max_grad_norm=1e9, token_budget=256, scale=scale,
+        )  # fmt: skip
+        assert moved.applied
+        gradients.append(torch.cat([value.grad.flatten() for value in policy.adapter_parameters().values()]))  # type: ignore[union-attr]
+    assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 0.05
 
 
 @pytest.mark.parametrize("adapter", [True, False])

@@ -149,6 +149,16 @@ def test_an_impossible_model_id_is_refused_at_once(config: dict[str, Any]) -> No
     assert refusal(config).startswith("model.id = ")
 
 
+def test_a_model_that_float16_does_not_carry_is_refused_by_name_before_its_weights_are_there(
+    config: dict[str, Any],
+) -> None:
+    file = Path(config["model"]["id"]) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "gemma3_text"}))
+    said = refusal(config, model__compute_dtype="float16")
+    assert said.startswith("model.compute_dtype = 'float16': Gemma 3 does not compute in float16")
+    assert look(config, model__compute_dtype="float32")[0]["train"] > 0
+
+
 def test_a_model_folder_that_cannot_be_read_is_a_model_error(config: dict[str, Any]) -> None:
     (Path(config["model"]["id"]) / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):

@@ -58,5 +58,6 @@ def update_once(parts: Parts, rollout: Rollout) -> float:
         max_grad_norm=parts.config.optimizer.max_grad_norm,
         token_budget=parts.choices["token_budget"],
         cost=parts.cost if parts.choices["share_prompts"] else None,
+        scale=parts.scale,
     )
     return time.perf_counter() - started

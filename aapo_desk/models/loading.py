@@ -9,8 +9,17 @@ from typing import Any
 import torch
 
 from aapo_desk.config import ConfigError, LoraConfig, ModelConfig, Problem
+from aapo_desk.hardware import BFLOAT16_FROM
 from aapo_desk.models.policy import Policy
-from aapo_desk.models.sources import ModelError, ResolvedModel, explain_load_failure, load_tokenizer, quiet
+from aapo_desk.models.precision import overflowing, refusal
+from aapo_desk.models.sources import (
+    ModelError,
+    ResolvedModel,
+    explain_load_failure,
+    load_config,
+    load_tokenizer,
+    quiet,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +40,18 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
         return dtype
     if device.type == "cpu":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    # Not torch.cuda.is_bf16_supported: it says yes where bfloat16 is emulated, many times slower.
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= BFLOAT16_FROM else torch.float16
+
+
+def check_dtype(model: ModelConfig, config: Any, device: torch.device) -> None:
+    """Refuse a model that would compute in float16 and cannot. ``config`` is its transformers configuration.
+
+    Raises ConfigError naming the family and what to do.
+    """
+    family = overflowing(config)
+    if family and choose_dtype(model.compute_dtype, device) == torch.float16:
+        raise refusal(model, family, torch.cuda.get_device_capability(device) if device.type == "cuda" else None)
 
 
 def load_policy(model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, seed: int) -> Policy:
@@ -83,10 +103,16 @@ def _outside_the_text(base: Any) -> str | None:
 
 
 def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device, dtype: torch.dtype) -> Any:
-    """The transformers model, quantised as configured. Raises ModelError where it cannot be loaded."""
+    """The transformers model, quantised as configured.
+
+    Raises ModelError where it cannot be loaded, and ConfigError before anything of it is where it would compute in
+    float16 and cannot.
+    """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet()
+    if dtype == torch.float16:
+        check_dtype(model, load_config(resolved, model.trust_remote_code), device)
     quantization = None
     if model.quantization == "nf4":
         quantization = BitsAndBytesConfig(

@@ -100,6 +100,18 @@ def load_tokenizer(resolved: ResolvedModel, trust_remote_code: bool = False) -> 
         raise ModelError(explain_load_failure(resolved, error)) from error
 
 
+def load_config(resolved: ResolvedModel, trust_remote_code: bool = False) -> Any:
+    """The model's own transformers configuration. Raises ModelError with what to do where it cannot be loaded."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            resolved.path, revision=resolved.revision or "main", trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(explain_load_failure(resolved, error)) from error
+
+
 def explain_load_failure(resolved: ResolvedModel, error: Exception) -> str:
     """One line for the user from what transformers or the hub raised."""
     text = str(error)

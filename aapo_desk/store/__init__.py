@@ -24,9 +24,10 @@ from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, St
 from aapo_desk.store.samples import Place, SampleReader, Span
 from aapo_desk.store.trend import Trend
 from aapo_desk.store.wording import event_words
-from aapo_desk.store.writer import RunWriter
+from aapo_desk.store.writer import NETWORK_FILE_SYSTEMS, RunWriter, file_system
 
 __all__ = [
+    "NETWORK_FILE_SYSTEMS",
     "SCHEMA_VERSION",
     "CurveReader",
     "Delta",
@@ -45,6 +46,7 @@ __all__ = [
     "check_name",
     "create_run",
     "event_words",
+    "file_system",
     "find_run",
     "home",
     "list_runs",

@@ -17,14 +17,16 @@ from aapo_desk.store.records import SCHEMA, SCHEMA_VERSION, StepRecord, finite, 
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "9p", "fuse.sshfs", "drvfs", "afs"}
 
 
-def _journal_mode(folder: Path) -> str:
+def file_system(folder: Path) -> str | None:
+    """The type of the file system that a folder lies on; None where the mounts do not tell."""
     import psutil
 
     mounts = [part for part in psutil.disk_partitions(all=True) if folder.is_relative_to(part.mountpoint)]
-    if not mounts:
-        return "WAL"
-    deepest = max(mounts, key=lambda part: len(part.mountpoint))
-    return "DELETE" if deepest.fstype in NETWORK_FILE_SYSTEMS else "WAL"
+    return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else None
+
+
+def _journal_mode(folder: Path) -> str:
+    return "DELETE" if file_system(folder) in NETWORK_FILE_SYSTEMS else "WAL"
 
 
 BUSY_MS = 30_000

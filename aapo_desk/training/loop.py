@@ -76,6 +76,8 @@ class Trainer:
                 self.store.write_event("notice", checkpoint.step, message=f"checkpoint passed over: {reason}")
             parts = self.prepared.parts
             checkpoints.restore(checkpoint, state, parts.policy, parts.optimizer)
+            if parts.scale and state.get("loss_scale"):  # none where the run computed in another dtype until now
+                parts.scale.restore(state["loss_scale"])
             self.step = self.saved = checkpoint.step
         if not began_before:
             self.store.remember("started", time.time())
@@ -128,6 +130,8 @@ class Trainer:
             )
         if not result.update.applied:
             message = "the loss or the gradient was not finite; this step changed nothing"
+            if scale := self.prepared.parts.scale:
+                message += f"; the loss scale is {scale.factor:g} now, steps left out so far: {scale.skipped}"
             log.warning(message)
             self.store.write_event("notice", self.step, message=message)
 
@@ -176,7 +180,8 @@ class Trainer:
             return
         self.control.say(phase="checkpoint", progress=None, message=f"saving step {self.step}")
         parts = self.prepared.parts
-        done = checkpoints.save(self.run.checkpoints, self.step, parts.policy, parts.optimizer, parts.choices)
+        scale = parts.scale.as_json() if parts.scale else None
+        done = checkpoints.save(self.run.checkpoints, self.step, parts.policy, parts.optimizer, parts.choices, scale)
         self.saved = self.step
         best = self._best()
         checkpoints.prune(self.run.checkpoints, self.config.run.keep_checkpoints, {best} if best else set())

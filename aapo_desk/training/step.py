@@ -32,6 +32,7 @@ from aapo_desk.tasks import Problem
 from aapo_desk.tasks.order import step_problems
 from aapo_desk.training.metrics import Edges, advantage_metrics, mean, reward_metrics
 from aapo_desk.training.packing import Cost
+from aapo_desk.training.scaling import LossScale
 from aapo_desk.training.update import Rollout, Update, learning_rate, update
 
 Report = Callable[[str, float | None], None]
@@ -56,9 +57,12 @@ class Parts:
     """None: the reference is sampled in each step, where it is needed."""
     edges: Edges = field(init=False)
     cost: Cost = field(init=False)
+    scale: LossScale | None = field(init=False)
+    """Where the model computes in float16."""
 
     def __post_init__(self) -> None:
         self.edges = Edges.of(self.config)
+        self.scale = LossScale.for_policy(self.policy)
         self.cost = Cost.of(self.policy.causal.config.get_text_config())
 
 
@@ -120,6 +124,7 @@ def _update(
         max_grad_norm=parts.config.optimizer.max_grad_norm,
         token_budget=parts.choices["token_budget"],
         cost=parts.cost if parts.choices["share_prompts"] else None,
+        scale=parts.scale,
         progress=progress,
     )
 
@@ -179,6 +184,8 @@ def _metrics(parts: Parts, sides: Sides, done: Update) -> dict[str, float]:
     rewards = sides.policy.rewards
     algorithm = parts.config.algorithm
     completions = sides.completions
+    scale = parts.scale
+    scaling = {"loss_scale": scale.factor, "loss_scale_skipped": float(scale.skipped)} if scale else {}
     return {
         **reward_metrics(rewards, sides.reference_rewards, [one.score.parts for one in sides.policy.scored]),
         **advantage_metrics(done.advantages, rewards, algorithm.margin_low, algorithm.margin_high),
@@ -190,6 +197,7 @@ def _metrics(parts: Parts, sides: Sides, done: Update) -> dict[str, float]:
         "update_norm": done.update_norm,
         "logp_gap": done.logp_gap,
         "unscorable": float(sum(one.score.total is None for one in sides.new)),
+        **scaling,
     }
 
 

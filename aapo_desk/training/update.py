@@ -14,6 +14,7 @@ from aapo_desk.config import OptimizerConfig
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.training.packing import Cost, PackRows, micro_batches
+from aapo_desk.training.scaling import LossScale
 
 Micro = Sequence[PackRows]
 """A micro-batch: packs of rows of the step."""
@@ -124,11 +125,13 @@ def update(
     max_grad_norm: float,
     token_budget: int,
     cost: Cost | None = None,
+    scale: LossScale | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Update:
     """One step of the optimiser on one rollout. ``rewards`` [P, G], NaN where unscorable.
 
-    ``cost`` lets completions share their prompt where that is cheaper; None computes every row alone.
+    ``cost`` lets completions share their prompt where that is cheaper; None computes every row alone. ``scale`` is used
+    and adapted; None: the gradient goes back as it is.
     """
     mask = rollout.mask()
 
@@ -151,9 +154,12 @@ def update(
     teaching = [int(row) for row in objective.gradient.any(1).nonzero()]
     optimizer.zero_grad(set_to_none=False)
     with policy.training():
-        seen = backpropagate(logps, objective.gradient, rollout.cut(teaching, token_budget, cost), progress)
+        gradient = objective.gradient * scale.factor if scale else objective.gradient
+        seen = backpropagate(logps, gradient, rollout.cut(teaching, token_budget, cost), progress)
     loss = algorithm.loss(current if algorithm.gradient_needs_logps else seen, batch, objective.advantages)
-    done = _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm)
+    done = _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm, scale)
+    if scale:
+        scale.adapt(done.grad_norm)
     return replace(done, logp_gap=_gap(rollout, seen, mask, teaching))
 
 
@@ -178,12 +184,15 @@ def _apply(
     loss: float,
     rate: float,
     max_grad_norm: float,
+    scale: LossScale | None,
 ) -> Update:
     parameters = list(policy.adapter_parameters().values())
     for parameter in parameters:
         # An optimiser that sees no gradient would skip its moments; a step without signal must not differ by path.
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
+        if scale:
+            parameter.grad.div_(scale.factor)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
     if not math.isfinite(norm) or not math.isfinite(loss):
         optimizer.zero_grad(set_to_none=False)

@@ -13,6 +13,8 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
+from aapo_desk.locales import shows_symbols
+
 GLYPHS = {
     # states
     "◌": "o",
@@ -140,9 +142,6 @@ SIGNS = (range(0x2190, 0x2400), range(0x25A0, 0x2800), range(0x2900, 0x2C00), ra
 UPRIGHT = frozenset("│┃║┆┇┊┋╎╏╵╷╹╻╽╿")
 LEVEL = frozenset("─┄┈╌")
 
-C_LOCALES = frozenset({"C", "POSIX"})
-COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})  # what Python itself puts into LC_CTYPE in a C locale (PEP 538)
-
 
 class AsciiFilter(LineFilter):
     """Every symbol as an ASCII character of the same width; with ``everything`` letters beyond ASCII too, as ``?``."""
@@ -172,24 +171,6 @@ def ascii_filter(wanted: bool | None, environment: Mapping[str, str], encoding: 
     """
     able = shows_symbols(environment, encoding)
     return AsciiFilter(everything=not able) if (not able if wanted is None else wanted) else None
-
-
-def shows_symbols(environment: Mapping[str, str], encoding: str | None) -> bool:
-    """Whether a locale's encoding has the symbols; ``encoding``: of the stream that is drawn on.
-
-    The locale is taken as the user set it: in a C locale Python has changed it to UTF-8 for itself, but the terminal,
-    or tmux, has not. No locale at all (a container) says nothing about the terminal: then it is believed to be able.
-    """
-    if encoding is not None and not _is_unicode(encoding):
-        return False
-    kind = environment.get("LC_CTYPE", "")
-    name = environment.get("LC_ALL") or (kind if kind not in COERCED else "") or environment.get("LANG", "")
-    charset = name.partition("@")[0].partition(".")[2]
-    return name not in C_LOCALES and (not charset or _is_unicode(charset))
-
-
-def _is_unicode(encoding: str) -> bool:
-    return encoding.lower().replace("-", "").replace("_", "") in {"utf8", "utf16", "utf32"}
 
 
 class _Symbols(dict[int, str]):

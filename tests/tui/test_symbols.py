@@ -12,9 +12,10 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 
+from aapo_desk.locales import shows_symbols
 from aapo_desk.store import RunDirectory
 from aapo_desk.tui.labels import STATE_SYMBOLS
-from aapo_desk.tui.symbols import GLYPHS, AsciiFilter, ascii_filter, shows_symbols, symbol
+from aapo_desk.tui.symbols import GLYPHS, AsciiFilter, ascii_filter, symbol
 from aapo_desk.tui.text import visible
 from aapo_desk.tui.widgets.blocks import GROWING, RISING
 from aapo_desk.tui.widgets.braille import Frame, Series, draw

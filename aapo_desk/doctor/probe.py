@@ -1,0 +1,121 @@
+"""One tiny training step for real: a random model made on the spot, loaded, decoded from and updated as a run does.
+
+Before it, every fast path that a run may choose on this device is compared with the plain one, as at a run's start.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from aapo_desk.algorithms import aapo
+from aapo_desk.config import LoraConfig, ModelConfig
+from aapo_desk.doctor.facts import Probe
+from aapo_desk.models import sources
+from aapo_desk.models.loading import load_policy
+from aapo_desk.models.policy import Policy
+from aapo_desk.rollout import Row, Sampling, can_be_fixed, decode, uniforms
+from aapo_desk.training.packing import Cost
+from aapo_desk.training.proof import prove
+from aapo_desk.training.scaling import LossScale
+from aapo_desk.training.update import Rollout, Update, update
+
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21]]
+GROUP, TOKENS, VOCABULARY = 4, 8, 256
+
+PATHS = ("shadow_weights", "row_mask", "own_update", "fixed_steps", "share_prompts")
+"""The choices of a run that are compared, in the order of their proofs."""
+
+
+def probe(quantization: str) -> Probe:
+    """Make a model, compare the paths and train one step, on the device that a run would choose.
+
+    ``quantization``: nf4 or none. Raises whatever the libraries raise.
+    """
+    with tempfile.TemporaryDirectory(prefix="aapo-desk-doctor-") as folder:
+        make_model(Path(folder))
+        model = ModelConfig.model_validate({"id": folder, "quantization": quantization})
+        policy = load_policy(model, LoraConfig(r=4, alpha=8), sources.resolve(model), seed=1)
+        paths = compare(policy)
+        began = time.perf_counter()
+        scale = LossScale.for_policy(policy)
+        done = train(policy, scale)
+        seconds = time.perf_counter() - began
+    if not done.applied:
+        return Probe(error="the loss or the gradient was not finite")
+    if not done.update_norm:
+        return Probe(error="the adapter did not move")
+    return Probe(
+        device=str(policy.device),
+        dtype=str(policy.causal.dtype).removeprefix("torch."),
+        quantization=quantization,
+        seconds=seconds,
+        grad_norm=done.grad_norm,
+        update_norm=done.update_norm,
+        loss_scale=scale.factor if scale else None,
+        paths=paths,
+    )
+
+
+def make_model(folder: Path) -> None:
+    """A random two-layer Llama with a tokenizer of ``VOCABULARY`` words."""
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = {"<pad>": 0, "<end>": 1} | {f"w{number}": number for number in range(2, VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>").save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def compare(policy: Policy) -> dict[str, str | None]:
+    """Of each fast path that this device can take: None where it agrees with the plain one, else how it differs.
+
+    Twice, since with shadow weights a run computes some layers otherwise than without. The policy is left without.
+    """
+    captured = policy.device.type == "cuda" and can_be_fixed(policy)
+    found: dict[str, str | None] = {}
+    for shadow in (0, 1):
+        asked = dict.fromkeys(PATHS, 1) | {"shadow_weights": shadow, "fixed_steps": int(captured)}
+        verdict = prove(policy, PROMPTS, Sampling(), asked)
+        refused = iter(verdict.refused)
+        for name in PATHS:
+            if asked[name]:
+                found[name] = (None if verdict.choices[name] else next(refused)) or found.get(name)
+    policy.shadow = None
+    return found
+
+
+def train(policy: Policy, scale: LossScale | None) -> Update:
+    """A rollout of policy and reference, made-up rewards, one update. A step that overflows float16 is tried again."""
+    rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(len(PROMPTS)) for _ in range(GROUP)]
+    done = decode(policy, PROMPTS, rows, TOKENS, Sampling(), uniforms(len(rows), TOKENS, 0))
+    ours = range(len(PROMPTS) * GROUP)
+    rollout = Rollout([PROMPTS[row // GROUP] for row in ours], [done.row(row) for row in ours], 1.0, GROUP, done.logps)
+    rewards = torch.tensor([[1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    reference = torch.tensor([[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+    optimizer = torch.optim.AdamW(policy.adapter_parameters().values(), weight_decay=0.0, fused=True)
+    for _ in range(8):
+        result = update(
+            policy, optimizer, aapo.make(), rollout, rewards, reference,
+            rate=1e-3, max_grad_norm=1.0, token_budget=256, cost=Cost(1, 0), scale=scale,
+        )  # fmt: skip
+        if result.applied or scale is None:
+            break
+    return result
