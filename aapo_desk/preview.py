@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from aapo_desk import tasks
 from aapo_desk.config import ConfigError, Problem, RunConfig, TaskConfig, resolve
+from aapo_desk.hub import HubError
 from aapo_desk.models import sources
 from aapo_desk.models.precision import overflowing
 from aapo_desk.tasks import prompts
@@ -32,15 +33,19 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
     """What a run of ``config`` would find: numbers of problems, prompt lengths in tokens, the first prompts as text.
 
     The data come first, so that a slip there is known before a model is fetched. Raises ConfigError for what the user
-    can mend in the configuration, ModelError where the model cannot be had.
+    can mend in the configuration, ModelError and HubError where the model or the data cannot be had.
     """
+
+    def told(text: str, _share: float | None = None) -> None:
+        progress(text)
+
     sources.check_id(config.model)
     progress(f"reading {config.task.source}")
-    data = tasks.load(config.task, config.run.seed)
+    data = tasks.load(config.task, config.run.seed, told)
     if data.dropped:
         progress(f"{data.dropped} rows of {config.task.source} hold no problem or no answer and are left out")
-    resolved = sources.resolve(config.model, progress, weights=False)
-    progress(f"loading the tokenizer of {resolved.path}")
+    resolved = sources.resolve(config.model, told, weights=False)
+    progress(f"loading the tokenizer of {resolved.name}")
     model = _model_config(resolved, config)
     _refuse_float16(model, config)
     tokenizer = sources.load_tokenizer(resolved, config.model.trust_remote_code)
@@ -58,8 +63,9 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
         "dropped": train.dropped,
         "dropped_held_out": held_out.dropped,
         "longest_prompt": longest,
-        "model": resolved.path,
+        "model": resolved.name,
         "revision": resolved.revision,
+        "task_revision": data.revision,
         "prompts": [str(tokenizer.decode(prompt)) for prompt in train.prompts[:SHOWN_PROMPTS]],
         "prompt_tokens": [len(prompt) for prompt in train.prompts[:SHOWN_PROMPTS]],
     }
@@ -90,7 +96,7 @@ def _refuse_if_beyond(context: int | None, longest: int, config: RunConfig) -> N
 
 def _model_config(resolved: sources.ResolvedModel, config: RunConfig) -> Any:
     """The model's own configuration; None where only its tokenizer is at hand so far. Raises ModelError."""
-    if resolved.local and not Path(resolved.path, "config.json").is_file():
+    if not Path(resolved.path, "config.json").is_file():
         return None
     return sources.load_config(resolved, config.model.trust_remote_code)
 
@@ -126,7 +132,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         problems = [dataclasses.asdict(problem) for problem in error.problems]
         return _answer(answers, {"ok": False, "problems": problems}, 2)
-    except sources.ModelError as error:
+    except (sources.ModelError, HubError) as error:
         return _answer(answers, {"ok": False, "error": str(error)}, 1)
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]

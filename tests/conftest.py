@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.hub_server import Hub, serving
 
 # Each worker of a parallel run has its share of the cores: threads that wait for others are many times slower.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -26,6 +29,13 @@ def desk_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AAPO_DESK_HOME", str(home))
     monkeypatch.setenv("AAPO_DESK_CONFIG", str(tmp_path / "settings"))
     return home
+
+
+@pytest.fixture
+def served_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine, and an empty cache in ``tmp_path / "hf"``."""
+    with serving(tmp_path / "hf", monkeypatch) as hub:
+        yield hub
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from aapo_desk import hardware, launch
 from aapo_desk.config import ConfigError, RunConfig, resolve
-from aapo_desk.launch import LaunchError
+from aapo_desk.launch import LaunchError, Preflight
 from aapo_desk.launch.child import environment, python
 from tests.stand_in import exists, until
 
@@ -30,7 +31,16 @@ print(json.dumps({"progress": "reading " + config["model"]["id"]}), file=sys.std
 print("a library's warning", file=sys.stderr)
 print(json.dumps({"progress": "measuring"}), file=sys.stderr)
 """
-FOUND = {"train": 5, "held_out": 2, "dropped": 1, "dropped_held_out": 0, "longest_prompt": 40, "model": "/m"}
+FOUND = {
+    "train": 5,
+    "held_out": 2,
+    "dropped": 1,
+    "dropped_held_out": 0,
+    "longest_prompt": 40,
+    "model": "/m",
+    "revision": None,
+    "task_revision": None,
+}
 
 
 def preflight(script: str, progress: Callable[[str], None] = lambda _: None) -> launch.Preflight:
@@ -39,11 +49,20 @@ def preflight(script: str, progress: Callable[[str], None] = lambda _: None) -> 
 
 def test_a_preflight_gives_its_progress_and_what_it_found() -> None:
     said: list[str] = []
-    answer = json.dumps({"ok": True, "revision": None, "prompts": ["<user> 1 + 2"], "prompt_tokens": [7]} | FOUND)
-    found = preflight(f"{PREFLIGHT}\nprint({answer!r})", said.append)
+    answer = {"ok": True, "prompts": ["<user> 1 + 2"], "prompt_tokens": [7]} | FOUND
+    found = preflight(f"{PREFLIGHT}\nprint({json.dumps(answer)!r})", said.append)
     assert said == ["reading owner/model", "measuring"]
     assert (found.train, found.held_out, found.dropped, found.longest_prompt) == (5, 2, 1, 40)
     assert (found.prompts, found.prompt_tokens) == (["<user> 1 + 2"], [7])
+
+
+def test_a_run_is_pinned_to_the_commits_that_were_looked_at() -> None:
+    given = config(task={"source": "hub:owner/data", "revision": "v1"})
+    looked = Preflight(**FOUND, prompts=[], prompt_tokens=[])  # type: ignore[arg-type]
+    assert looked.pin(given) == given
+    pinned = replace(looked, revision="a" * 40, task_revision="b" * 40).pin(given)
+    assert (pinned.model.revision, pinned.task.revision) == ("a" * 40, "b" * 40)
+    assert pinned.model_copy(update={"model": given.model, "task": given.task}) == given
 
 
 def test_a_preflight_that_refuses_is_a_configuration_error() -> None:

@@ -62,6 +62,7 @@ def test_the_process_answers_in_json_without_the_models_weights(config: dict[str
         "dropped_held_out": 0,
         "model": model,
         "revision": None,
+        "task_revision": None,
     }
     assert 300 < answer["train"] < 400
     assert 20 < longest <= 200

@@ -85,8 +85,7 @@ def as_it_comes(job: Job, device: torch.device, folder: str) -> tuple[list[float
         bnb_4bit_compute_dtype=choose_dtype(config.model.compute_dtype, device),
     )
     loading = {"quantization_config": quantization if config.model.quantization == "nf4" else None}
-    settings = common(job, device, folder) | {"model_init_kwargs": {"revision": resolved.revision or "main"}}
-    trainer, said = trainer_of(job, device, resolved, resolved.path, loading, settings)
+    trainer, said = trainer_of(job, device, resolved, resolved.path, loading, common(job, device, folder))
     return timed(trainer), said
 
 

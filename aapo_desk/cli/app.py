@@ -16,7 +16,7 @@ import typer
 from aapo_desk import __version__
 from aapo_desk.cli import bench, compare, doctor, fit, presets, rewards, runs, train
 from aapo_desk.cli.output import complain, interactive
-from aapo_desk.cli.start import Ascii, ReadOnly, open_screen
+from aapo_desk.cli.start import Ascii, Offline, ReadOnly, open_screen
 from aapo_desk.config import ConfigError
 from aapo_desk.launch import LaunchError
 from aapo_desk.store import StoreError, home
@@ -56,6 +56,7 @@ def desk(
     ] = False,
     read_only: ReadOnly = False,
     ascii_only: Ascii = None,
+    offline: Offline = False,
 ) -> None:
     if context.invoked_subcommand is not None:
         if read_only:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aapo_desk.cli.output import complain, printable, say, say_json, table
+from aapo_desk.cli.start import Offline
 from aapo_desk.cli.train import Sets, configuration
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def bench(
         bool, typer.Option("--training", help="With --ui: only how the preset's training fares beside the UI.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Measure a preset's steps on this device: time by phase, tokens a second, memory.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aapo_desk.hub import go_offline
+
 if TYPE_CHECKING:
     from aapo_desk.config import RunConfig
     from aapo_desk.store import RunDirectory
@@ -20,6 +22,25 @@ Ascii = Annotated[
         envvar="AAPO_DESK_ASCII",
         help="Draw with ASCII only, or with symbols; by default as the locale allows.",
         show_default=False,
+    ),
+]
+
+
+def _offline(wanted: bool) -> bool:
+    """Before anything is imported that could connect, and for all that is started from here."""
+    if wanted:
+        go_offline()
+    return wanted
+
+
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        envvar="AAPO_DESK_OFFLINE",
+        show_envvar=False,
+        callback=_offline,
+        help="Make no connection: take models and data from the cache, and say what is missing there.",
     ),
 ]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Only look: start nothing, ask and change nothing.")]

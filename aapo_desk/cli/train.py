@@ -9,7 +9,7 @@ import typer
 from aapo_desk import launch
 from aapo_desk.cli.follow import Follower, follow
 from aapo_desk.cli.output import complain, interactive, printable, say
-from aapo_desk.cli.start import Ascii, ReadOnly, open_screen
+from aapo_desk.cli.start import Ascii, Offline, ReadOnly, open_screen
 from aapo_desk.config import RunConfig, parse_set
 from aapo_desk.store import RunDirectory, check_name, find_run
 
@@ -31,7 +31,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    sets: Sets = None, name: Name = None, detach: Detach = False, headless: Headless = False, ascii_only: Ascii = None
+    sets: Sets = None,
+    name: Name = None,
+    detach: Detach = False,
+    headless: Headless = False,
+    ascii_only: Ascii = None,
+    offline: Offline = False,
 ) -> None:
     """Fine-tune a small real model on sums.
 
@@ -49,6 +54,7 @@ def train(
     detach: Detach = False,
     headless: Headless = False,
     ascii_only: Ascii = None,
+    offline: Offline = False,
 ) -> None:
     """Fine-tune a model as a preset or a YAML file says.
 
@@ -92,7 +98,7 @@ def _start(config: RunConfig, name: str | None) -> RunDirectory:
         raise typer.Exit(130) from None
     for line in _description(config, found):
         say(line)
-    return launch.start(config, name)
+    return launch.start(found.pin(config), name)
 
 
 def _description(config: RunConfig, found: launch.Preflight) -> list[str]:
@@ -115,7 +121,13 @@ def watch(run: Run, headless: Headless = False, read_only: ReadOnly = False, asc
     raise typer.Exit(follow(Follower(found), ends_the_run=False))
 
 
-def resume(run: Run, detach: Detach = False, headless: Headless = False, ascii_only: Ascii = None) -> None:
+def resume(
+    run: Run,
+    detach: Detach = False,
+    headless: Headless = False,
+    ascii_only: Ascii = None,
+    offline: Offline = False,
+) -> None:
     """Unpause a run, or go on from its last checkpoint."""
     found = find_run(run)
     follower = Follower(found)

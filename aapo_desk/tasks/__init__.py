@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from aapo_desk.config import ConfigError, TaskConfig, user_path
 from aapo_desk.config import Problem as Refusal
+from aapo_desk.hub import Progress, silent
 from aapo_desk.tasks import arithmetic, files, hub, tables
 from aapo_desk.tasks.records import Problem, TaskData
 
@@ -43,19 +45,21 @@ def check(config: TaskConfig) -> None:
     _check_options(config, single_file=path is not None and path.is_file())
 
 
-def load(config: TaskConfig, seed: int) -> TaskData:
+def load(config: TaskConfig, seed: int, progress: Progress = silent) -> TaskData:
     """The problems of a task; the same for the same seed in every process.
 
     Raises ConfigError for all that ``check`` refuses, and for a source that cannot be read, has not the columns
-    named, is empty or has too few problems to hold any out.
+    named, is empty or has too few problems to hold any out; HubError for a data set that cannot be had from the hub.
+    ``progress`` hears how it is fetched.
     """
     check(config)
     if config.source == "arithmetic":
         return arithmetic.load(config, seed)
     path = local_path(config)
     if path is None:
-        splits = hub.read_hub(config, config.source.removeprefix("hub:"))
-    elif path.is_dir():
+        splits, commit = hub.read_hub(config, config.source.removeprefix("hub:"), progress)
+        return replace(tables.task_data(config, splits, seed), revision=commit)
+    if path.is_dir():
         splits = hub.read_folder(config, path)
     else:
         splits = {"train": files.read_file(path, {config.problem_column, config.answer_column})}

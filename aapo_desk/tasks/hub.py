@@ -1,37 +1,89 @@
-"""Splits of a data set on the hub, or of a folder in the hub's layout, through ``datasets``."""
+"""Splits of a data set on the hub, or of a folder in the hub's layout, through ``datasets``.
+
+``datasets`` only ever reads a folder here, and makes no connection. Which files of a data set belong to a configuration
+is for it to say: it is shown a folder with all their names, and of those it picks the content is fetched.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from aapo_desk import hub
 from aapo_desk.config import ConfigError, TaskConfig
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.tasks.tables import Table, evaluation_splits, training_split
 
+CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
+"""Where a data set says which configurations and splits it has."""
 
-def read_hub(config: TaskConfig, name: str) -> dict[str, Table]:
-    """The split to train on and those to evaluate on of the hub's data set ``name``.
 
-    Raises ConfigError where there is no such data set, configuration or split, where it cannot be reached and where
-    it is not open to everyone.
+def read_hub(config: TaskConfig, name: str, progress: hub.Progress = hub.silent) -> tuple[dict[str, Table], str]:
+    """The split to train on and those to evaluate on of the hub's data set ``name``, and their commit.
+
+    Raises ConfigError where there is no such data set, revision, configuration or split, and HubError where it cannot
+    be had: no connection, no access, no room.
     """
-    with _quiet(), _refusing(config):
+    repo = hub.Repo("dataset", name)
+    try:
+        listing = hub.look_up(repo, config.revision, progress)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            folder = Path(scratch) / name.rpartition("/")[2]
+            _show_names(folder, listing.sizes)
+            _link(folder, hub.fetch(repo, listing, [card for card in CARDS if card in listing.sizes], progress), CARDS)
+            needed = _data_files(config, folder)
+            _link(folder, hub.fetch(repo, listing, needed, progress), needed)
+            progress(f"reading the {repo}")
+            return read_folder(config, folder), listing.commit
+    except hub.HubError as error:
+        if error.wrong == "id":
+            raise ConfigError(Refusal("task.source", str(error), config.source)) from error
+        if error.wrong == "revision":
+            raise ConfigError(Refusal("task.revision", str(error), config.revision)) from error
+        raise
+
+
+def _show_names(folder: Path, names: Iterable[str]) -> None:
+    """Empty files of these names."""
+    folder.mkdir()
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _link(folder: Path, snapshot: Path, names: Iterable[str]) -> None:
+    """Put the content of the cached files in the place of the empty ones."""
+    for name in names:
+        if (snapshot / name).is_file():
+            (folder / name).unlink()
+            (folder / name).symlink_to((snapshot / name).absolute())
+
+
+def _data_files(config: TaskConfig, folder: Path) -> list[str]:
+    """The files of the configuration that is asked for, by their names in the folder."""
+    with _quiet(), _refusing(config, folder), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         import datasets
 
-        return _tables(config, datasets.load_dataset(name, config.options.get("config"), data_dir=config.options.get("folder")))
+        builder = datasets.load_dataset_builder(
+            str(folder), config.options.get("config"), data_dir=config.options.get("folder"), cache_dir=cache
+        )
+        paths = [path for split in (builder.config.data_files or {}).values() for path in split]
+    return [Path(path).relative_to(folder.resolve()).as_posix() for path in paths]
 
 
 def read_folder(config: TaskConfig, folder: Path) -> dict[str, Table]:
-    """As ``read_hub``, of a folder in the hub's layout.
+    """The split to train on and those to evaluate on of a folder in the hub's layout.
 
     What ``datasets`` writes while it reads goes to a temporary folder: its cache would only hold copies of local
-    files, and those of older states of them.
+    files, and those of older states of them. Raises ConfigError where there is no such configuration or split and
+    for what cannot be read.
     """
-    with _quiet(), _refusing(config), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
+    with _quiet(), _refusing(config, folder), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         import datasets
 
         part = config.options.get("folder")
@@ -72,34 +124,23 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _refusing(config: TaskConfig) -> Iterator[None]:
-    """What ``datasets`` raises while it loads, as a ConfigError of one line that says what to do."""
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+def _refusing(config: TaskConfig, folder: Path) -> Iterator[None]:
+    """What ``datasets`` raises while it loads a folder, as a ConfigError of one line that says what to do."""
+    from datasets.exceptions import DatasetsError
 
     try:
         yield
     except ConfigError:
         raise
-    except DatasetNotFoundError as error:
-        if "gated" in str(error) or "ask for access" in str(error):
-            message = (
-                "is gated: accept its terms on its page at huggingface.co, then log in with `hf auth login` "
-                "(or set HF_TOKEN)"
-            )
-        else:
-            message = (
-                "there is no such data set on the hub, or it is private; check the name, or log in with `hf auth login`"
-            )
-        raise ConfigError(Refusal("task.source", message, config.source)) from error
-    except ConnectionError as error:
-        message = "the hub cannot be reached; check the network, or name a local copy: file:PATH"
+    except zipfile.BadZipFile as error:
+        message = "its files are packed in archives, which are not read: unpack them, and name the folder: file:PATH"
         raise ConfigError(Refusal("task.source", message, config.source)) from error
     except (OSError, ValueError, RuntimeError, StopIteration, DatasetsError) as error:
-        raise _refusal(config, error) from error
+        raise _refusal(config, folder, error) from error
 
 
-def _refusal(config: TaskConfig, error: Exception) -> ConfigError:
-    text = " ".join(str(error.__cause__ or error).split())
+def _refusal(config: TaskConfig, folder: Path, error: Exception) -> ConfigError:
+    text = " ".join(str(error.__cause__ or error).split()).replace(str(folder.resolve()), config.source)
     chosen = config.options.get("config")
     if "Config name is missing" in text or ("BuilderConfig" in text and "not found" in text):
         names = text[text.find("[") + 1 : text.find("]")].replace("'", "") if "[" in text else "unknown"

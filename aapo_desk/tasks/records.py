@@ -18,9 +18,11 @@ class Problem:
 class TaskData:
     """Problems to train on and problems to evaluate on; no problem's text is on both sides.
 
-    ``dropped`` counts rows of the source that were left out because they hold no problem or no answer.
+    ``dropped`` counts rows of the source that were left out because they hold no problem or no answer. ``revision`` is
+    the commit of a data set on the hub.
     """
 
     train: list[Problem]
     held_out: list[Problem]
     dropped: int = 0
+    revision: str | None = None

@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> int:
     # Notes of the libraries to their own developers are nothing for the reader of a run's log.
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for name in ("httpx", "httpx2"):  # a line a request
+        logging.getLogger(name).setLevel(logging.WARNING)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:

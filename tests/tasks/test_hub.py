@@ -1,8 +1,9 @@
-"""Data sets in the hub's layout, from local folders: the same code reads them from the hub."""
+"""Data sets in the hub's layout: from local folders, and from a hub on this machine."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from aapo_desk import tasks
 from aapo_desk.config import ConfigError, TaskConfig
+from aapo_desk.hub import HubError, Repo
 from aapo_desk.tasks import Problem, TaskData
+from tests.hub_server import COMMIT, GATED_LOG_IN, Hub, folder_files, go_offline_here
 
 GSM8K_CARD = """---
 configs:
@@ -160,13 +163,86 @@ def test_an_empty_folder_is_refused_in_a_line(tmp_path: Path) -> None:
     assert "doesn't contain any data files" in refusal(f"file:{tmp_path}")
 
 
-def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import datasets
-    import huggingface_hub.constants
+# From a hub on this machine, by the real client.
 
-    # The libraries' own offline mode stands for a missing network; the cache is empty.
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    said = refusal("hub:owner/data-set-that-is-not-cached")
-    assert "the hub cannot be reached; check the network, or name a local copy: file:PATH" in said
+
+@pytest.fixture
+def hub(served_hub: Hub, gsm8k: Path) -> Hub:
+    served_hub.add("datasets/openai/gsm8k", folder_files(gsm8k) | {"socratic.md": b"", "images/a.png": b"x" * 5000})
+    return served_hub
+
+
+MAIN: dict[str, Any] = {"options": {"config": "main"}}
+
+
+def fetched() -> set[str]:
+    snapshot = Repo("dataset", "openai/gsm8k").snapshot(COMMIT)
+    return {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()}
+
+
+def test_a_data_set_of_the_hub_reads_as_its_folder_does(hub: Hub, gsm8k: Path) -> None:
+    data = load("hub:openai/gsm8k", **MAIN)
+    assert data.revision == COMMIT
+    assert replace(data, revision=None) == load(f"file:{gsm8k}", **MAIN)
+
+
+def test_only_the_files_of_the_configuration_are_fetched(hub: Hub, gsm8k: Path) -> None:
+    write_parquet(gsm8k / "socratic/train-0.parquet", numbered("why", 400))
+    before, _, after = GSM8K_CARD.rpartition("main/train-*")
+    (gsm8k / "README.md").write_text(f"{before}socratic/train-*{after}")
+    hub.add("datasets/openai/gsm8k", folder_files(gsm8k))
+    assert len(load("hub:openai/gsm8k", options={"config": "socratic"}).train) == 395
+    assert fetched() == {"README.md", "socratic/train-0.parquet"}
+    assert len(load("hub:openai/gsm8k", **MAIN).train) == 30
+
+
+def test_a_pinned_data_set_is_read_from_the_cache_when_the_branch_has_moved_on(hub: Hub, gsm8k: Path) -> None:
+    first = load("hub:openai/gsm8k", **MAIN)
+    write_parquet(gsm8k / "main/train-00000-of-00001.parquet", numbered("new", 40))
+    hub.add("datasets/openai/gsm8k", folder_files(gsm8k), "d" * 40)
+    assert len(load("hub:openai/gsm8k", **MAIN).train) == 40
+    hub.asked.clear()
+    assert load("hub:openai/gsm8k", revision=COMMIT, **MAIN) == first
+    assert hub.asked == []
+
+
+def test_offline_a_data_set_comes_from_the_cache_or_says_what_is_missing(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load("hub:openai/gsm8k", **MAIN)
+    go_offline_here(monkeypatch)
+    assert load("hub:openai/gsm8k", **MAIN) == first
+    part = next(Repo("dataset", "openai/gsm8k").snapshot(COMMIT).glob("main/train-*"))
+    part.unlink()
+    with pytest.raises(HubError, match=rf"is not whole in the cache .*: main/{part.name} is missing"):
+        load("hub:openai/gsm8k", **MAIN)
+    with pytest.raises(HubError, match="the data set owner/other, revision main, is not in the cache"):
+        load("hub:owner/other")
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "said"),
+    [
+        ("hub:openai/gsm8j", {}, "task.source = 'hub:openai/gsm8j': there is no such data set on the hub (http"),
+        ("hub:openai/gsm8k", {"revision": "v9"}, "task.revision = 'v9': the data set openai/gsm8k has no branch, tag"),
+        ("hub:openai/gsm8k", {}, "hub:openai/gsm8k needs one of its configurations: main, socratic"),
+        ("hub:owner/pictures", {}, "task.source = 'hub:owner/pictures': cannot be read: "),
+        ("hub:owner/packed", {}, "its files are packed in archives, which are not read"),
+    ],
+)
+def test_what_is_wrong_with_a_data_set_of_the_hub_names_its_setting(
+    hub: Hub, source: str, settings: dict[str, Any], said: str
+) -> None:
+    hub.add("datasets/owner/pictures", {"README.md": b"Pictures."})
+    hub.add("datasets/owner/packed", {"data.zip": b"PK"})
+    line = refusal(source, **settings)
+    assert said in line
+    assert "/tmp" not in line
+
+
+def test_a_gated_data_set_says_what_to_click(hub: Hub) -> None:
+    hub.refusals[None] = GATED_LOG_IN
+    with pytest.raises(
+        HubError, match=r"the data set openai/gsm8k is gated: open http.*/datasets/openai/gsm8k, log in"
+    ):
+        load("hub:openai/gsm8k", **MAIN)

@@ -89,11 +89,11 @@ class PreparingScreen(DeskScreen[None]):
 
         try:
             launch.check(self._config)
-            launch.preflight(self._config, lambda text: self._post(Progress(text)), self._cancelled)
+            found = launch.preflight(self._config, lambda text: self._post(Progress(text)), self._cancelled)
             if self._cancelled.is_set():
                 return
             self._post(Progress("starting the trainer"))
-            self._post(Started(launch.start(self._config, self._name)))
+            self._post(Started(launch.start(found.pin(self._config), self._name)))
         except ConfigError as error:
             self._post(Refused(str(error), wrong_use=True))
         except (launch.LaunchError, OSError) as error:
