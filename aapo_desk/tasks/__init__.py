@@ -13,16 +13,17 @@ from pathlib import Path
 
 from aapo_desk.config import ConfigError, TaskConfig, user_path
 from aapo_desk.config import Problem as Refusal
-from aapo_desk.tasks import arithmetic, files, hub, tables
+from aapo_desk.tasks import arithmetic, countdown, files, hub, tables
 from aapo_desk.tasks.records import Problem, TaskData
 
 __all__ = ["Problem", "TaskData", "check", "load", "local_path"]
 
+GENERATED = {"arithmetic": arithmetic, "countdown": countdown}
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 def local_path(config: TaskConfig) -> Path | None:
-    """The file or folder that the source names; none for arithmetic and for a data set on the hub."""
+    """The file or folder that the source names; none for what is generated and for a data set on the hub."""
     kind, _, name = config.source.partition(":")
     path = user_path(name)
     if kind == "file" or (kind == "hub" and (path.is_dir() or name.startswith(("/", "./", "../", "~")))):
@@ -32,8 +33,8 @@ def local_path(config: TaskConfig) -> Path | None:
 
 def check(config: TaskConfig) -> None:
     """Raises ConfigError for what is wrong without reading data: options, a missing file, an unknown suffix."""
-    if config.source == "arithmetic":
-        arithmetic.check(config)
+    if config.source in GENERATED:
+        GENERATED[config.source].check(config)
         return
     path = local_path(config)
     if path is None:
@@ -50,8 +51,8 @@ def load(config: TaskConfig, seed: int) -> TaskData:
     named, is empty or has too few problems to hold any out.
     """
     check(config)
-    if config.source == "arithmetic":
-        return arithmetic.load(config, seed)
+    if config.source in GENERATED:
+        return GENERATED[config.source].load(config, seed)
     path = local_path(config)
     if path is None:
         splits = hub.read_hub(config, config.source.removeprefix("hub:"))
