@@ -1,7 +1,8 @@
 """The ``countdown`` reward: 1 where the completion's expression makes the target out of the given numbers, else 0.
 
-The expression is what stands in the last ``<answer>``, else in the last ``\\boxed{}``, else on the last line. It may be
-a side of an equation, ``44 + (19 + 35) = 98``, all of whose sides come to the target. It is read by the grammar in
+The expression is what stands in the last ``<answer>`` (else after ``</think>``, else anywhere), there in the last
+``\\boxed{}``, else on the last line. It may be a side of an equation, ``44 + (19 + 35) = 98``, all of whose sides come
+to the target. It is read by the grammar in
 ``expressions`` and worked out in fractions, so ``7 / 3 * 3`` is 7.
 
 The right answer gives target and numbers: ``98 from 44, 19, 35``, as the task ``countdown`` writes it (see there), or a
@@ -28,6 +29,7 @@ from typing import Any
 from aapo_desk.rewards.base import Completion, Refusal, Scorer, one_line, unknown_options
 from aapo_desk.rewards.expressions import LONGEST, Expression, parse
 from aapo_desk.rewards.number_options import check_number
+from aapo_desk.rewards.places import answer_place
 
 _NUMBER = r"-?[0-9]{1,20}"
 _GIVEN = re.compile(
@@ -91,10 +93,7 @@ def rules_of(answer: str, all_numbers: bool) -> Rules:
 
 def _place(text: str) -> str:
     """Where the expression stands."""
-    end = text.rfind("</answer>")
-    start = text.rfind("<answer>", 0, max(0, end))
-    if start >= 0:
-        return text[start + len("<answer>") : end]
+    text = answer_place(text)
     start = text.rfind("\\boxed{")
     end = text.find("}", start)
     if start >= 0 and end >= 0:

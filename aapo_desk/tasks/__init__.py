@@ -14,11 +14,12 @@ from pathlib import Path
 from aapo_desk.config import ConfigError, TaskConfig, user_path
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.tasks import arithmetic, countdown, files, hub, tables
+from aapo_desk.tasks.generated import Generator
 from aapo_desk.tasks.records import Problem, TaskData
 
 __all__ = ["Problem", "TaskData", "check", "load", "local_path"]
 
-GENERATED = {"arithmetic": arithmetic, "countdown": countdown}
+GENERATED: dict[str, Generator] = {"arithmetic": arithmetic, "countdown": countdown}
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 

@@ -6,12 +6,13 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 from string import Formatter
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from aapo_desk.config import ConfigError, TaskConfig
 from aapo_desk.config import Problem as Refusal
+from aapo_desk.tasks.records import TaskData
 
 # What people write for a sign, and the sign.
 SIGNS = {
@@ -22,6 +23,16 @@ SIGNS = {
 }
 
 Options = TypeVar("Options", bound=BaseModel)
+
+
+class Generator(Protocol):
+    """What the module of a task holds that makes its own problems."""
+
+    def check(self, config: TaskConfig) -> object:
+        """Raises ConfigError for options that make no task, without making a problem."""
+
+    def load(self, config: TaskConfig, seed: int) -> TaskData:
+        """The problems; the same for the same seed in every process. Raises ConfigError."""
 
 
 def signs(value: Any, allowed: Collection[str]) -> list[str]:
