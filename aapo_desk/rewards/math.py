@@ -32,6 +32,7 @@ _COMMAND = re.compile(r"\\(?:text|mbox|textbf|mathrm|operatorname|begin|end)\s*\
 _FUNCTION = re.compile(r"\b(?:a(?:rc)?)?(?:sin|cos|tan|cot|sec|csc)h?\b|\b(?:log|ln|exp|sqrt|pi|mod|min|max|lim|det)\b")
 _WORD = r"[^\W\d_]{2,}"
 _PROSE = re.compile(rf"[^\W\d_]{{4,}}|\b{_WORD}[.,:;!?]*\s+[-\w$]|\w[.,:;!?]*\s+{_WORD}\b|^{_WORD}[.,:;!?]*$")
+_COMMA = re.compile(r"-?\d+,\d+")  # a decimal comma, or two numbers
 _DIGIT = re.compile(r"[^\D0-9]")  # of another script: math-verify would find it and then not read it
 _ROOT = re.compile(r"\\sqrt(\[\d+\])?\(([^()]*)\)")  # \sqrt(3) for \sqrt{3}: LaTeX would take the bracket alone
 _LONGEST_FORMULA = 500
@@ -83,7 +84,10 @@ def reader() -> Reader:
     @lru_cache(maxsize=512)
     def read(text: str) -> tuple[Any, ...]:
         # No time limit of its own: it works by signals, which C code holds up. The pool's limit always works.
-        return tuple(parse(prepare(text), parsing_timeout=None, raise_on_error=True))
+        found = parse(prepare(text), parsing_timeout=None, raise_on_error=True)
+        if _COMMA.fullmatch(text.strip()):
+            found += parse(f"${text}$", parsing_timeout=None, raise_on_error=True)
+        return tuple(found)
 
     return read
 

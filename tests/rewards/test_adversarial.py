@@ -15,7 +15,7 @@ VERIFYING = ("readable", "math", "cosine")
 """Those that read with math-verify: what reads an answer, then what compares it, then what does both again."""
 OPTIONS = {"format": {"pattern": "<answer>.+</answer>"}}
 ANSWER = "44 + (19 + 35)"
-TIME_LIMIT = 2.0
+TIME_LIMIT = 1.0
 
 HOSTILE = [text for family in FAMILIES.values() for text in family]
 
@@ -34,7 +34,7 @@ def test_there_are_200_of_them_and_all_differ() -> None:
 
 def test_rewards_that_read_by_themselves_score_every_one_of_them() -> None:
     own = [name for name in BUILT_IN if name not in VERIFYING]
-    with RewardPool(rewards(*own), workers=2, time_limit=TIME_LIMIT) as pool:
+    with RewardPool(rewards(*own), workers=2, time_limit=10) as pool:  # a busy machine must not be their fault
         scores = pool.score(completions())
     assert [(text[:60], score.error) for text, score in zip(HOSTILE, scores, strict=True) if score.error] == []
 
@@ -50,6 +50,6 @@ def test_rewards_that_verify_score_them_or_say_why_not_and_the_pool_lives() -> N
         if score.error is not None:
             name, _, why = score.error.partition(": ")
             assert name in VERIFYING, text[:60]
-            assert why.startswith(("timed out after 2 s", "raised ", "out of memory")), (text[:60], why)
+            assert why.startswith(("timed out after 1 s", "raised ", "out of memory")), (text[:60], why)
             assert "SystemExit" not in why, "what a model wrote was run"
     assert (right.parts["math"], wrong.parts["math"]) == (1.0, 0.0)
