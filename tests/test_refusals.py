@@ -49,6 +49,7 @@ def here(desk_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_
 
 
 FROM_FILE = ("--set", "task.held_out=5", "--set", "evaluation.problems=5", "--set")
+COUNTDOWN = ("--set", "task.source=countdown", "--set")
 REFUSED: dict[str, tuple[list[str], str]] = {
     "an unknown preset": (["train", "demmo"], r"demmo.*no such preset.*did you mean demo\?"),
     "a preset file that is not there": (["train", "no/such.yaml"], r"no/such\.yaml.*there is no such file"),
@@ -141,7 +142,19 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a source of no known kind": (
         ["train", "tiny.yaml", "--set", "task.source=sums.jsonl"],
-        r"task\.source = 'sums\.jsonl'.*arithmetic, hub:OWNER/DATASET or file:PATH",
+        r"task\.source = 'sums\.jsonl'.*arithmetic, countdown, hub:OWNER/DATASET or file:PATH",
+    ),
+    "a Countdown of one number": (
+        ["train", "tiny.yaml", *COUNTDOWN, "task.options={numbers: 1}"],
+        r"task\.options\.numbers\.0 = 1: must be greater than or equal to 2",
+    ),
+    "a Countdown that nothing reaches": (
+        ["train", "tiny.yaml", *COUNTDOWN, "task.options={numbers: 2, high: 9, operations: +, target_low: 50}"],
+        r"task\.options: no problem was found: the numbers 1 to 9, 2 of them by \+, hardly ever make 50 to 100",
+    ),
+    "an option of the countdown reward": (
+        ["train", "tiny.yaml", "--set", "rewards.0={name: countdown, options: {well_formed: 2}}"],
+        r"rewards\.0\.options\.well_formed = 2: must be a number from 0 to 1",
     ),
     "no preset": (["train"], r"Missing argument 'PRESET\|FILE'"),
     "an unknown option": (["demo", "--hedless"], r"No such option: --hedless.*--headless"),

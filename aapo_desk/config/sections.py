@@ -59,8 +59,8 @@ class LoraConfig(Section):
 
 class TaskConfig(Section):
     source: str = Field(
-        pattern=r"^(arithmetic|hub:.+|file:.+)$",
-        description="arithmetic (generated), hub:OWNER/DATASET or file:PATH (.jsonl, .csv, .parquet).",
+        pattern=r"^(arithmetic|countdown|hub:.+|file:.+)$",
+        description="arithmetic or countdown (generated), hub:OWNER/DATASET or file:PATH (.jsonl, .csv, .parquet).",
     )
     split: str | None = Field(None, description="The split to train on; none: train.")
     problem_column: str = Field("problem", min_length=1, description="The column that holds the problem's text.")

@@ -12,11 +12,14 @@ from aapo_desk.evaluation.intervals import paired_difference, proportion
 from aapo_desk.memory import EVALUATED_AT_ONCE
 from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import Completion, RewardPool
+from aapo_desk.rewards.builtin import VERIFIERS
 from aapo_desk.rollout import Row, Sampling, decode, derive_seed, uniforms
 from aapo_desk.tasks import Problem
 
 NAME = "held_out"
 READABLE = "readable"
+FOR_THE_FORM = ("countdown", "well_formed")
+"""The reward's option that pays an answer that is not right."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,11 @@ class HeldOut:
 
 
 def judged_by(rewards: Sequence[RewardConfig]) -> list[RewardConfig]:
-    """The rewards that an evaluation runs: the right answer (``math``, else the first one configured), unweighted,
-    and whether an answer could be read at all."""
-    judge = next((reward for reward in rewards if reward.name == "math"), rewards[0])
-    return [judge.model_copy(update={"weight": 1.0}), RewardConfig(name=READABLE, weight=0.0)]
+    """The rewards that an evaluation runs: the right answer (by the first of ``VERIFIERS``, else by the first reward
+    configured), unweighted and without what the form alone is worth, and whether an answer could be read at all."""
+    judge = next((reward for reward in rewards if reward.name in VERIFIERS), rewards[0])
+    options = {name: value for name, value in judge.options.items() if (judge.name, name) != FOR_THE_FORM}
+    return [judge.model_copy(update={"weight": 1.0, "options": options}), RewardConfig(name=READABLE, weight=0.0)]
 
 
 def evaluate(

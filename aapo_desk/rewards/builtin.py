@@ -17,7 +17,11 @@ BUILT_IN = (
     "tags",
     "overlong",
     "numeric",
+    "countdown",
 )
+
+VERIFIERS = ("math", "countdown", "numeric")
+"""Those that say whether an answer is right: an evaluation is judged by the first of them that a run has."""
 
 
 def built_in(name: str) -> BuiltIn:

@@ -1,8 +1,10 @@
 """The ``math`` reward: 1 where the completion's answer equals the right answer, else 0, by math-verify.
 
-math-verify finds the answer in the text and compares the two as mathematics (``1/2`` is ``0.5``). A completion
-without any readable answer is wrong: 0. What breaks it raises, what hangs it is ended from outside; neither is 0.
-Model text is never handed to sympy's own parser here.
+math-verify finds the answer in the text and compares the two as mathematics (``1/2`` is ``0.5``). It looks only into
+the last ``<answer>``, or else at what follows ``</think>``, where a text has these. A completion without any readable
+answer is wrong: 0. What breaks it raises, what hangs it is ended from outside; neither is 0. Model text is never handed
+to sympy's own parser, which runs it, but for digits, signs and brackets (by math-verify). Digits of every script count:
+``７２`` and ``٧٢`` are 72.
 
 Option: ``worked_out`` (default false): where the right answer is a number, ``12 + 7`` is not 19. For generated
 arithmetic, where a policy would soon learn to repeat the question.
@@ -11,12 +13,14 @@ arithmetic, where a policy would soon learn to repeat the question.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from typing import Any
 
 from aapo_desk.rewards.base import Completion, Refusal, Scorer, unknown_options
+from aapo_desk.rewards.places import answer_place
 
 Reader = Callable[[str], tuple[Any, ...]]
 
@@ -28,6 +32,9 @@ _COMMAND = re.compile(r"\\(?:text|mbox|textbf|mathrm|operatorname|begin|end)\s*\
 _FUNCTION = re.compile(r"\b(?:a(?:rc)?)?(?:sin|cos|tan|cot|sec|csc)h?\b|\b(?:log|ln|exp|sqrt|pi|mod|min|max|lim|det)\b")
 _WORD = r"[^\W\d_]{2,}"
 _PROSE = re.compile(rf"[^\W\d_]{{4,}}|\b{_WORD}[.,:;!?]*\s+[-\w$]|\w[.,:;!?]*\s+{_WORD}\b|^{_WORD}[.,:;!?]*$")
+_COMMA = re.compile(r"-?\d+,\d+")  # a decimal comma, or two numbers
+_DIGIT = re.compile(r"[^\D0-9]")  # of another script: math-verify would find it and then not read it
+_ROOT = re.compile(r"\\sqrt(\[\d+\])?\(([^()]*)\)")  # \sqrt(3) for \sqrt{3}: LaTeX would take the bracket alone
 _LONGEST_FORMULA = 500
 
 
@@ -77,14 +84,20 @@ def reader() -> Reader:
     @lru_cache(maxsize=512)
     def read(text: str) -> tuple[Any, ...]:
         # No time limit of its own: it works by signals, which C code holds up. The pool's limit always works.
-        return tuple(parse(prepare(text), parsing_timeout=None, raise_on_error=True))
+        found = parse(prepare(text), parsing_timeout=None, raise_on_error=True)
+        if _COMMA.fullmatch(text.strip()):
+            found += parse(f"${text}$", parsing_timeout=None, raise_on_error=True)
+        return tuple(found)
 
     return read
 
 
 def prepare(text: str) -> str:
-    """The text as math-verify reads it best: a formula without LaTeX marks gets them, prose stays as it is."""
-    text = text.strip().replace("\N{MINUS SIGN}", "-")
+    """The answer's part of the text as math-verify reads it best: a formula without LaTeX marks gets them, prose stays
+    as it is."""
+    text = answer_place(text).strip().replace("\N{MINUS SIGN}", "-")
+    text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
+    text = _ROOT.sub(r"\\sqrt\1{\2}", text)
     if is_formula(text):
         return f"${text.rstrip('.')}$"
     return re.sub(r"(?<=[A-Za-z]):(?=-?\d)", ": ", text)  # "Answer:72"
@@ -99,7 +112,7 @@ def is_formula(text: str) -> bool:
 
 def same_text(completion: str, answer: str) -> bool:
     """True where the completion is the right answer letter by letter, which also serves answers that are words."""
-    return bool(answer.strip()) and completion.strip().casefold() == answer.strip().casefold()
+    return bool(answer.strip()) and answer_place(completion).strip().casefold() == answer.strip().casefold()
 
 
 def is_number(value: Any) -> bool:

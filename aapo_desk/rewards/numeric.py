@@ -2,9 +2,10 @@
 
     |number - answer| <= max(absolute, relative * |answer|)
 
-The completion's number is the one in its last ``\\boxed{}``, else the last one in the text: digits with a sign,
-thousands separated by commas, a decimal point, an exponent, a fraction of two whole numbers, a percent sign. No number
-is 0. A right answer that is no number is an error of the data: unscorable.
+The completion's number is looked for in the last ``<answer>``, else after ``</think>``, else in the whole text. It is
+the one in the last ``\\boxed{}`` there, else the last one: digits with a sign, thousands separated by commas, a decimal
+point, an exponent, a fraction of two whole numbers, a percent sign. No number is 0. A right answer that is no number is
+an error of the data: unscorable.
 
 Options: ``relative`` (default 0.01: one percent) and ``absolute`` (default 0).
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 from aapo_desk.rewards.base import Completion, Refusal, Scorer, one_line, unknown_options
 from aapo_desk.rewards.number_options import check_number
+from aapo_desk.rewards.places import answer_place
 
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<value>[-+]?(?:\d{1,3}(?:,\d{3}){1,9}(?!\d)|\d+)?(?:\.\d+)?(?<=\d)(?:[eE][-+]?\d+)?)"
@@ -46,7 +48,7 @@ def build(options: Mapping[str, Any]) -> Scorer:
 
 def last_number(text: str) -> float | None:
     """The number that a text ends on; None where it holds none."""
-    text = text.replace("\N{MINUS SIGN}", "-")
+    text = answer_place(text).replace("\N{MINUS SIGN}", "-")
     boxed = _BOXED.findall(text)
     found = list(_NUMBER.finditer(boxed[-1] if boxed else text))
     return _value(found[-1]) if found else None

@@ -122,7 +122,7 @@ def _send(replies: BinaryIO, message: dict[str, Any]) -> None:
 
 def _score(rewards: list[Loaded], completion: Completion, megabytes: int) -> Iterator[dict[str, Any]]:
     for reward in rewards:
-        random.seed(completion.text)
+        random.seed(completion.text.encode(errors="surrogatepass"))  # half a pair is no UTF-8
         value, error, full = _evaluate(reward, completion)
         # Libraries swallow a MemoryError and go on with a wrong result: the high-water mark tells.
         if full or _memory_nearly_full(megabytes):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from aapo_desk.evaluation import Estimate, paired_difference, unpaired_difference
+from aapo_desk.rewards.builtin import VERIFIERS
 
 Side = Literal["greedy", "sampled"]
 NAME = "held_out"
@@ -102,5 +103,5 @@ def _judged(config: Mapping[str, Any]) -> Sequence[Any]:
     """What must be equal for two runs' scores of a problem to be a pair; the judge is evaluation's ``judged_by``."""
     task = config.get("task") or {}
     rewards = config.get("rewards") or [{}]
-    judge = next((reward for reward in rewards if reward.get("name") == "math"), rewards[0])
+    judge = next((reward for reward in rewards if reward.get("name") in VERIFIERS), rewards[0])
     return [*(task.get(key) for key in SAME_PROBLEMS), judge.get("name"), judge.get("options")]

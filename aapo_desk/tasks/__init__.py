@@ -15,16 +15,18 @@ from pathlib import Path
 from aapo_desk.config import ConfigError, TaskConfig, user_path
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.hub import Progress, silent
-from aapo_desk.tasks import arithmetic, files, hub, tables
+from aapo_desk.tasks import arithmetic, countdown, files, hub, tables
+from aapo_desk.tasks.generated import Generator
 from aapo_desk.tasks.records import Problem, TaskData
 
 __all__ = ["Problem", "TaskData", "check", "load", "local_path"]
 
+GENERATED: dict[str, Generator] = {"arithmetic": arithmetic, "countdown": countdown}
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 def local_path(config: TaskConfig) -> Path | None:
-    """The file or folder that the source names; none for arithmetic and for a data set on the hub."""
+    """The file or folder that the source names; none for what is generated and for a data set on the hub."""
     kind, _, name = config.source.partition(":")
     path = user_path(name)
     if kind == "file" or (kind == "hub" and (path.is_dir() or name.startswith(("/", "./", "../", "~")))):
@@ -34,8 +36,8 @@ def local_path(config: TaskConfig) -> Path | None:
 
 def check(config: TaskConfig) -> None:
     """Raises ConfigError for what is wrong without reading data: options, a missing file, an unknown suffix."""
-    if config.source == "arithmetic":
-        arithmetic.check(config)
+    if config.source in GENERATED:
+        GENERATED[config.source].check(config)
         return
     path = local_path(config)
     if path is None:
@@ -53,8 +55,8 @@ def load(config: TaskConfig, seed: int, progress: Progress = silent) -> TaskData
     ``progress`` hears how it is fetched.
     """
     check(config)
-    if config.source == "arithmetic":
-        return arithmetic.load(config, seed)
+    if config.source in GENERATED:
+        return GENERATED[config.source].load(config, seed)
     path = local_path(config)
     if path is None:
         splits, commit = hub.read_hub(config, config.source.removeprefix("hub:"), progress)

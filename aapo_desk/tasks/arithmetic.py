@@ -6,41 +6,22 @@ Held-out and training problems are disjoint up to the order of the operands: whe
 
 from __future__ import annotations
 
-import difflib
 import math
 import random
-import re
-from string import Formatter
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from aapo_desk.config import ConfigError, Int, Section, TaskConfig
 from aapo_desk.config import Problem as Refusal
+from aapo_desk.tasks.generated import options_of, plain_template, signs
 from aapo_desk.tasks.records import Problem, TaskData
 
-# What people write for a sign, and the sign.
-SIGNS = {
-    **dict.fromkeys(("+", "plus", "add", "addition", "sum"), "+"),
-    **dict.fromkeys(("-", "−", "–", "minus", "subtract", "subtraction", "difference"), "-"),
-    **dict.fromkeys(("*", "×", "·", "⋅", "x", "times", "multiply", "multiplication", "product"), "*"),
-}
 LARGEST = 10**8
 
 
 def _signs(value: Any) -> list[str]:
-    """The signs in a list or a text such as ``plus, minus`` or ``+-``, each once."""
-    words: list[str] = []
-    for item in value if isinstance(value, list | tuple) else [value]:
-        if not isinstance(item, str):
-            raise ValueError("must be a list out of +, - and *")
-        for word in re.split(r"[\s,;]+", item.strip().lower()):
-            words += [word] if word in SIGNS or not set(word) <= SIGNS.keys() else list(word)
-    unknown = [word for word in words if word not in SIGNS]
-    if unknown or not words:
-        known = f"{', '.join(unknown)} is not known here; " if any(unknown) else ""
-        raise ValueError(f"{known}must be a list out of +, - and *")
-    return list(dict.fromkeys(SIGNS[word] for word in words))
+    return signs(value, ("+", "-", "*"))
 
 
 class ArithmeticOptions(Section):
@@ -55,15 +36,7 @@ class ArithmeticOptions(Section):
     @field_validator("template")
     @classmethod
     def _template_is_plain(cls, template: str) -> str:
-        try:
-            parts = list(Formatter().parse(template))
-        except ValueError as error:
-            raise ValueError(f"has unpaired braces ({error}); write {{{{ for a brace") from None
-        names = {name for _, name, _, _ in parts if name is not None}
-        decorated = any(spec or conversion for _, _, spec, conversion in parts)
-        if decorated or not names <= {"a", "op", "b"} or not {"a", "b"} <= names:
-            raise ValueError("must hold {a} and {b}, may hold {op}, and nothing else in braces")
-        return template
+        return plain_template(template, ("a", "b"), ("op",))
 
     @property
     def numbers(self) -> int:
@@ -72,11 +45,7 @@ class ArithmeticOptions(Section):
 
 def check(config: TaskConfig) -> ArithmeticOptions:
     """The options of the task. Raises ConfigError for options that make no task, without making a problem."""
-    options = _options(config.options)
-    if config.split is not None:
-        raise ConfigError(
-            Refusal("task.split", "arithmetic is generated and has no splits; leave it out", config.split)
-        )
+    options = options_of(ArithmeticOptions, config)
     if options.low > options.high:
         raise ConfigError(Refusal("task.options.low", f"must not be above high ({options.high})", options.low))
     if len(options.operations) > 1 and "{op}" not in options.template:
@@ -84,11 +53,11 @@ def check(config: TaskConfig) -> ArithmeticOptions:
         raise ConfigError(Refusal("task.options.template", message, options.template))
     pairs = len(options.operations) * options.numbers * (options.numbers + 1) // 2
     if config.held_out >= pairs:
-        signs = " ".join(options.operations)
+        ops = " ".join(options.operations)
         raise ConfigError(
             Refusal(
                 "task.held_out",
-                f"the numbers {options.low} to {options.high} make {pairs} different problems with {signs} (3 + 4 and "
+                f"the numbers {options.low} to {options.high} make {pairs} different problems with {ops} (3 + 4 and "
                 f"4 + 3 count as one), and some must be left to train on; hold out {pairs - 1} at the most, or widen "
                 "task.options.low and task.options.high",
                 config.held_out,
@@ -148,28 +117,3 @@ def _key(a: int, op: str, b: int) -> tuple[str, int, int]:
 def _problem(options: ArithmeticOptions, a: int, op: str, b: int) -> Problem:
     answer = {"+": a + b, "-": a - b, "*": a * b}[op]
     return Problem(f"{a}{op}{b}", options.template.format(a=a, op=op, b=b), str(answer))
-
-
-def _options(given: dict[str, Any]) -> ArithmeticOptions:
-    try:
-        return ArithmeticOptions.model_validate(given)
-    except ValidationError as error:
-        raise ConfigError(*(_refusal(detail) for detail in error.errors())) from None
-
-
-def _refusal(detail: Any) -> Refusal:
-    """What pydantic found, in the user's terms."""
-    name = str(detail["loc"][0])
-    path = f"task.options.{name}"
-    if detail["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, ArithmeticOptions.model_fields, n=1)
-        known = ", ".join(ArithmeticOptions.model_fields)
-        return Refusal(
-            path,
-            f"arithmetic has no such option; it has {known}",
-            None,
-            nearest=f"task.options.{close[0]}" if close else None,
-        )
-    if detail["type"] == "value_error":
-        return Refusal(path, str(detail["ctx"]["error"]), detail["input"])
-    return Refusal(path, re.sub(r"^Input should", "must", detail["msg"]), detail["input"])

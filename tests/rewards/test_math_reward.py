@@ -83,6 +83,25 @@ def test_an_expression_that_comes_to_the_answer_is_equal_otherwise(pool: RewardP
         ("(r+5)^2", "(r+5)(r+5)"),
         ("\\begin{pmatrix} 1 & 0.5 \\\\ 0 & 1 \\end{pmatrix}", "\\begin{pmatrix} 1 & 1/2 \\\\ 0 & 1 \\end{pmatrix}"),
         ("$12:00$", "$12:00$"),
+        ("<answer>72</answer>", "72"),
+        ("<think>7 or 8?</think><answer>72</answer>", "72"),
+        ("<think>\\boxed{3}</think>\n<answer>\n$72$\n</answer>\nI am 100% sure.", "72"),
+        ("<answer>71</answer> No, <answer>72</answer>", "72"),
+        ("<answer>It is 72.</answer>", "72"),
+        ("<answer>72", "72"),
+        ("<think>\\boxed{71}</think> It is 72.", "72"),
+        ("<think>It is \\boxed{72}</think>", "72"),
+        ("<answer>White</answer>", "white"),
+        ("<answer>2x + 3</answer>", "3 + 2x"),
+        ("\\frac{\\sqrt(3)}{2}", "\\frac{\\sqrt{3}}{2}"),
+        ("\\sqrt[4](16)", "2"),
+        ("\\boxed{-2, 1}", "-2,1"),
+        ("$1,-2$", "-2,1"),
+        ("-2.1", "-2,1"),
+        ("3,4", "$\\{3, 4\\}$"),
+        ("٧٢", "72"),
+        ("答案是 ７２", "72"),
+        ("\\boxed{３ + ４}", "7"),
         ("white", "White"),
         ("The colour is $\\text{white}$", "\\text{white}"),
     ],
@@ -100,15 +119,21 @@ def test_an_equal_answer_is_right(pool: RewardPool, text: str, answer: str) -> N
         ("12 + 7 = 20", "19"),
         ("19 20", "19"),
         ("12, 19", "19"),
+        ("$\\{2, 1\\}$", "-2,1"),
         ("\\frac{1}{3}", "1/2"),
         ("It was 72, but now it is 71", "72"),
+        ("<think>It is 72.</think><answer>71</answer>", "72"),
+        ("<answer>71</answer> or \\boxed{72}", "72"),
+        ("<think>It is \\boxed{72}</think> It is 71.", "72"),
     ],
 )
 def test_another_answer_is_wrong_but_readable(pool: RewardPool, text: str, answer: str) -> None:
     assert pool.score([completion(text, answer)]) == [Score(0.0, {"math": 0.0, "readable": 1.0})]
 
 
-@pytest.mark.parametrize("text", ["", "\n", "I do not know.", "seventy-two", "Yes.", "!!!!", "\\frac{", "$$", "💥"])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "I do not know.", "seventy-two", "Yes.", "!!!!", "\\frac{", "$$", "💥", "72 <answer></answer>"]
+)
 def test_a_text_without_an_answer_is_wrong_and_not_readable(pool: RewardPool, text: str) -> None:
     assert pool.score([completion(text, "72")]) == [Score(0.0, {"math": 0.0, "readable": 0.0})]
 

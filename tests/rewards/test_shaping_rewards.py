@@ -123,6 +123,8 @@ def test_overlong_is_lowest_for_a_completion_that_was_cut_off() -> None:
         ({}, "first 3, then 5, so 1,234.5", "1234.5", 1.0),
         ({}, r"\boxed{7}, as 3 + 4 is 7 and not 12", "7", 1.0),
         ({}, r"\boxed{3} no, \boxed{7} and 9", "7", 1.0),
+        ({}, "<think>8</think><answer>7</answer> in 5 lines", "7", 1.0),
+        ({}, "<think>so 7</think> It is 8", "7", 0.0),
         ({}, "3/4", "0.75", 1.0),
         ({}, "75%", "0.75", 1.0),
         ({}, r"75 \%", "75%", 1.0),

@@ -1,0 +1,162 @@
+"""Countdown: make the target out of some numbers. Made up from a seed, solvable by construction.
+
+A problem's numbers are drawn, and joined two by two by operations drawn too until one number is left: the target. Each
+step gives a whole number above 0, as in the television game. So nothing is searched, and a solution is known.
+
+The right answer is written ``98 from 44, 19, 35``, which the ``countdown`` reward reads. It says ``from some of`` where
+numbers may be left out, and ends on ``by + -`` where not all four operations are allowed.
+
+Held-out and training problems are disjoint: no numbers, in whatever order, with the same target are on both sides.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from aapo_desk.config import ConfigError, Int, Section, TaskConfig
+from aapo_desk.config import Problem as Refusal
+from aapo_desk.tasks.generated import in_words, options_of, plain_template, signs
+from aapo_desk.tasks.records import Problem, TaskData
+
+OPERATIONS = ("+", "-", "*", "/")
+LARGEST = 10**6
+_DRAWS = 200
+"""Draws for each problem that is wanted, before there are taken to be no more."""
+
+Key = tuple[int, tuple[int, ...]]
+"""The target, and the numbers in order of size: what makes two problems the same."""
+
+
+def _signs(value: Any) -> list[str]:
+    return signs(value, OPERATIONS)
+
+
+def _counts(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+class CountdownOptions(Section):
+    """``task.options`` of countdown."""
+
+    numbers: Annotated[list[Annotated[Int, Field(ge=2, le=8)]], BeforeValidator(_counts)] = Field([3, 4], min_length=1)
+    """How many numbers a problem has: each of these counts is equally likely."""
+    low: Int = Field(1, ge=1, le=LARGEST)
+    high: Int = Field(99, ge=1, le=LARGEST)
+    target_low: Int = Field(10, ge=1, le=LARGEST)
+    target_high: Int = Field(100, ge=1, le=LARGEST)
+    operations: Annotated[list[str], BeforeValidator(_signs)] = Field(list(OPERATIONS))
+    all_numbers: bool = True
+    """Whether every number must be used."""
+    problems: Int = Field(1000, ge=1)
+    template: str = (
+        "Make {target} out of the numbers {numbers}. Use each number {once}, with {operations} and brackets. "
+        "Think inside <think> </think>, then give the expression inside <answer> </answer>, "
+        "such as <answer>(7 + 2) - 3</answer>."
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _template_is_plain(cls, template: str) -> str:
+        return plain_template(template, ("numbers", "target"), ("once", "operations"))
+
+
+def check(config: TaskConfig) -> CountdownOptions:
+    """The options of the task. Raises ConfigError for options that make no task, without making a problem."""
+    options = options_of(CountdownOptions, config)
+    for prefix in ("", "target_"):
+        low, high = getattr(options, f"{prefix}low"), getattr(options, f"{prefix}high")
+        if low > high:
+            raise ConfigError(Refusal(f"task.options.{prefix}low", f"must not be above {prefix}high ({high})", low))
+    return options
+
+
+def load(config: TaskConfig, seed: int) -> TaskData:
+    """Problems of the task, the same for the same seed in every process.
+
+    ``options.problems`` to train on, or as many as are found. Raises ConfigError as ``check`` does, and where too few
+    different problems are found to hold out what is wanted and to train on any.
+    """
+    options = check(config)
+    held_out = _draw(options, config.held_out, random.Random(f"countdown held out {seed}"), {})
+    train = _draw(options, options.problems, random.Random(f"countdown train {seed}"), held_out)
+    if len(held_out) < config.held_out or not train:
+        raise _too_few(config, options, len(held_out) + len(train))
+    return TaskData(
+        train=[_problem(options, key, numbers) for key, numbers in train.items()],
+        held_out=[_problem(options, key, numbers) for key, numbers in held_out.items()],
+    )
+
+
+def _draw(
+    options: CountdownOptions, count: int, rng: random.Random, without: dict[Key, list[int]]
+) -> dict[Key, list[int]]:
+    """``count`` different problems that are not in ``without``, or those found in ``_DRAWS`` draws for each."""
+    drawn: dict[Key, list[int]] = {}
+    for _ in range(count * _DRAWS):
+        if len(drawn) == count:
+            break
+        numbers = [rng.randint(options.low, options.high) for _ in range(rng.choice(options.numbers))]
+        target = _joined(numbers, options.operations, rng)
+        trivial = not options.all_numbers and target in numbers
+        if target is None or not options.target_low <= target <= options.target_high or trivial:
+            continue
+        key = target, tuple(sorted(numbers))
+        if key not in without:
+            drawn.setdefault(key, numbers)
+    return drawn
+
+
+def _joined(numbers: list[int], operations: list[str], rng: random.Random) -> int | None:
+    """What the numbers come to by random operations, or None where a step gives no whole number above 0."""
+    rest = list(numbers)
+    while len(rest) > 1:
+        a, b = (rest.pop(rng.randrange(len(rest))) for _ in range(2))
+        match rng.choice(operations):
+            case "+":
+                result = a + b
+            case "-":
+                result = a - b
+            case "*":
+                result = a * b
+            case _:
+                result = 0 if a % b else a // b
+        if result < 1:
+            return None
+        rest.append(result)
+    return rest[0]
+
+
+def _problem(options: CountdownOptions, key: Key, numbers: list[int]) -> Problem:
+    target, in_order = key
+    text = options.template.format(
+        target=target,
+        numbers=in_words([str(number) for number in numbers]),
+        once="exactly once" if options.all_numbers else "at most once",
+        operations=in_words(options.operations),
+    )
+    some = "" if options.all_numbers else "some of "
+    by = "" if set(options.operations) == set(OPERATIONS) else f" by {' '.join(options.operations)}"
+    answer = f"{target} from {some}{', '.join(map(str, numbers))}{by}"
+    return Problem(f"{target}={','.join(map(str, in_order))}", text, answer)
+
+
+def _too_few(config: TaskConfig, options: CountdownOptions, found: int) -> ConfigError:
+    if not found:
+        message = (
+            f"no problem was found: the numbers {options.low} to {options.high}, {_either(options.numbers)} of them "
+            f"by {' '.join(options.operations)}, hardly ever make {options.target_low} to {options.target_high}; "
+            "change task.options.target_low and task.options.target_high, or the numbers"
+        )
+        return ConfigError(Refusal("task.options", message))
+    message = (
+        f"only {found} different problems were found with the options of countdown, and some must be left to train "
+        f"on; hold out {found - 1} at the most, or widen task.options.high or task.options.target_high"
+    )
+    return ConfigError(Refusal("task.held_out", message, config.held_out))
+
+
+def _either(counts: list[int]) -> str:
+    return " or ".join(map(str, counts))
