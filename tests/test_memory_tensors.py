@@ -29,7 +29,7 @@ from aapo_desk.memory import DRAW_BYTES, SORTED_DRAW_BYTES, ModelShape, Settings
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
-from aapo_desk.training.choices import shape_of
+from aapo_desk.models.room import shape_of
 from aapo_desk.training.update import checkpoint_layers
 from tests.policies import load_tiny
 

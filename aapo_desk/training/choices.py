@@ -8,16 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-import psutil
 import torch
 
 from aapo_desk.config import RunConfig
-from aapo_desk.memory import ModelShape, loaded, plan
+from aapo_desk.memory import loaded, plan
 from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.room import free_bytes, shape_of
 from aapo_desk.rollout import Sampling, can_be_fixed
+from aapo_desk.rollout.proof import prove
 from aapo_desk.store import RunWriter
-from aapo_desk.training.proof import prove
 from aapo_desk.training.update import checkpoint_layers
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
     own_update: whether 4-bit layers without a shadow go backward by our own function; threads: the CPU's.
     """
     shape, device = shape_of(policy), policy.device
-    planned = plan(shape, config, _free_bytes(device) + loaded(shape, config, device.type), device.type)
+    planned = plan(shape, config, free_bytes(device) + loaded(shape, config, device.type), device.type)
     return {
         "token_budget": planned.token_budget,
         "batch_rows": planned.batch_rows,
@@ -82,23 +82,3 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
         "share_prompts": int(config.lora.dropout == 0 and can_share(policy)),
         "threads": torch.get_num_threads(),
     }
-
-
-def shape_of(policy: Policy) -> ModelShape:
-    """The model's shape; of a model whose memory is not known, that of a Llama with the same numbers.
-
-    Raises ValueError where the model's configuration does not even say those.
-    """
-    config = policy.causal.config.to_dict()
-    try:
-        return ModelShape.from_config(config)
-    except ValueError as error:
-        log.warning("%s; taken for a Llama of its size", error)
-        return ModelShape.from_config({**policy.causal.config.get_text_config().to_dict(), "model_type": "llama"})
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(device)[0]
-        return free
-    return int(psutil.virtual_memory().available)
