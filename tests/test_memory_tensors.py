@@ -28,8 +28,8 @@ from aapo_desk.config import resolve
 from aapo_desk.memory import DRAW_BYTES, SORTED_DRAW_BYTES, ModelShape, Settings, estimate, kept_bytes
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
-from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.models.room import shape_of
+from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.training.update import checkpoint_layers
 from tests.policies import load_tiny
 

@@ -178,7 +178,7 @@ def _tasks(compared: Comparison, kept: KeptByRun) -> list[str]:
     """What ``aapo-desk eval`` has kept of the runs, a table for each thing that was asked."""
     baseline = compared.baseline
     said = []
-    for key, first in {key: found for one in reversed(kept.values()) for key, found in one.items()}.items():
+    for key, first in {key: found for one in reversed(list(kept.values())) for key, found in one.items()}.items():
         base = kept[baseline.letter].get(key)
         rows = []
         for entry in compared.entries:

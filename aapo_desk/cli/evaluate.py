@@ -46,7 +46,9 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option("--data", metavar="PATH", help="A named task's local copy: a file, or a folder.")
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", metavar="NAME", help="Of a data set: by default test.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="NAME", help="Of a data set: by default test.")
+    ] = None,
     problems: Annotated[
         int | None, typer.Option("--problems", min=1, help="So many of them, the same ones each time; by default all.")
     ] = None,
@@ -62,7 +64,9 @@ def evaluate(
     ] = None,
     sets: Sets = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Make no connection: use what was fetched before.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Make no connection: use what was fetched before.")
+    ] = False,
 ) -> None:
     """Ask a model problems and count the right answers; of a run its base and its tuned model, in the same batches.
 
@@ -84,7 +88,7 @@ def evaluate(
         _note(f"run {asked.run.name} is training: the two share the device's memory")
     folder, head = _worked(asked)
     if json:
-        say_json({"folder": str(folder)} | head)
+        say_json({"folder": str(folder), **head})
         return
     for line in [*lines(head), f"kept: {folder}"]:
         say(printable(line))

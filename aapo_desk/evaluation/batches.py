@@ -137,7 +137,7 @@ def _ask(
 
 def _line(asked: Asked, place: int, content: str, answers: Sequence[Answer]) -> Line:
     problem = asked.problems[place]
-    by_side = {
+    by_side: dict[str, list[dict[str, Any]]] = {
         side: [_answer(answer) for answer in answers[number * asked.samples : (number + 1) * asked.samples]]
         for number, side in enumerate(asked.sides)
     }

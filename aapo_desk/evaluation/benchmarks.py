@@ -43,9 +43,7 @@ BENCHMARKS = {
             max_new_tokens=512,
             options={"config": "main"},
         ),
-        Benchmark(
-            "svamp", "short word problems, 300", "hub:ChilleD/SVAMP", "test", "question_concat", "Answer", 256
-        ),
+        Benchmark("svamp", "short word problems, 300", "hub:ChilleD/SVAMP", "test", "question_concat", "Answer", 256),
         Benchmark("math500", "of the MATH test set, 500", "hub:HuggingFaceH4/MATH-500", "test", max_new_tokens=2048),
         Benchmark("aime24", "AIME 2024, 30", "hub:HuggingFaceH4/aime_2024", "train"),
         Benchmark("amc23", "AMC 2023, 40", "hub:knoveleng/AMC-23", "train"),

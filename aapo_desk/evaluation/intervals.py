@@ -74,9 +74,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estima
     return Estimate(sum(differences) / n, max(-1.0, centre - half), min(1.0, centre + half))
 
 
-def paired_where_both(
-    before: Sequence[float | None], after: Sequence[float | None]
-) -> tuple[Estimate, int] | None:
+def paired_where_both(before: Sequence[float | None], after: Sequence[float | None]) -> tuple[Estimate, int] | None:
     """``paired_difference`` over the problems that have a score on both sides, and their number; None without any."""
     pairs = [(was, now) for was, now in zip(before, after, strict=True) if was is not None and now is not None]
     if not pairs:

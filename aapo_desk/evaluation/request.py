@@ -87,7 +87,7 @@ def request(wanted: Wanted) -> Request:
     benchmark = BENCHMARKS.get(task)
     _check_task(wanted, task, run)
     known = run.read_config() if run else None
-    tree = known.model_dump(mode="json") if known else {"model": {"id": wanted.reference}}
+    tree: dict[str, Any] = known.model_dump(mode="json") if known else {"model": {"id": wanted.reference}}
     columns = _columns(wanted, benchmark, known)
     tree["task"] = tree["task"] if task == OWN else _task_section(wanted, task, benchmark, known, columns[0])
     if benchmark or known is None:

@@ -48,7 +48,9 @@ class Results:
 
     def add(self, lines: Sequence[Line], seconds: float) -> None:
         """Keep a batch's lines: on the disk when this returns."""
-        self._file.write(b"".join(json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n" for line in lines))
+        self._file.write(
+            b"".join(json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n" for line in lines)
+        )
         self._file.flush()
         os.fsync(self._file.fileno())
         self.lines += lines
@@ -56,7 +58,7 @@ class Results:
 
     def change(self, **changes: Any) -> None:
         """Write the head with these changes."""
-        self.head |= changes
+        self.head = self.head | changes
         write_atomically(self.folder / HEAD, json.dumps(self.head, indent=2))
 
     def finish(self) -> None:

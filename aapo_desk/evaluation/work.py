@@ -23,7 +23,7 @@ from aapo_desk.evaluation import results
 from aapo_desk.evaluation.batches import Asked, answered
 from aapo_desk.evaluation.held_out import judged_by
 from aapo_desk.evaluation.request import BEST, LAST, Request, content_ids, read_problems
-from aapo_desk.evaluation.results import SIDES, Head, Results, Side
+from aapo_desk.evaluation.results import SIDES, Head, Results
 from aapo_desk.memory import loaded, plan
 from aapo_desk.models import sources
 from aapo_desk.models.loading import choose_device, load_policy
@@ -144,7 +144,9 @@ def _checkpoint(request: Request) -> tuple[Checkpoint | None, str | None]:
         return None, None
     there = list_checkpoints(run.checkpoints)
     if not there:
-        message = f"has no checkpoint yet, so there is no adapter; its base alone: aapo-desk eval {request.config.model.id}"
+        message = (
+            f"has no checkpoint yet, so there is no adapter; its base alone: aapo-desk eval {request.config.model.id}"
+        )
         raise ConfigError(Refusal("RUN", message, run.name))
     if request.step == LAST:
         found = newest_whole(run.checkpoints)
@@ -242,7 +244,7 @@ def _fit(policy: Policy, problems: Sequence[Problem], request: Request) -> Fit:
 
 
 def _longest_answer(policy: Policy, request: Request, fitted: Fit) -> int:
-    """Tokens; fewer than a task would like where the model's context ends. Raises ConfigError where it was asked for."""
+    """Tokens; fewer than the task names where the context ends. Raises ConfigError where so many were asked for."""
     wanted = request.config.evaluation_tokens
     context = getattr(policy.causal.config.get_text_config(), "max_position_embeddings", None)
     if context is None or fitted.longest + wanted <= context:
@@ -257,9 +259,7 @@ def _longest_answer(policy: Policy, request: Request, fitted: Fit) -> int:
     return left
 
 
-def _settle(
-    policy: Policy, request: Request, asked: Asked, kept: dict[str, int] | None, tell: Tell
-) -> dict[str, int]:
+def _settle(policy: Policy, request: Request, asked: Asked, kept: dict[str, int] | None, tell: Tell) -> dict[str, int]:
     """How it is computed on this device: as it was when these results were begun, else chosen and proved now.
 
     Leaves ``policy`` and torch so.
