@@ -47,6 +47,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
         "bench",
         "compare",
         "doctor",
+        "eval",
     ):
         assert re.search(rf"^  {command} +\w", text, flags=re.MULTILINE), command
 
@@ -55,7 +56,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
     "command",
     [
         *("demo", "train", "watch", "resume", "runs", "runs rm", "runs show", "pause"),
-        *("presets show", "fit", "bench", "compare", "doctor"),
+        *("presets show", "fit", "bench", "compare", "doctor", "eval"),
     ],
 )
 def test_every_command_has_help(command: str, capsys: Output) -> None:

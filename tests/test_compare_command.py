@@ -7,10 +7,12 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aapo_desk.cli.app import run
+from aapo_desk.evaluation.results import opened
 from aapo_desk.store import RunDirectory, find_run
 from tests import compared_runs
 
@@ -207,3 +209,44 @@ def test_without_matplotlib_it_is_said_what_to_install(
         == "aapo-desk: pictures need matplotlib; install it with: pip install 'aapo-desk[plots]'\n"
     )
     assert not path.exists()
+
+
+def evaluated(run: RunDirectory, right: int, **asked: Any) -> None:
+    """What aapo-desk eval keeps of four problems, of which the tuned model has ``right`` right and its base none."""
+    head = {"key": "k", "task": "gsm8k", "step": 6, "problems": 4, "total": 9, "dropped": 0, "max_new_tokens": 32}
+    lines = [
+        {"id": f"p{number}", **{side: [answer(number < count)] for side, count in (("base", 0), ("tuned", right))}}
+        for number in range(4)
+    ]
+    head["asked"] = {"problems": "digest", "samples": 1, "sampling": None} | asked
+    with opened(run.evaluations / f"gsm8k-{right}", head) as results:
+        results.add(lines, 1.0)
+        results.finish()
+
+
+def answer(right: bool) -> dict[str, Any]:
+    return {"completion": "", "score": float(right), "readable": 1.0, "tokens": 3, "truncated": False}
+
+
+def test_what_eval_kept_of_the_runs_is_paired_where_they_were_asked_the_same(
+    runs: list[RunDirectory], capsys: Output
+) -> None:
+    one, two, *_ = runs
+    evaluated(one, 1)
+    evaluated(two, 2)
+    evaluated(two, 4)  # the newest counts
+    evaluated(two, 3, problems="others")
+    assert run(["compare", "one", "two"]) == 0
+    text = capsys.readouterr().out
+    first, second = (
+        block for block in text.split("\n\n") if block.startswith("gsm8k: 4 of 9 problems, greedy, up to 32")
+    )
+    assert re.search(r"^A  0\.00 \[.*\]  0\.25 \[.*\] after step 6  \+0\.25 .*  baseline$", first, flags=re.MULTILINE)
+    assert re.search(r"^B .* 1\.00 \[.* \+0\.75 \[\S+ \S+\] paired over 4 problems$", first, flags=re.MULTILINE)
+    assert re.search(r"^A  not evaluated$", second, flags=re.MULTILINE)
+    assert re.search(r"^B .* 0\.75 \[", second, flags=re.MULTILINE)
+    assert run(["compare", "one", "two", "--json"]) == 0
+    by_run = [found["tasks"] for found in json.loads(capsys.readouterr().out)["runs"]]
+    assert [len(tasks) for tasks in by_run] == [1, 2]
+    pair = next(task["against_baseline"] for task in by_run[1] if task["asked"]["problems"] == "digest")
+    assert (pair["mean"], pair["paired"], pair["problems"]) == (0.75, True, 4)

@@ -11,8 +11,8 @@ import torch
 from aapo_desk.algorithms import aapo
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
+from aapo_desk.rollout.proof import prove
 from aapo_desk.training.packing import Cost
-from aapo_desk.training.proof import prove
 from aapo_desk.training.scaling import LossScale
 from aapo_desk.training.update import Rollout, update
 from tests.policies import load_tiny

@@ -37,9 +37,9 @@ from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
 from aapo_desk.models.logprobs import Pack, can_share, pack_logps
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.room import shape_of
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.rollout.cache import RoomyLayer, roomy_cache
-from aapo_desk.training.choices import shape_of
 from aapo_desk.training.probe import Probe, probe
 from aapo_desk.training.update import checkpoint_layers
 from tests.policies import load_tiny

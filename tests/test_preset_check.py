@@ -136,9 +136,7 @@ task: {source: arithmetic}
         ("qwen3", "", "", "its name is not MODEL_METHOD_MEMORY"),
     ],
 )
-def test_a_shipped_preset_is_held_to_its_name_and_header(
-    own: Path, name: str, old: str, new: str, said: str
-) -> None:
+def test_a_shipped_preset_is_held_to_its_name_and_header(own: Path, name: str, old: str, new: str, said: str) -> None:
     found = problems(own, name, GOOD.replace(old, new) if old else GOOD, shipped=True)
     assert said in found
     assert bool(found) == bool(said)

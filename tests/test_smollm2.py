@@ -1,4 +1,4 @@
-"""The fast paths on the real model, SmolLM2-135M in NF4 out of its wheel, against its own forward: to 1e-4 in float32."""
+"""The fast paths on the real model, SmolLM2-135M in NF4, against its own forward: to 1e-4 in float32."""
 
 from __future__ import annotations
 

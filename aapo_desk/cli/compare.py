@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from aapo_desk.cli.evaluate import what
 from aapo_desk.cli.lines import interval
 from aapo_desk.cli.output import complain, printable, say, say_json, table
 from aapo_desk.evaluation import Estimate
@@ -22,18 +23,23 @@ from aapo_desk.studies import (
     Comparison,
     Difference,
     Entry,
+    Kept,
     Outcome,
     Side,
+    between,
     check_metric,
     check_runs,
     difference,
     figure,
+    kept_evaluations,
     save,
     save_ending,
 )
 from aapo_desk.studies.files import PICTURES, TABLES
 
 SIDES: tuple[Side, ...] = ("greedy", "sampled")
+KeptByRun = Mapping[str, Mapping[str, Kept]]
+"""By a run's letter, then by what was asked."""
 
 
 class By(Enum):
@@ -71,10 +77,11 @@ def compare(
         raise typer.Exit(1)
     check_metric(metric, compared.metrics)
     written = _write(compared, by, [path for path in (plot, csv) if path])
+    kept = {entry.letter: kept_evaluations(entry.run) for entry in compared.entries}
     if json:
-        say_json(document(compared, by))
+        say_json(document(compared, by, kept))
         return
-    for line in [*lines(compared, by), *written]:
+    for line in [*lines(compared, by, kept), *written]:
         say(line)
 
 
@@ -99,9 +106,9 @@ def _write(compared: Comparison, by: By, paths: list[Path]) -> list[str]:
     return [f"written: {printable(str(path))}" for path in paths]
 
 
-def lines(compared: Comparison, by: By) -> list[str]:
+def lines(compared: Comparison, by: By, kept: KeptByRun) -> list[str]:
     """All of it in plain lines: the runs, their evaluations, the settings that differ."""
-    return [*_runs(compared, by), "", *_evaluations(compared), "", *_settings(compared)]
+    return [*_runs(compared, by), "", *_evaluations(compared), *_tasks(compared, kept), "", *_settings(compared)]
 
 
 def _runs(compared: Comparison, by: By) -> list[str]:
@@ -167,6 +174,37 @@ def _evaluations(compared: Comparison) -> list[str]:
     return ["share of held-out problems answered right, greedily, with 95 % intervals", *table(header, rows)]
 
 
+def _tasks(compared: Comparison, kept: KeptByRun) -> list[str]:
+    """What ``aapo-desk eval`` has kept of the runs, a table for each thing that was asked."""
+    baseline = compared.baseline
+    said = []
+    for key, first in {key: found for one in reversed(list(kept.values())) for key, found in one.items()}.items():
+        base = kept[baseline.letter].get(key)
+        rows = []
+        for entry in compared.entries:
+            found = kept[entry.letter].get(key)
+            if found is None:
+                rows.append([entry.letter, "not evaluated", "", "", ""])
+                continue
+            outcome = found.outcome
+            rows.append(
+                [
+                    entry.letter,
+                    _interval(outcome.base),
+                    f"{_interval(outcome.tuned)} after step {found.head['step']}",
+                    _interval(outcome.gain, "+"),
+                    "baseline" if entry is baseline else _against(_between(base, found)),
+                ]
+            )
+        header = ["", "base", "tuned", "gain", f"tuned, against {baseline.letter}"]
+        said += ["", printable(what(first.head)), *table(header, rows)]
+    return said
+
+
+def _between(base: Kept | None, found: Kept) -> Difference | None:
+    return between(base.outcome, found.outcome, comparable=True) if base else None
+
+
 def _against(found: Difference | None) -> str:
     if found is None:
         return "-"
@@ -194,7 +232,7 @@ def _setting(value: Any) -> str:
     return value if isinstance(value, str) else "-" if value is None else json_text.dumps(value, ensure_ascii=False)
 
 
-def document(compared: Comparison, by: By) -> dict[str, Any]:
+def document(compared: Comparison, by: By, kept: KeptByRun) -> dict[str, Any]:
     """The same as JSON. ``settings`` holds a value a run, in their order; ``points`` the curves, thinned."""
     return {
         "metric": compared.metric,
@@ -202,16 +240,17 @@ def document(compared: Comparison, by: By) -> dict[str, Any]:
         "smoothing": compared.smoothing,
         "baseline": compared.baseline.letter,
         "metrics": list(compared.metrics),
-        "runs": [_run_document(compared, entry, by) for entry in compared.entries],
+        "runs": [_run_document(compared, entry, by, kept) for entry in compared.entries],
         "settings": [{"path": path, "values": values} for path, values in compared.differing().items()],
     }
 
 
-def _run_document(compared: Comparison, entry: Entry, by: By) -> dict[str, Any]:
+def _run_document(compared: Comparison, entry: Entry, by: By, kept: KeptByRun) -> dict[str, Any]:
     standing, totals, points, final = compared.standing(entry, by.value), entry.totals, entry.points, entry.final
     sides = (
         {side: _side_document(final.side(side), _difference(compared, entry, side)) for side in SIDES} if final else {}
     )
+    base = kept[compared.baseline.letter]
     return {
         "letter": entry.letter,
         "id": entry.run.id,
@@ -225,6 +264,12 @@ def _run_document(compared: Comparison, entry: Entry, by: By) -> dict[str, Any]:
         "value": standing.value,
         "difference": {"value": standing.difference, "at": standing.at} if standing.difference is not None else None,
         "evaluation": {"step": final.step, "problems": final.problems} | sides if final else None,
+        "tasks": [
+            {name: found.head[name] for name in ("task", "step", "problems", "asked")}
+            | {"folder": str(found.folder)}
+            | _side_document(found.outcome, None if entry is compared.baseline else _between(base.get(key), found))
+            for key, found in kept[entry.letter].items()
+        ],
         "points": {
             "step": [int(step) for step in points.steps],
             "seconds": finite(list(points.seconds)),
@@ -235,7 +280,7 @@ def _run_document(compared: Comparison, entry: Entry, by: By) -> dict[str, Any]:
     }
 
 
-def _side_document(outcome: Outcome, against: Difference | None) -> Mapping[str, Any]:
+def _side_document(outcome: Outcome, against: Difference | None) -> dict[str, Any]:
     estimates = {"base": outcome.base, "tuned": outcome.tuned, "gain": outcome.gain}
     said: dict[str, Any] = {name: item.as_json() if item else None for name, item in estimates.items()}
     said["against_baseline"] = None

@@ -51,14 +51,14 @@ def evaluation_line(step: int, data: Answers) -> str:
     return "  ".join(parts)
 
 
-def interval(data: Mapping[str, float | None], key: str, sign: str = "") -> str:
+def interval(data: Mapping[str, float | None], key: str, sign: str = "", digits: int = 2) -> str:
     """``0.31 [0.23, 0.41]``"""
-    value, low, high = (_short(data.get(name), sign) for name in (key, "low", "high"))
+    value, low, high = (_short(data.get(name), f"{sign}.{digits}f") for name in (key, "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
-def _short(value: float | None, sign: str) -> str:
-    return "-" if value is None else format(value, f"{sign}.2f")
+def _short(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def base_against_tuned(evaluations: Mapping[int, Answers]) -> list[str]:

@@ -18,8 +18,8 @@ from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
 from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, can_be_fixed, decode, uniforms
+from aapo_desk.rollout.proof import prove
 from aapo_desk.training.packing import Cost
-from aapo_desk.training.proof import prove
 from aapo_desk.training.scaling import LossScale
 from aapo_desk.training.update import Rollout, Update, update
 

@@ -1,8 +1,27 @@
 """Is it better than its base? Held-out accuracy with intervals.
 
-``held_out`` asks a model and is imported by name: whoever only reads results loads no torch.
+intervals                       what a number of problems can tell
+benchmarks, request, results    the named tasks; what is asked for; what was answered, and where it lies
+asking, held_out, batches       a model answers: the trainer's evaluations, and any other
+work                            the whole of ``aapo-desk eval``
+
+Those of the last two lines load torch and are imported by name.
 """
 
-from aapo_desk.evaluation.intervals import Estimate, paired_difference, proportion, unpaired_difference
+from aapo_desk.evaluation.intervals import (
+    Estimate,
+    mean_of_means,
+    paired_difference,
+    paired_where_both,
+    proportion,
+    unpaired_difference,
+)
 
-__all__ = ["Estimate", "paired_difference", "proportion", "unpaired_difference"]
+__all__ = [
+    "Estimate",
+    "mean_of_means",
+    "paired_difference",
+    "paired_where_both",
+    "proportion",
+    "unpaired_difference",
+]

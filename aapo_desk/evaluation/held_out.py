@@ -1,4 +1,4 @@
-"""Accuracy on held-out problems: greedy, and sampled at the rollout's temperature."""
+"""Accuracy on a run's held-out problems while it trains: greedy, and sampled at the rollout's temperature."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from aapo_desk.config import RewardConfig, RunConfig
-from aapo_desk.evaluation.intervals import paired_difference, proportion
+from aapo_desk.evaluation.asking import READABLE, Answer, ask
+from aapo_desk.evaluation.intervals import paired_where_both, proportion
 from aapo_desk.memory import EVALUATED_AT_ONCE
 from aapo_desk.models.policy import Policy
-from aapo_desk.rewards import Completion, RewardPool
+from aapo_desk.rewards import RewardPool
 from aapo_desk.rewards.builtin import VERIFIERS
-from aapo_desk.rollout import Row, Sampling, decode, derive_seed, uniforms
+from aapo_desk.rollout import Row, Sampling, derive_seed, uniforms
 from aapo_desk.tasks import Problem
 
 NAME = "held_out"
-READABLE = "readable"
 FOR_THE_FORM = ("countdown", "well_formed")
 """The reward's option that pays an answer that is not right."""
 
@@ -57,22 +57,20 @@ def evaluate(
     started = time.perf_counter()
     rows = [Row(number, True, greedy) for number in range(len(asked.problems)) for greedy in (True, False)]
     numbers = uniforms(len(rows), config.evaluation_tokens, derive_seed(config.run.seed, "evaluation"))
-    sampling = Sampling.of(config.rollout)
-    done = decode(policy, asked.prompts, rows, config.evaluation_tokens, sampling, numbers, batch_rows, progress, fixed)
-    texts = policy.tokenizer.batch_decode([done.row(row) for row in range(len(rows))], skip_special_tokens=True)
-    completions = [
-        Completion(
-            text=text,
-            problem=asked.problems[row.prompt].problem,
-            answer=asked.problems[row.prompt].answer,
-            tokens=int(done.lengths[number]),
-            max_tokens=config.evaluation_tokens,
-            truncated=not bool(done.ended[number]),
-        )
-        for number, (row, text) in enumerate(zip(rows, texts, strict=True))
-    ]
-    parts = [score.parts for score in asked.pool.score(completions)]
-    greedy, sampled = (_summary(parts[side::2], texts[side::2]) for side in (0, 1))
+    answers = ask(
+        policy,
+        asked.problems,
+        asked.prompts,
+        rows,
+        config.evaluation_tokens,
+        Sampling.of(config.rollout),
+        numbers,
+        asked.pool,
+        batch_rows,
+        progress,
+        fixed,
+    )
+    greedy, sampled = (_summary(answers[side::2]) for side in (0, 1))
     return {
         "problems": len(asked.problems),
         "ids": [problem.id for problem in asked.problems],
@@ -84,32 +82,23 @@ def evaluate(
     }
 
 
-def _summary(parts: Sequence[dict[str, float | None]], texts: Sequence[str]) -> dict[str, Any]:
+def _summary(answers: Sequence[Answer]) -> dict[str, Any]:
     """Accuracy over the answers that could be scored; the others are counted beside it."""
-    scores = [next(score for name, score in part.items() if name != READABLE) for part in parts]
+    scores = [answer.score for answer in answers]
     scorable = [score for score in scores if score is not None]
-    readable = [part[READABLE] or 0.0 for part in parts]
     accuracy = proportion(scorable) if scorable else None
     return {
         "accuracy": accuracy.mean if accuracy else None,
         "low": accuracy.low if accuracy else None,
         "high": accuracy.high if accuracy else None,
-        "readable": sum(readable) / len(readable),
+        "readable": sum(answer.readable for answer in answers) / len(answers),
         "unscorable": len(scores) - len(scorable),
         "scores": scores,
-        "answers": list(texts),
+        "answers": [answer.text for answer in answers],
     }
 
 
 def _difference(base: dict[str, Any] | None, side: str, after: dict[str, Any]) -> dict[str, float] | None:
     """Paired by problem, over those that both could be scored on."""
-    if base is None:
-        return None
-    pairs = [
-        (old, new)
-        for old, new in zip(base[side]["scores"], after["scores"], strict=True)
-        if old is not None and new is not None
-    ]
-    if not pairs:
-        return None
-    return paired_difference([old for old, _ in pairs], [new for _, new in pairs]).as_json()
+    paired = paired_where_both(base[side]["scores"], after["scores"]) if base else None
+    return paired[0].as_json() if paired else None

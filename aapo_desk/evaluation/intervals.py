@@ -26,18 +26,39 @@ def proportion(scores: Sequence[float]) -> Estimate:
 
     For scores between 0 and 1 it is wider than needed. Raises ValueError for no scores.
     """
-    n = len(scores)
-    if not n:
+    if not scores:
         raise ValueError("no scores")
-    p = sum(scores) / n
+    return _wilson(sum(scores) / len(scores), len(scores))
+
+
+def _wilson(p: float, n: float) -> Estimate:
     centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(max(p * (1 - p), 0.0) / n + Z95**2 / (4 * n * n))
     # At 0 and 1 the bound is the mean itself; rounding must not push it past.
     return Estimate(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
 
 
+def mean_of_means(scores: Sequence[Sequence[float]]) -> Estimate:
+    """The mean over problems of each problem's mean score in 0..1, with a 95 % interval.
+
+    A problem's samples are alike, so the problems are what is drawn: Wilson's interval at the effective number of
+    samples, p (1 - p) over the variance of the mean between problems (as Korn and Graubard, 1998, for surveys). It is
+    taken to be no less than the number of problems and no more than that of the samples; with one 0/1 score a problem
+    this is ``proportion``. Raises ValueError for no problems or one without scores.
+    """
+    if not scores or not all(scores):
+        raise ValueError("no scores")
+    means = [sum(one) / len(one) for one in scores]
+    n, p = len(means), sum(means) / len(means)
+    between = sum((mean - p) ** 2 for mean in means)
+    if n == 1 or p <= 0 or p >= 1:
+        return _wilson(p, n)
+    effective = p * (1 - p) * n * (n - 1) / between if between else math.inf
+    return _wilson(p, min(max(effective, n), sum(map(len, scores))))
+
+
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estimate:
-    """The mean of after - before, problem by problem, with a 95 % interval.
+    """The mean of after - before, problem by problem, with a 95 % interval. Scores, or mean scores, in 0..1.
 
     The interval is Bonett and Price's adjusted Wald interval for paired proportions (2012): one pair of each kind of
     disagreement is added, so that it does not shrink to nothing where none disagree. Raises ValueError for no pairs.
@@ -46,12 +67,19 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estima
     if not n:
         raise ValueError("no pairs")
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    mean = sum(differences) / n
-    gained = (sum(max(d, 0.0) for d in differences) + 1) / (n + 2)
-    lost = (sum(max(-d, 0.0) for d in differences) + 1) / (n + 2)
-    centre = gained - lost
-    half = Z95 * math.sqrt((gained + lost - centre**2) / (n + 2))
-    return Estimate(mean, max(-1.0, centre - half), min(1.0, centre + half))
+    centre = sum(differences) / (n + 2)
+    # The two pairs that are added have the squares 1 and 1. For scores of 0 and 1 this is their formula.
+    squares = (sum(d * d for d in differences) + 2) / (n + 2)
+    half = Z95 * math.sqrt((squares - centre**2) / (n + 2))
+    return Estimate(sum(differences) / n, max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def paired_where_both(before: Sequence[float | None], after: Sequence[float | None]) -> tuple[Estimate, int] | None:
+    """``paired_difference`` over the problems that have a score on both sides, and their number; None without any."""
+    pairs = [(was, now) for was, now in zip(before, after, strict=True) if was is not None and now is not None]
+    if not pairs:
+        return None
+    return paired_difference([was for was, _ in pairs], [now for _, now in pairs]), len(pairs)
 
 
 def unpaired_difference(before: Estimate, after: Estimate) -> Estimate:

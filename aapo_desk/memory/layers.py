@@ -197,7 +197,7 @@ class Decoder:
     def _mlp(self) -> dict[str, tuple[int, int]]:
         *up, down = self.family.mlp
         width = 2 * self.inner // len(up)
-        return {name: (self.hidden, width) for name in up} | {down: (self.inner, self.hidden)}
+        return dict.fromkeys(up, (self.hidden, width)) | {down: (self.inner, self.hidden)}
 
     def _attention(self, kind: Kind) -> Layer:
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class Score:
     ``parts`` holds each reward's own score, not yet weighted; ``total`` is their weighted sum. A part is None where
     its reward could not say (it hung, broke or declined); then ``total`` is None too and ``error`` says why in a line
     that begins with the part's name. After a worker had to be replaced, the parts not reached are None as well.
+    ``read`` is the answer that was found in the text, from the first part that tells it.
     """
 
     total: float | None
     parts: dict[str, float | None]
     error: str | None = None
+    read: str | None = field(default=None, compare=False)
 
 
 class RewardError(RuntimeError):
@@ -61,6 +63,17 @@ class RefusedError(Exception):
     def __init__(self, *refusals: Refusal) -> None:
         self.refusals = refusals
         super().__init__("; ".join(map(str, refusals)))
+
+
+class Judged(float):
+    """A score that also tells the answer it is for, as it was read in the completion; None where none was."""
+
+    read: str | None
+
+    def __new__(cls, value: float, read: str | None) -> Self:
+        judged = super().__new__(cls, value)
+        judged.read = read
+        return judged
 
 
 Scorer = Callable[[Completion], object]

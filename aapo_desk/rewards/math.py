@@ -19,7 +19,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from aapo_desk.rewards.base import Completion, Refusal, Scorer, unknown_options
+from aapo_desk.rewards.base import Completion, Judged, Refusal, Scorer, unknown_options
 from aapo_desk.rewards.places import answer_place
 
 Reader = Callable[[str], tuple[Any, ...]]
@@ -51,25 +51,27 @@ def build(options: Mapping[str, Any]) -> Scorer:
     read = reader()
     worked_out: bool = options.get("worked_out", False)
 
-    def score(completion: Completion) -> float:
+    def score(completion: Completion) -> Judged:
         if same_text(completion.text, completion.answer):
-            return 1.0
+            return Judged(1.0, completion.text.strip())
         right = read(completion.answer) or read(f"${completion.answer}$")
         if not right:
             raise ValueError("the right answer is empty")
         seed(0)  # sympy tries random numbers: the same answer must get the same score in a resumed run
+        found = read(completion.text)
+        written = as_written(found)
         broken: Exception | None = None
-        for gold, given in sorted(product(right, read(completion.text)), key=_texts_first):
+        for gold, given in sorted(product(right, found), key=_texts_first):
             if worked_out and is_number(gold) and is_undone(given):
                 continue
             try:
                 if verify(gold, given, timeout_seconds=None, raise_on_error=True):
-                    return 1.0
+                    return Judged(1.0, written)
             except Exception as error:  # noqa: BLE001 (another reading of the same text may still be equal)
                 broken = error
         if broken is not None:
             raise broken
-        return 0.0
+        return Judged(0.0, written)
 
     # The first use loads the parser's tables; that is no completion's time.
     score(Completion("$\\frac{1}{3}$", "", "$\\frac{1}{2}$", 1, 1, False))
@@ -90,6 +92,11 @@ def reader() -> Reader:
         return tuple(found)
 
     return read
+
+
+def as_written(answers: tuple[Any, ...]) -> str | None:
+    """What ``reader`` found, as it is written in the text; None where it found nothing."""
+    return next((answer for answer in answers if isinstance(answer, str)), None)
 
 
 def prepare(text: str) -> str:

@@ -28,11 +28,12 @@ _MAX_IDLE_DEATHS = 10
 
 @dataclass
 class _Task:
-    """A completion on its way: the values of the parts that have come."""
+    """A completion on its way: the values of the parts that have come, and the first answer that was read."""
 
     completion: Completion
     values: list[float | None] = field(default_factory=list)
     error: str | None = None
+    read: str | None = None
 
 
 @dataclass
@@ -172,6 +173,7 @@ class RewardPool:
         if message["error"] and not task.error:
             task.error = f"{self.names[len(task.values)]}: {message['error']}"
         task.values.append(message["value"])
+        task.read = message["read"] if task.read is None else task.read
         if len(task.values) == len(self.names):
             worker.task = None
 
@@ -201,11 +203,11 @@ class RewardPool:
     def _total(self, task: _Task) -> Score:
         parts = dict(zip(self.names, task.values, strict=True))
         if any(value is None for value in task.values):
-            return Score(None, parts, task.error)
+            return Score(None, parts, task.error, task.read)
         total = sum(weight * (value or 0.0) for weight, value in zip(self._weights, task.values, strict=True))
         if not math.isfinite(total):
-            return Score(None, parts, f"the weighted sum of {parts} is not finite")
-        return Score(total, parts)
+            return Score(None, parts, f"the weighted sum of {parts} is not finite", task.read)
+        return Score(total, parts, read=task.read)
 
 
 def part_names(rewards: Sequence[RewardConfig]) -> list[str]:

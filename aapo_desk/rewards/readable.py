@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aapo_desk.rewards.base import Completion, Refusal, Scorer, unknown_options
-from aapo_desk.rewards.math import reader, same_text
+from aapo_desk.rewards.base import Completion, Judged, Refusal, Scorer, unknown_options
+from aapo_desk.rewards.math import as_written, reader, same_text
 
 
 def check(options: Mapping[str, Any]) -> Iterable[Refusal]:
@@ -20,8 +20,9 @@ def build(options: Mapping[str, Any]) -> Scorer:
     read = reader()
     read("$\\frac{1}{2}$")  # The first use loads the parser's tables; that is no completion's time.
 
-    def score(completion: Completion) -> float:
-        found = any(not isinstance(answer, str) for answer in read(completion.text))
-        return float(found or same_text(completion.text, completion.answer))
+    def score(completion: Completion) -> Judged:
+        answers = read(completion.text)
+        found = any(not isinstance(answer, str) for answer in answers)
+        return Judged(found or same_text(completion.text, completion.answer), as_written(answers))
 
     return score

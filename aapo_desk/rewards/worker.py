@@ -5,8 +5,9 @@ It speaks JSON lines on standard input and output. First the set-up comes,
     {"rewards": [{"name", "options", "custom": null | {"path", "function", "source"}}], "memory_limit_mb"}
 
 answered by {"ready": true} or {"refused": [[reward, {"option", "message", "given", "nearest"}], ...]}. Then each line
-is a completion, answered by one line a reward: {"value": number | null, "error": text | null, "retire": bool}. After
-"retire" the worker is spent (it ran out of memory) and nothing more comes for that completion.
+is a completion, answered by one line a reward: {"value": number | null, "error": text | null, "read": text | null,
+"retire": bool}. "read" is the answer that the reward found, where it tells. After "retire" the worker is spent (it ran
+out of memory) and nothing more comes for that completion.
 
 It ends when its input closes and when its parent dies.
 """
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from aapo_desk.rewards import custom
-from aapo_desk.rewards.base import Completion, Refusal, RefusedError, Scorer, one_line
+from aapo_desk.rewards.base import Completion, Judged, Refusal, RefusedError, Scorer, one_line
 from aapo_desk.rewards.builtin import built_in
 
 _PR_SET_PDEATHSIG = 1
@@ -124,11 +125,12 @@ def _score(rewards: list[Loaded], completion: Completion, megabytes: int) -> Ite
     for reward in rewards:
         random.seed(completion.text.encode(errors="surrogatepass"))  # half a pair is no UTF-8
         value, error, full = _evaluate(reward, completion)
+        read = one_line(value.read) if isinstance(value, Judged) and value.read is not None else None
         # Libraries swallow a MemoryError and go on with a wrong result: the high-water mark tells.
         if full or _memory_nearly_full(megabytes):
-            yield {"value": None, "error": f"out of memory (the limit is {megabytes} MB)", "retire": True}
+            yield {"value": None, "error": f"out of memory (the limit is {megabytes} MB)", "read": None, "retire": True}
             return
-        yield {"value": value, "error": error, "retire": False}
+        yield {"value": value, "error": error, "read": read, "retire": False}
 
 
 def _evaluate(reward: Loaded, completion: Completion) -> tuple[float | None, str | None, bool]:
@@ -138,7 +140,7 @@ def _evaluate(reward: Loaded, completion: Completion) -> tuple[float | None, str
         if value is None:
             return None, "gave no score (None)", False
         if isinstance(value, numbers.Real) and math.isfinite(value):
-            return float(value), None, False
+            return value if isinstance(value, Judged) else float(value), None, False
         return None, one_line(f"returned {value!r} ({type(value).__name__}), not a finite number or None"), False
     except MemoryError:
         return None, None, True

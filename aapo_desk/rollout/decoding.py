@@ -24,7 +24,6 @@ from aapo_desk.rollout.cache import RoomyLayer, roomy_cache
 from aapo_desk.rollout.captured import FixedBatch, Start
 from aapo_desk.rollout.sampling import Sampling, draw
 
-
 LEAST_COMMON, LEAST_SHARING = 8, 4
 """Tokens that prompts must have in common, and prompts, for these to be read by themselves."""
 

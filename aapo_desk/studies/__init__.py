@@ -17,7 +17,8 @@ from aapo_desk.studies.comparison import (
 )
 from aapo_desk.studies.curve import AXES, Axis, Points
 from aapo_desk.studies.files import save, save_ending, write_csv
-from aapo_desk.studies.held_out import Difference, FinalEvaluation, Outcome, Side, difference
+from aapo_desk.studies.held_out import Difference, FinalEvaluation, Outcome, Side, between, difference
+from aapo_desk.studies.kept import Kept, kept_evaluations
 from aapo_desk.studies.wording import figure
 
 __all__ = [
@@ -32,14 +33,17 @@ __all__ = [
     "Difference",
     "Entry",
     "FinalEvaluation",
+    "Kept",
     "Outcome",
     "Points",
     "Side",
     "Standing",
+    "between",
     "check_metric",
     "check_runs",
     "difference",
     "figure",
+    "kept_evaluations",
     "save",
     "save_ending",
     "write_csv",

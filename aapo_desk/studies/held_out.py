@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from aapo_desk.evaluation import Estimate, paired_difference, unpaired_difference
+from aapo_desk.evaluation import Estimate, paired_where_both, unpaired_difference
 from aapo_desk.rewards.builtin import VERIFIERS
 
 Side = Literal["greedy", "sampled"]
@@ -67,18 +67,16 @@ def final_evaluation(evaluations: Mapping[int, Mapping[str, Any]], config: Mappi
 
 def difference(before: FinalEvaluation, after: FinalEvaluation, side: Side) -> Difference | None:
     """after - before of the tuned accuracies, problem by problem where both scored the same ones in the same way."""
-    old, new = before.side(side), after.side(side)
+    return between(before.side(side), after.side(side), before.judged == after.judged)
+
+
+def between(old: Outcome, new: Outcome, comparable: bool) -> Difference | None:
+    """new - old of the tuned accuracies; ``comparable`` tells whether they were asked and judged in the same way."""
     if old.tuned is None or new.tuned is None:
         return None
-    same = old.scores and old.scores.keys() == new.scores.keys() and before.judged == after.judged
-    pairs = [
-        (was, now)
-        for key, was in old.scores.items()
-        if same and was is not None and (now := new.scores[key]) is not None
-    ]
-    if not pairs:
-        return Difference(unpaired_difference(old.tuned, new.tuned), None)
-    return Difference(paired_difference([was for was, _ in pairs], [now for _, now in pairs]), len(pairs))
+    same = comparable and old.scores and old.scores.keys() == new.scores.keys()
+    paired = paired_where_both(list(old.scores.values()), [new.scores[key] for key in old.scores]) if same else None
+    return Difference(*paired) if paired else Difference(unpaired_difference(old.tuned, new.tuned), None)
 
 
 def _outcome(
@@ -86,14 +84,15 @@ def _outcome(
 ) -> Outcome:
     scores = ((tuned or {}).get(side) or {}).get("scores") or []
     return Outcome(
-        _estimate((base or {}).get(side), "accuracy"),
-        _estimate((tuned or {}).get(side), "accuracy"),
-        _estimate((tuned or {}).get(GAINS[side]), "mean"),
+        estimate((base or {}).get(side), "accuracy"),
+        estimate((tuned or {}).get(side), "accuracy"),
+        estimate((tuned or {}).get(GAINS[side]), "mean"),
         dict(zip(ids, scores, strict=True)) if len(ids) == len(scores) else {},
     )
 
 
-def _estimate(data: Mapping[str, Any] | None, key: str) -> Estimate | None:
+def estimate(data: Mapping[str, Any] | None, key: str) -> Estimate | None:
+    """An interval as it is kept, its mean under ``key``; None where some of it is missing."""
     values = [(data or {}).get(name) for name in (key, "low", "high")]
     numbers = [float(value) for value in values if isinstance(value, int | float)]
     return Estimate(*numbers) if len(numbers) == len(values) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-import psutil
 import torch
 
 from aapo_desk.config import RunConfig
@@ -16,11 +15,12 @@ from aapo_desk.fit import Room, judge, spills
 from aapo_desk.memory import ModelShape, loaded, plan
 from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.room import free_bytes, shape_of
 from aapo_desk.models.sources import ModelError
 from aapo_desk.rollout import Sampling, can_be_fixed
+from aapo_desk.rollout.proof import prove
 from aapo_desk.store import RunWriter, event_words
 from aapo_desk.training.probe import probe
-from aapo_desk.training.proof import prove
 from aapo_desk.training.update import checkpoint_layers
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
     own_update: whether 4-bit layers without a shadow go backward by our own function; threads: the CPU's.
     """
     shape, device = shape_of(policy), policy.device
-    free = _free_bytes(device) + loaded(shape, config, device.type)
+    free = free_bytes(device) + loaded(shape, config, device.type)
     if device.type == "cuda" and spills():
         _refuse_to_spill(shape, config, free)
     planned = plan(shape, config, free, device.type)
@@ -125,23 +125,3 @@ def _refuse_to_spill(shape: ModelShape, config: RunConfig, free: int) -> None:
             f"{free / 2**30:.1f} GB are free; on WSL it would not fail but go on in system memory, many times slower. "
             "aapo-desk fit PRESET says what would help"
         )
-
-
-def shape_of(policy: Policy) -> ModelShape:
-    """The model's shape; of a model whose memory is not known, that of a Llama with the same numbers.
-
-    Raises ValueError where the model's configuration does not even say those.
-    """
-    config = policy.causal.config.to_dict()
-    try:
-        return ModelShape.from_config(config)
-    except ValueError as error:
-        log.warning("%s; taken for a Llama of its size", error)
-        return ModelShape.from_config({**policy.causal.config.get_text_config().to_dict(), "model_type": "llama"})
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(device)[0]
-        return free
-    return int(psutil.virtual_memory().available)

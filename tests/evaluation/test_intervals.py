@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aapo_desk.evaluation import paired_difference, proportion, unpaired_difference
+from aapo_desk.evaluation import (
+    mean_of_means,
+    paired_difference,
+    paired_where_both,
+    proportion,
+    unpaired_difference,
+)
 
 
 def test_wilson_gives_its_published_figures() -> None:
@@ -52,3 +58,52 @@ def test_an_unpaired_difference_is_newcombes() -> None:
     # The first example of Newcombe (1998): 56 of 70 against 48 of 80.
     found = unpaired_difference(proportion([1.0] * 48 + [0.0] * 32), proportion([1.0] * 56 + [0.0] * 14))
     assert (found.mean, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60))
+def test_with_one_sample_a_problem_a_mean_of_means_is_a_proportion(scores: list[float]) -> None:
+    one, means = proportion(scores), mean_of_means([[score] for score in scores])
+    assert (means.mean, means.low, means.high) == pytest.approx((one.mean, one.low, one.high))
+
+
+def test_samples_that_only_repeat_each_other_tell_no_more_than_one() -> None:
+    once = mean_of_means([[1.0]] * 30 + [[0.0]] * 70)
+    eightfold = mean_of_means([[1.0] * 8] * 30 + [[0.0] * 8] * 70)
+    assert (eightfold.low, eightfold.high) == pytest.approx((once.low, once.high), abs=1e-3)
+
+
+def test_samples_that_differ_inside_a_problem_tell_as_much_as_other_problems() -> None:
+    alike = mean_of_means([[1.0, 0.0, 0.0, 1.0]] * 50)
+    assert (alike.low, alike.high) == pytest.approx(
+        (proportion([1.0, 0.0] * 100).low, proportion([1.0, 0.0] * 100).high)
+    )
+
+
+def test_a_mean_of_means_is_over_problems_not_over_samples() -> None:
+    assert mean_of_means([[1.0], [0.0, 0.0, 0.0]]).mean == 0.5
+
+
+@given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=5), min_size=1, max_size=40))
+def test_a_mean_of_means_holds_its_mean_and_stays_in_range(scores: list[list[float]]) -> None:
+    found = mean_of_means(scores)
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+
+
+def test_a_paired_difference_of_whole_scores_is_bonett_and_prices() -> None:
+    """b = 12 lost and c = 9 gained of n = 50: (c - b) / (n + 2) and its Wald interval with one of each added."""
+    found = paired_difference([1.0] * 12 + [0.0] * 38, [0.0] * 12 + [1.0] * 9 + [0.0] * 29)
+    centre, spread = -3 / 52, (23 / 52 - (3 / 52) ** 2) / 52
+    assert (found.low, found.high) == pytest.approx((centre - 1.959964 * spread**0.5, centre + 1.959964 * spread**0.5))
+
+
+def test_small_differences_between_mean_scores_have_a_narrower_interval_than_whole_ones() -> None:
+    small = paired_difference([0.5] * 100, [0.6] * 50 + [0.4] * 50)
+    whole = paired_difference([0.0] * 50 + [1.0] * 50, [1.0] * 50 + [0.0] * 50)
+    assert small.high - small.low < 0.3 * (whole.high - whole.low)
+
+
+def test_pairs_are_those_that_both_have_a_score_for() -> None:
+    found = paired_where_both([0.0, None, 1.0, 0.0], [1.0, 1.0, None, 0.0])
+    assert found is not None
+    assert (found[0].mean, found[1]) == (0.5, 2)
+    assert paired_where_both([None], [1.0]) is None

@@ -164,3 +164,17 @@ def test_code_in_a_completion_is_not_run(pool: RewardPool, tmp_path_factory: pyt
     code = f"__import__('os').system('touch {trace}')"
     pool.score([completion(text, "72") for text in (code, f"${code}$", f"\\boxed{{{code}}}", f"1 + {code}")])
     assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("So it is $\\frac{3}{4}$ of them: \\boxed{0.75}", "0.75"),
+        ("They have 12 and 7 apples, 19 in all.", "19"),
+        ("12 + 7", "12 + 7"),
+        ("I do not know", None),
+    ],
+)
+def test_a_score_tells_the_answer_that_was_read(pool: RewardPool, text: str, read: str | None) -> None:
+    (score,) = pool.score([completion(text, "19")])
+    assert score.read == read

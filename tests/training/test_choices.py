@@ -11,10 +11,11 @@ import pytest
 
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.room import shape_of
 from aapo_desk.models.shadow import ShadowWeight
 from aapo_desk.store import RunReader, RunWriter, create_run
 from aapo_desk.training import choices as device_choices
-from aapo_desk.training.choices import settled, shape_of
+from aapo_desk.training.choices import settled
 from tests.policies import load_tiny
 
 KEYS = {
@@ -54,14 +55,14 @@ def test_choices_are_made_once_and_replayed(
     first = settle(store, policy, config)
     assert first.keys() == KEYS
     assert (first["token_budget"], first["batch_rows"], first["checkpointing"]) == (512, 256, 0)
-    monkeypatch.setattr(device_choices, "_free_bytes", lambda device: 0)
+    monkeypatch.setattr(device_choices, "free_bytes", lambda device: 0)
     assert settle(store, policy, config) == first
 
 
 def test_scarce_memory_asks_for_single_rows_and_checkpointing(
     policy: Policy, store: RunWriter, tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_choices, "_free_bytes", lambda device: 0)
+    monkeypatch.setattr(device_choices, "free_bytes", lambda device: 0)
     choices = settle(store, policy, resolve(tiny_config))
     assert (choices["token_budget"], choices["batch_rows"]) == (1, 1)
     assert (choices["checkpointing"], choices["shadow_weights"]) == (1, 0)

@@ -12,9 +12,10 @@ import torch
 
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.room import shape_of
 from aapo_desk.models.sources import ModelError
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run, event_words
-from aapo_desk.training.choices import apply, settled, shape_of
+from aapo_desk.training.choices import apply, settled
 from aapo_desk.training.control import Control
 from aapo_desk.training.loop import Trainer
 from aapo_desk.training.peaks import Peaks

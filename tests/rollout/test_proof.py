@@ -14,7 +14,7 @@ from aapo_desk.models.rows import RowMask
 from aapo_desk.models.shadow import FourBitWeight, ShadowWeight
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.rollout.captured import FixedBatch
-from aapo_desk.training.proof import prove
+from aapo_desk.rollout.proof import prove
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21]]

@@ -1,8 +1,9 @@
 """Fast paths prove themselves: each is compared with the plain path on this device, on the run's own first prompts.
 
 What was measured elsewhere need not hold here: another driver, another processor, another version of a library. So
-before the first step the paths chosen for this device compute a few completions, and so does the model's own forward,
-one row at a time. Where they differ by more than rounding explains, the run goes on without that path and says so.
+before the first step, and before an evaluation, the paths chosen for this device compute a few completions, and so does
+the model's own forward, one row at a time. Where they differ by more than rounding explains, it goes on without that
+path and says so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
-from aapo_desk.rollout import Completions, Row, Sampling, decode, uniforms
+from aapo_desk.rollout.decoding import Completions, Row, decode
+from aapo_desk.rollout.sampling import Sampling, uniforms
 
 MOST_GAP = {True: 1e-3, False: 0.1}
 """Mean distance of log-probs that rounding explains, in nats: computing in float32, in 16 bits."""
@@ -41,16 +43,18 @@ class Verdict:
         )
 
 
-def prove(policy: Policy, prompts: Sequence[list[int]], sampling: Sampling, choices: dict[str, int]) -> Verdict:
+def prove(
+    policy: Policy, prompts: Sequence[list[int]], sampling: Sampling, choices: dict[str, int], updates: bool = True
+) -> Verdict:
     """Compare the paths that ``choices`` name with the plain one; ``policy`` is left as the verdict says.
 
     The adapter, which may change nothing yet, is stirred for it and put back. With dropout no two gradients are alike,
-    so only what is decoded is compared.
+    so only what is decoded is compared; likewise where no ``updates`` will follow.
     """
     verdict = Verdict(dict(choices))
     shortest = sorted(prompts, key=len)[:1] * PROMPTS if len(prompts) < PROMPTS else list(prompts[:PROMPTS])
     with _stirred(policy):
-        trial = _Trial(policy, shortest, sampling)
+        trial = _Trial(policy, shortest, sampling, updates)
         if choices.get("shadow_weights"):
             if policy.shadow is None:
                 policy.use_shadow()
@@ -74,8 +78,8 @@ def prove(policy: Policy, prompts: Sequence[list[int]], sampling: Sampling, choi
 
 
 class _Trial:
-    def __init__(self, policy: Policy, prompts: list[list[int]], sampling: Sampling) -> None:
-        self.policy, self.prompts, self.sampling = policy, prompts, sampling
+    def __init__(self, policy: Policy, prompts: list[list[int]], sampling: Sampling, updates: bool) -> None:
+        self.policy, self.prompts, self.sampling, self.updates = policy, prompts, sampling, updates
         self.gap, self.most_turn = MOST_GAP[policy.computes_exactly], MOST_TURN[policy.computes_exactly]
         self._plain_gradient: Tensor | None = None
         self.completions: list[list[int]] = []
@@ -110,7 +114,8 @@ class _Trial:
 
     def turn(self, shared: bool) -> float:
         """How far the update's gradient is from the plain one, over the plain one's norm; of summed log-probs."""
-        if any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.policy.model.modules()):
+        dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.policy.model.modules())
+        if dropout or not self.updates:
             return 0.0
         if self._plain_gradient is None:
             self._plain_gradient = self._gradient(

@@ -1,0 +1,166 @@
+"""What was answered, and where it lies: a small head and a line a problem, and what the lines come to.
+
+    evaluations/gsm8k-greedy-1a2b3c4d/
+        evaluation.json     what was asked of whom, how far it is, and at the end the accuracies
+        results.jsonl       a problem a line: {"id", "source_id", "problem", "answer", "prompt_tokens",
+                            "base": [{"completion", "read", "score", "tokens", "truncated", ...}], "tuned": [...]}
+
+A batch's lines are on the disk before the head counts them, so lines beyond the head's count are those of a batch that
+was not kept whole, and are written again. ``id`` names a problem by its content: two evaluations pair up by it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from aapo_desk.evaluation.intervals import mean_of_means, paired_where_both
+from aapo_desk.store import StoreError, read_json, write_atomically
+
+FORMAT = 1
+HEAD, ROWS = "evaluation.json", "results.jsonl"
+
+Side = Literal["base", "tuned"]
+SIDES: tuple[Side, ...] = ("base", "tuned")
+Head = dict[str, Any]
+Line = dict[str, Any]
+
+
+class EvaluationError(StoreError):
+    """Results that cannot be used; the message says which, why and what to do."""
+
+
+@dataclass
+class Results:
+    """An evaluation's folder, held by this process. ``lines`` are those that are kept."""
+
+    folder: Path
+    head: Head
+    lines: list[Line]
+    _file: IO[bytes]
+
+    def add(self, lines: Sequence[Line], seconds: float) -> None:
+        """Keep a batch's lines: on the disk when this returns."""
+        self._file.write(
+            b"".join(json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n" for line in lines)
+        )
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.lines += lines
+        self.change(done=len(self.lines), seconds=self.head["seconds"] + seconds)
+
+    def change(self, **changes: Any) -> None:
+        """Write the head with these changes."""
+        self.head = self.head | changes
+        write_atomically(self.folder / HEAD, json.dumps(self.head, indent=2))
+
+    def finish(self) -> None:
+        self.change(finished=time.time(), summary=summarise(self.lines))
+
+
+@contextmanager
+def opened(folder: Path, head: Head) -> Iterator[Results]:
+    """The results in ``folder`` to go on with, where they are of the same ``key``, else new ones under ``head``.
+
+    Raises EvaluationError where another process is at work on them, or lines are missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / ROWS).open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvaluationError(f"another process is at work on {folder}; wait for its end") from None
+        kept = read_head(folder)
+        same = kept is not None and (kept["format"], kept["key"]) == (FORMAT, head["key"])
+        results = Results(folder, kept if kept and same else head, [], file)
+        if same:
+            results.lines, end = _read(folder, results.head["done"])
+            file.truncate(end)
+        else:
+            file.truncate(0)
+            results.change(format=FORMAT, done=0, seconds=0.0, begun=time.time(), finished=None, summary=None)
+        file.seek(0, os.SEEK_END)
+        yield results
+
+
+def read_head(folder: Path) -> Head | None:
+    """None where there is none that this version reads."""
+    head = read_json(folder / HEAD)
+    return head if head and head.get("format") == FORMAT else None
+
+
+def read_lines(folder: Path) -> list[Line]:
+    """The lines that the head counts. Raises EvaluationError where some are missing."""
+    head = read_head(folder)
+    return _read(folder, head["done"])[0] if head else []
+
+
+def finished(evaluations: Path) -> list[tuple[Path, Head]]:
+    """The evaluations in a folder that came to their end, the oldest first."""
+    found = [(head.parent, read_head(head.parent)) for head in evaluations.glob(f"*/{HEAD}")]
+    return sorted(
+        ((folder, head) for folder, head in found if head and head["finished"]), key=lambda item: item[1]["finished"]
+    )
+
+
+def _read(folder: Path, count: int) -> tuple[list[Line], int]:
+    """The first ``count`` lines and the byte behind them."""
+    lines: list[Line] = []
+    end = 0
+    try:
+        with (folder / ROWS).open("rb") as file:
+            for _ in range(count):
+                lines.append(json.loads(file.readline()))
+            end = file.tell()
+    except (OSError, ValueError) as error:
+        raise EvaluationError(
+            f"{folder / ROWS} does not hold the {count} problems that {HEAD} counts ({error}); "
+            "remove the folder to begin anew"
+        ) from error
+    return lines, end
+
+
+def summarise(lines: Sequence[Line]) -> dict[str, Any]:
+    """The accuracy of each side with its interval, and the paired difference where there are two."""
+    sides = [side for side in SIDES if lines and side in lines[0]]
+    summary: dict[str, Any] = {side: _side([line[side] for line in lines]) for side in sides}
+    if len(sides) == len(SIDES):
+        before, after = ([score(line, side) for line in lines] for side in SIDES)
+        paired = paired_where_both(before, after)
+        both = [(was, now) for was, now in zip(before, after, strict=True) if was is not None and now is not None]
+        summary["difference"] = paired and paired[0].as_json() | {
+            "problems": paired[1],
+            "better": sum(now > was for was, now in both),
+            "worse": sum(now < was for was, now in both),
+        }
+    return summary
+
+
+def score(line: Mapping[str, Any], side: Side) -> float | None:
+    """A problem's mean score over the samples that could be scored; None where none could."""
+    scores = [answer["score"] for answer in line[side] if answer["score"] is not None]
+    return sum(scores) / len(scores) if scores else None
+
+
+def _side(problems: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    answers = [answer for problem in problems for answer in problem]
+    scores = [[answer["score"] for answer in problem if answer["score"] is not None] for problem in problems]
+    scorable = [one for one in scores if one]
+    accuracy = mean_of_means(scorable) if scorable else None
+    return {
+        "accuracy": accuracy.mean if accuracy else None,
+        "low": accuracy.low if accuracy else None,
+        "high": accuracy.high if accuracy else None,
+        "answers": len(answers),
+        "unscorable": sum(answer["score"] is None for answer in answers),
+        "readable": sum(answer["readable"] for answer in answers) / len(answers),
+        "truncated": sum(answer["truncated"] for answer in answers) / len(answers),
+        "tokens": sum(answer["tokens"] for answer in answers) / len(answers),
+    }

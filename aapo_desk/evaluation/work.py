@@ -1,0 +1,304 @@
+"""The whole of an evaluation: problems, model, adapter, choices for the device; answers kept as they come."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aapo_desk import __version__
+from aapo_desk.checkpoint import Checkpoint, checkpoint_name, list_checkpoints, load_adapter, newest_whole
+from aapo_desk.config import ConfigError
+from aapo_desk.config import Problem as Refusal
+from aapo_desk.evaluation import results
+from aapo_desk.evaluation.batches import Asked, answered
+from aapo_desk.evaluation.held_out import judged_by
+from aapo_desk.evaluation.request import BEST, LAST, Request, content_ids, read_problems
+from aapo_desk.evaluation.results import SIDES, Head, Results
+from aapo_desk.memory import loaded, plan
+from aapo_desk.models import sources
+from aapo_desk.models.loading import choose_device, load_policy
+from aapo_desk.models.policy import Policy
+from aapo_desk.models.room import free_bytes, shape_of
+from aapo_desk.rewards import RewardPool
+from aapo_desk.rollout import Sampling, can_be_fixed
+from aapo_desk.rollout.proof import prove
+from aapo_desk.store import RunDirectory, RunReader, home
+from aapo_desk.tasks import Problem
+from aapo_desk.tasks.prompts import Fit, fit
+
+MOST_ROWS = {"cpu": 64, "cuda": 256}
+"""Rows at once beyond which little time is saved; what an interruption loses grows with them."""
+
+Tell = Callable[[str], None]
+Progress = Callable[[float, float | None], None]
+"""Hears the share that is done and the seconds that are left, where that can be told."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C, and what is kept. ``str()`` is one line for the user."""
+
+    def __init__(self, kept: Results) -> None:
+        done = f"{len(kept.lines)} of {kept.head['problems']} problems are kept in {kept.folder}"
+        super().__init__(f"interrupted: {done}; the same command goes on with them")
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """Who is evaluated: the model as it lies there and, of a run, the checkpoint with the adapter."""
+
+    resolved: sources.ResolvedModel
+    checkpoint: Checkpoint | None
+    adapter: str | None
+    """The SHA-256 of the adapter's weights."""
+
+
+def work(request: Request, tell: Tell = lambda _: None, progress: Progress = lambda *_: None) -> tuple[Path, Head]:
+    """Evaluate, or go on with what was evaluated before, and give the folder of the results and their head.
+
+    Raises ConfigError for what the user can mend, ModelError, CheckpointError, RewardError and EvaluationError for
+    what fails, Interrupted on Ctrl-C.
+    """
+    config = request.config
+    sources.check_id(config.model)
+    tell(f"reading {config.task.source}")
+    problems, total = read_problems(request)
+    device = choose_device(config.model.device)
+    checkpoint, adapter = _checkpoint(request)
+    subject = _Subject(sources.resolve(config.model, tell), checkpoint, adapter)
+    with RewardPool(judged_by(config.rewards)) as pool:
+        head = _head(request, subject, problems, total, device, pool)
+        with results.opened(_folder(request, subject, head), head) as kept:
+            if kept.head["finished"]:
+                tell("evaluated before; this is what was kept")
+            else:
+                try:
+                    _answer(request, subject, problems, pool, kept, tell, progress)
+                except KeyboardInterrupt:
+                    raise Interrupted(kept) from None
+            return kept.folder, kept.head
+
+
+def _answer(
+    request: Request,
+    subject: _Subject,
+    problems: Sequence[Problem],
+    pool: RewardPool,
+    kept: Results,
+    tell: Tell,
+    progress: Progress,
+) -> None:
+    """Load the model, ask what is not answered yet, and finish."""
+    config = request.config
+    tell(f"loading {config.model.id}")
+    policy = load_policy(config.model, config.lora, subject.resolved, config.run.seed)
+    if subject.checkpoint:
+        load_adapter(subject.checkpoint, policy)
+    fitted = _fit(policy, problems, request)
+    asked = Asked(
+        fitted.problems,
+        fitted.prompts,
+        _longest_answer(policy, request, fitted),
+        request.samples,
+        None if request.greedy else Sampling.of(config.rollout),
+        config.run.seed,
+        SIDES if subject.checkpoint else ("base",),
+    )
+    choices = _settle(policy, request, asked, kept.head["choices"], tell)
+    facts = {"problems": len(fitted.problems), "dropped": fitted.dropped, "max_new_tokens": asked.max_new_tokens}
+    kept.change(choices=choices, **facts)
+    done = len(kept.lines)
+    if done:
+        tell(f"going on behind {done} of {len(asked.problems)} problems")
+    began = last = time.monotonic()
+    before = done / len(asked.problems)
+
+    def report(share: float) -> None:
+        gone = time.monotonic() - began
+        progress(share, gone * (1 - share) / (share - before) if share > before else None)
+
+    def lowered(rows: int) -> None:
+        kept.change(choices=choices | {"batch_rows": rows})
+
+    fixed = bool(choices["fixed_steps"])
+    for lines in answered(policy, asked, pool, choices["batch_rows"], fixed, done, report, lowered):
+        now = time.monotonic()
+        kept.add(lines, now - last)
+        last = now
+    kept.finish()
+
+
+def _checkpoint(request: Request) -> tuple[Checkpoint | None, str | None]:
+    """The checkpoint that is asked for and its adapter's SHA-256. Raises ConfigError where there is no such."""
+    run = request.run
+    if run is None:
+        return None, None
+    there = list_checkpoints(run.checkpoints)
+    if not there:
+        message = (
+            f"has no checkpoint yet, so there is no adapter; its base alone: aapo-desk eval {request.config.model.id}"
+        )
+        raise ConfigError(Refusal("RUN", message, run.name))
+    if request.step == LAST:
+        found = newest_whole(run.checkpoints)
+        assert found is not None
+        checkpoint, state = found[:2]
+    else:
+        step = _best(run) if request.step == BEST else int(request.step)
+        checkpoint = next((one for one in there if one.step == step), there[0])
+        if checkpoint.step != step:
+            steps = ", ".join(str(one.step) for one in reversed(there))
+            raise ConfigError(Refusal("--step", f"this step has no checkpoint; there are {steps}", request.step))
+        state = checkpoint.read_state()
+    return checkpoint, state["checksums"]["adapter/adapter_model.safetensors"]
+
+
+def _best(run: RunDirectory) -> int:
+    """The step of the best evaluation, as the trainer named it."""
+    events = RunReader(run).overview(1, 1).events
+    best = [event.data.get("best") for event in events if event.kind in ("checkpoint", "finished")]
+    if not best or best[-1] is None:
+        raise ConfigError(Refusal("--step", f"this run has evaluated no step yet; name one, or {LAST}", BEST))
+    return int(best[-1])
+
+
+def _head(
+    request: Request,
+    subject: _Subject,
+    problems: Sequence[Problem],
+    total: int,
+    device: torch.device,
+    pool: RewardPool,
+) -> Head:
+    """What tells this evaluation from every other. Two with equal ``asked`` pair up, whoever answered."""
+    config = request.config
+    ids = content_ids(problems)
+    judge = judged_by(config.rewards)[0]
+    asked = {
+        "problems": _digest(sorted(ids)),
+        "system_prompt": config.task.system_prompt,
+        "max_prompt_tokens": config.task.max_prompt_tokens,
+        "max_new_tokens": config.evaluation_tokens,
+        "samples": request.samples,
+        "sampling": None if request.greedy else dataclasses.asdict(Sampling.of(config.rollout)),
+        "judge": {"name": judge.name, "options": judge.options},
+    }
+    answering = {
+        "model": config.model.model_dump(mode="json"),
+        "identity": sources.identity(config.model, subject.resolved),
+        "adapter": subject.adapter,
+        "weights": [config.rollout.weights, config.rollout.capture],
+        "device": device.type,
+        "seed": config.run.seed,
+        "order": _digest(ids),
+        "judge": _digest(pool.definition),
+    }
+    run = request.run
+    return {
+        "task": request.task,
+        "source": config.task.source,
+        "split": config.task.split,
+        "run": {"id": run.id, "name": run.name} if run else None,
+        "step": subject.checkpoint.step if subject.checkpoint else None,
+        "total": total,
+        "problems": len(problems),
+        "asked": asked,
+        "answering": answering,
+        "key": _digest([asked, answering]),
+        "choices": None,
+        "versions": {"aapo-desk": __version__} | {name: version(name) for name in ("torch", "transformers", "peft")},
+    }
+
+
+def _folder(request: Request, subject: _Subject, head: Mapping[str, Any]) -> Path:
+    mode = "greedy" if request.greedy else f"sampled{request.samples}"
+    who = checkpoint_name(subject.checkpoint.step) if subject.checkpoint else _short(request.config.model.id)
+    name = f"{_short(request.task)}-{who}-{mode}-{head['key'][:8]}"
+    return (request.run.evaluations if request.run else home() / "evaluations") / name
+
+
+def _short(name: str) -> str:
+    """The last part of a path or an id, as a file's name."""
+    stem = re.sub(r"\.(jsonl?|csv|parquet|gguf)$", "", name.partition("#")[0].rstrip("/"))
+    return re.sub(r"[^A-Za-z0-9._]+", "-", re.split(r"[/:]", stem)[-1])[:40].strip(".-") or "data"
+
+
+def _fit(policy: Policy, problems: Sequence[Problem], request: Request) -> Fit:
+    """The prompts. Raises ConfigError where none is short enough."""
+    task = request.config.task
+    fitted = fit(policy.tokenizer, problems, task, request.config.model.chat_template_options)
+    if not fitted.problems:
+        message = f"every prompt is longer than this; the shortest has {fitted.shortest} tokens"
+        raise ConfigError(Refusal("task.max_prompt_tokens", message, task.max_prompt_tokens))
+    first = slice(request.most)
+    return dataclasses.replace(fitted, problems=fitted.problems[first], prompts=fitted.prompts[first])
+
+
+def _longest_answer(policy: Policy, request: Request, fitted: Fit) -> int:
+    """Tokens; fewer than the task names where the context ends. Raises ConfigError where so many were asked for."""
+    wanted = request.config.evaluation_tokens
+    context = getattr(policy.causal.config.get_text_config(), "max_position_embeddings", None)
+    if context is None or fitted.longest + wanted <= context:
+        return wanted
+    left = int(context) - fitted.longest
+    if request.length_given or left < 1:
+        message = (
+            f"with the longest prompt ({fitted.longest} tokens) it is more than the {context} tokens the model takes; "
+            f"{max(left, 0)} is the most"
+        )
+        raise ConfigError(Refusal("--max-new-tokens", message, wanted))
+    return left
+
+
+def _settle(policy: Policy, request: Request, asked: Asked, kept: dict[str, int] | None, tell: Tell) -> dict[str, int]:
+    """How it is computed on this device: as it was when these results were begun, else chosen and proved now.
+
+    Leaves ``policy`` and torch so.
+    """
+    choices = kept or _choose(policy, request, asked)
+    torch.set_num_threads(choices["threads"])
+    if kept is None:
+        tell("comparing the fast paths with the plain one on this device")
+        verdict = prove(policy, [list(prompt) for prompt in asked.prompts[:2]], Sampling(), choices, updates=False)
+        for line in verdict.refused:
+            tell(line)
+        choices = verdict.choices
+    policy.masks_rows = bool(choices["row_mask"])
+    if choices["shadow_weights"] and policy.shadow is None:
+        policy.use_shadow()
+    return choices
+
+
+def _choose(policy: Policy, request: Request, asked: Asked) -> dict[str, int]:
+    """As much at once as the trainer would, at the lengths that there are."""
+    config, kind = request.config, policy.device.type
+    longest = max(map(len, asked.prompts))
+    config = config.model_copy(
+        update={
+            "task": config.task.model_copy(update={"max_prompt_tokens": longest}),
+            "rollout": config.rollout.model_copy(update={"max_new_tokens": asked.max_new_tokens}),
+            "evaluation": config.evaluation.model_copy(update={"max_new_tokens": asked.max_new_tokens}),
+        }
+    )
+    shape = shape_of(policy)
+    planned = plan(shape, config, free_bytes(policy.device) + loaded(shape, config, kind), kind)
+    return {
+        "batch_rows": min(planned.batch_rows, MOST_ROWS[kind]),
+        "shadow_weights": int(planned.shadow_weights),
+        "fixed_steps": int(kind == "cuda" and config.rollout.capture == "auto" and can_be_fixed(policy)),
+        "row_mask": 1,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
