@@ -74,7 +74,7 @@ def work(request: Request, tell: Tell = lambda _: None, progress: Progress = lam
     problems, total = read_problems(request)
     device = choose_device(config.model.device)
     checkpoint, adapter = _checkpoint(request)
-    subject = _Subject(sources.resolve(config.model, tell), checkpoint, adapter)
+    subject = _Subject(sources.resolve(config.model, lambda text, _share=None, /: tell(text)), checkpoint, adapter)
     with RewardPool(judged_by(config.rewards)) as pool:
         head = _head(request, subject, problems, total, device, pool)
         with results.opened(_folder(request, subject, head), head) as kept:

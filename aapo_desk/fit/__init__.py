@@ -2,7 +2,7 @@
 
 from aapo_desk.fit.changes import Change, remedies
 from aapo_desk.fit.terms import Term, terms
-from aapo_desk.fit.verdict import Fit, Room, Verdict, judge, model_config, room, shape_of, spills
+from aapo_desk.fit.verdict import Fit, Room, Verdict, configuration_of, judge, model_config, room, shape_of, spills
 
 __all__ = [
     "Change",
@@ -10,6 +10,7 @@ __all__ = [
     "Room",
     "Term",
     "Verdict",
+    "configuration_of",
     "judge",
     "model_config",
     "remedies",

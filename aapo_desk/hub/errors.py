@@ -68,8 +68,8 @@ def explain(error: Exception, repo: Repo, revision: str) -> HubError:
             return HubError(_refused(error, repo))
         case errors.FileMetadataError() | json.JSONDecodeError():
             return HubError(
-                f"what answers at {repo.endpoint} over the {repo} is not the hub: {first_line(error)} Check HF_ENDPOINT "
-                "and the network's log-in page"
+                f"what answers at {repo.endpoint} over the {repo} is not the hub: {first_line(error)} Check "
+                "HF_ENDPOINT and the network's log-in page"
             )
     if isinstance(error, OSError) and not is_transient(error):
         return HubError(f"the cache {repo.cache} cannot be used: {error.strerror or error} (HF_HOME moves it)")

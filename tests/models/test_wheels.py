@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aapo_desk.config import ConfigError, ModelConfig
+from aapo_desk.hub import silent
 from aapo_desk.models import sources
 from aapo_desk.models.ids import WheelModel, wheel_model
 from aapo_desk.models.sources import ModelError, ResolvedModel
@@ -102,7 +103,7 @@ def test_a_file_with_the_wrong_checksum_is_not_used(
 ) -> None:
     model = model_in_wheel("0" * 64, monkeypatch, tmp_path)
     with pytest.raises(ModelError, match=r"has SHA-256 .* not the pinned 0000.*: it is not used"):
-        sources._gguf_file(model, lambda _: None)
+        sources._gguf_file(model, silent)
     assert list(model.folder.iterdir()) == []
 
 
@@ -111,10 +112,14 @@ def test_the_right_file_is_kept_and_not_fetched_again(
 ) -> None:
     model = model_in_wheel(hashlib.sha256(GGUF).hexdigest(), monkeypatch, tmp_path)
     said: list[str] = []
-    assert sources._gguf_file(model, said.append).read_bytes() == GGUF
+
+    def hear(text: str, _share: float | None = None) -> None:
+        said.append(text)
+
+    assert sources._gguf_file(model, hear).read_bytes() == GGUF
     assert said
     said.clear()
-    assert sources._gguf_file(model, said.append).read_bytes() == GGUF
+    assert sources._gguf_file(model, hear).read_bytes() == GGUF
     assert not said
 
 
