@@ -1,7 +1,7 @@
 """Will a run fit this machine: the model's shape and the memory there is, found without torch, and a verdict.
 
-The shape is known once the model's configuration is on this machine: in its folder, in the hub's cache or in ours; of the
-models that people train it is known before.
+The shape is known once the model's configuration is on this machine: in its folder, in the hub's cache or in ours; of
+the models that people train it is known before.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ def read_hub(config: TaskConfig, name: str) -> dict[str, Table]:
     with _quiet(), _refusing(config):
         import datasets
 
-        return _tables(config, datasets.load_dataset(name, config.options.get("config"), data_dir=config.options.get("folder")))
+        return _tables(
+            config, datasets.load_dataset(name, config.options.get("config"), data_dir=config.options.get("folder"))
+        )
 
 
 def read_folder(config: TaskConfig, folder: Path) -> dict[str, Table]:
