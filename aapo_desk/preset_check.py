@@ -6,12 +6,12 @@ Nothing is fetched, and neither torch nor a card is needed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from aapo_desk import fit, rewards, tasks
 from aapo_desk.config import ConfigError, RunConfig, resolve
-from aapo_desk.memory import TWINS
+from aapo_desk.memory import TWINS, ModelShape, plan
 from aapo_desk.models.sources import check_id
 from aapo_desk.presets import Preset
 
@@ -54,11 +54,14 @@ def check_preset(preset: Preset, gigabytes: float | None = None) -> Outcome:
     if room is None:
         return replace(outcome, problems=tuple(problems), note="its name says no memory; --vram does")
     try:
-        found = fit.judge(fit.shape_of(config.model), config, room)
+        shape = fit.shape_of(config.model)
     except ValueError as error:
         return replace(outcome, problems=tuple(problems), note=str(error))
+    found = fit.judge(shape, config, room)
     if found.verdict == "too large":
         problems.append(f"takes {found.least / 2**30:.1f} GB at the least; {room.name} has {room.free / 2**30:g} GB")
+    elif not preset.own and gigabytes is None:
+        problems += _of_batches(shape, config, room)
     return replace(outcome, problems=tuple(problems), fit=found)
 
 
@@ -68,11 +71,12 @@ def _lines(error: ConfigError) -> tuple[str, ...]:
 
 def _refusals(config: RunConfig) -> Iterator[str]:
     """What a start would refuse without a model at hand."""
-    for look in (
+    checks: tuple[Callable[[], None], ...] = (
         lambda: check_id(config.model),
         lambda: tasks.check(config.task),
         lambda: rewards.check(config.rewards),
-    ):
+    )
+    for look in checks:
         try:
             look()
         except ConfigError as error:
@@ -99,7 +103,7 @@ def _of_header(preset: Preset) -> Iterator[str]:
     missing = [word.strip() for word in HEADER if not re.search(rf"^{word}", text, flags=re.MULTILINE)]
     if missing:
         yield f"its header does not say: {', '.join(missing)}"
-    if "gated" not in text:
+    if "gated" not in text.lower():
         yield "its header does not say whether the model is gated"
     launch = "aapo-desk demo" if preset.name == "demo" else f"aapo-desk train {preset.name}"
     if not text.endswith(launch):
@@ -124,6 +128,13 @@ def _of_name(name: str, config: RunConfig) -> Iterator[str]:
         yield f"its name says {said['method']}, its model.quantization is {config.model.quantization}"
     if (said["memory"] != "cpu") != (config.model.device == "cuda"):
         yield f"its name says {said['memory']}, its model.device is {config.model.device}"
+
+
+def _of_batches(shape: ModelShape, config: RunConfig, room: fit.Room) -> Iterator[str]:
+    """Batches so small that it would train, but at a crawl: less than a group of the policy's and the reference's."""
+    rows = plan(shape, config, room.free, room.device).batch_rows
+    if rows < 2 * config.rollout.group_size:
+        yield f"only {rows} completions at once in {room.free / 2**30:g} GB"
 
 
 def _room(name: str, config: RunConfig, gigabytes: float | None) -> fit.Room | None:

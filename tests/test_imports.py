@@ -57,6 +57,7 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     [
         ["runs", "--json"],
         ["presets", "--json"],
+        ["presets", "check", "demo"],
         ["runs", "show", "last"],
         ["compare", "run-0", "run-1", "--json"],
         ["--help"],

@@ -41,7 +41,7 @@ def test_a_multimodal_model_is_read_by_its_text_part() -> None:
         ({"hidden_size": None}, "does not say hidden_size"),
         ({"tie_word_embeddings": None}, "does not say tie_word_embeddings"),
         ({"use_sliding_window": True}, "does not say layer_types"),
-        ({"model_type": "gemma3_text"}, "does not say layer_types"),
+        ({"model_type": "gemma3_text"}, "does not say sliding_window"),
         ({"layer_types": ["sliding_attention"] * 28}, "does not say sliding_window"),
     ],
 )

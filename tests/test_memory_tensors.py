@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Callable
@@ -144,7 +145,9 @@ def test_a_vision_tower_is_counted_apart() -> None:
 @pytest.mark.parametrize("config", HYBRIDS.values(), ids=HYBRIDS)
 def test_the_state_is_that_of_the_model(config: PreTrainedConfig) -> None:
     cache = DynamicCache(config=config)
-    build(config).base_model(torch.ones(3, 5, dtype=torch.long), use_cache=True, past_key_values=cache)
+    decoder = build(config).base_model
+    name = "cache" if "cache" in inspect.signature(type(decoder).forward).parameters else "past_key_values"
+    decoder(torch.ones(3, 5, dtype=torch.long), use_cache=True, **{name: cache})
     layers: list[Any] = [layer for layer in cache.layers if hasattr(layer, "conv_states")]
     held = sum(2 * state.numel() for layer in layers for state in layer.conv_states.values())
     recurrent = [state for layer in layers for state in layer.recurrent_states.values() if state is not None]
@@ -204,6 +207,20 @@ def test_a_layer_keeps_of_a_token_what_autograd_saves(family: str, dtype: torch.
     shape = ModelShape.from_config(FAMILIES[family].to_dict())
     kept = kept_bytes(shape, settings(number=dtype.itemsize, tokens=128, longest=128))
     assert kept == pytest.approx((saved(3) - saved(1)) / 2 / 128, rel=0.05)
+
+
+@pytest.mark.parametrize("family", ["phi3", "granite", *HYBRIDS])
+def test_fused_and_recurrent_layers_keep_about_what_is_estimated(family: str) -> None:
+    config = (FAMILIES | HYBRIDS)[family]
+    packs = [Pack([5] * 112, [[6] * 16])] * 2
+
+    def saved(times: int) -> int:
+        types = (config.layer_types or ["full_attention"] * 4) * times if family != "phi3" else None
+        sizes = config.to_dict() | {"num_hidden_layers": 4 * times, "layer_types": types}
+        return saved_bytes(adapted(type(config)(**sizes), torch.bfloat16), packs)
+
+    kept = kept_bytes(ModelShape.from_config(config.to_dict()), settings(number=2, tokens=256, longest=128))
+    assert 0.9 < kept / ((saved(2) - saved(1)) / 4 / 256) < 1.3
 
 
 def allocated(run: Callable[[], object], folder: Path) -> int:

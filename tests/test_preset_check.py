@@ -50,7 +50,7 @@ def test_a_shipped_preset_is_good_and_fits_the_memory_of_its_name(name: str) -> 
     outcome = check_preset(presets.find(name))
     assert outcome.problems == ()
     assert outcome.fit is not None
-    assert outcome.fit.verdict == "fits"
+    assert outcome.fit.verdict in ("fits", "tight")
 
 
 def test_the_command_has_a_line_each_and_ends_well(capsys: Output) -> None:
@@ -83,7 +83,11 @@ def test_another_card_is_held_against_on_request(capsys: Output, own: Path) -> N
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--vram", "0"], "0 is not in the range"), (["nowhere"], "there is no such preset"), (["--vram", "x"], "'x'")],
+    [
+        (["--vram", "0"], "'--vram': Input should be greater than or equal to 0.1"),
+        (["--vram", "x"], "'--vram': Input should be a valid number"),
+        (["nowhere"], "there is no such preset"),
+    ],
 )
 def test_wrong_use_is_refused(arguments: list[str], said: str, capsys: Output) -> None:
     assert run(["presets", "check", *arguments]) == 2
@@ -133,6 +137,12 @@ task: {source: arithmetic}
         ("qwen3-0.6b_lora_8gb", "", "", "its name says lora, its model.quantization is nf4"),
         ("qwen3-0.6b_qlora_cpu", "", "", "its name says cpu, its model.device is cuda"),
         ("qwen3-0.6b_qlora_1gb", "", "", "such a card has 1 GB"),
+        (
+            "qwen3-0.6b_qlora_3gb",
+            "arithmetic}",
+            "arithmetic}\nrollout: {max_new_tokens: 4096}",
+            "completions at once in 3 GB",
+        ),
         ("qwen3", "", "", "its name is not MODEL_METHOD_MEMORY"),
     ],
 )

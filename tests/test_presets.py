@@ -54,10 +54,9 @@ def test_a_shipped_preset_is_a_valid_run_and_says_what_it_needs(name: str) -> No
         assert sum(reward.weight for reward in config.rewards) == pytest.approx(1)
 
 
-THINKING = [name for name in SHIPPED if name.startswith(("qwen3", "smollm3")) and "2507" not in name]
-
-
-@pytest.mark.parametrize("name", THINKING)
+@pytest.mark.parametrize(
+    "name", [name for name in SHIPPED if name.startswith(("qwen3", "smollm3")) and "2507" not in name]
+)
 def test_the_thinking_of_models_that_may_think_is_switched_off_explicitly(name: str) -> None:
     assert presets.load(name).model.chat_template_options == {"enable_thinking": False}
 

@@ -42,7 +42,7 @@ class ModelShape:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
-        """From a transformers configuration as a mapping; of a multimodal model the text and what comes with it.
+        """From a transformers configuration as a mapping; of a multimodal model, what is loaded of it.
 
         Raises ValueError where the model is of another family, or the configuration leaves something out.
         """

@@ -23,7 +23,7 @@ class RowCache(DynamicCache):
     def batch_select_indices(self, indices: Tensor) -> None:
         for layer in self.layers:
             # Layers that keep such a state know the same under another name alone.
-            select = getattr(layer, "batch_select_indices", None) or layer.reorder_cache
+            select: Any = getattr(layer, "batch_select_indices", None) or layer.reorder_cache
             select(indices)
 
 
