@@ -59,7 +59,7 @@ def explain(error: Exception, repo: Repo, revision: str) -> HubError:
         case errors.RepositoryNotFoundError():
             return _not_found(error, repo)
         case errors.RevisionNotFoundError():
-            return HubError(f"the {repo} has no branch, tag or commit {revision}; see {repo.page}", "revision")
+            return HubError(f"the {repo} has no branch, tag or commit {revision}; see {repo.page}", wrong="revision")
         case errors.HFValidationError():
             return HubError(f"{repo.id} cannot be the id of a {repo.word} on the hub (owner/name)", wrong="id")
         case errors.OfflineModeIsEnabled() | errors.LocalEntryNotFoundError():
@@ -68,8 +68,8 @@ def explain(error: Exception, repo: Repo, revision: str) -> HubError:
             return HubError(_refused(error, repo))
         case errors.FileMetadataError() | json.JSONDecodeError():
             return HubError(
-                f"what answers at {repo.endpoint} over the {repo} is not the hub: {first_line(error)} Check HF_ENDPOINT "
-                "and the network's log-in page"
+                f"what answers at {repo.endpoint} over the {repo} is not the hub: {first_line(error)} Check "
+                "HF_ENDPOINT and the network's log-in page"
             )
     if isinstance(error, OSError) and not is_transient(error):
         return HubError(f"the cache {repo.cache} cannot be used: {error.strerror or error} (HF_HOME moves it)")
