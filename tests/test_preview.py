@@ -94,6 +94,13 @@ def test_the_process_names_a_model_that_cannot_be_had(config: dict[str, Any]) ->
     assert answer["error"]
 
 
+def test_the_process_names_data_that_cannot_be_had(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    status, answer, _ = run(["preflight"], json.dumps(config | {"task": {"source": "hub:owner/not-in-the-cache"}}))
+    assert status == 1
+    assert answer["error"].startswith("the data set owner/not-in-the-cache, revision main, is not in the cache")
+
+
 def test_a_configuration_that_is_no_json_is_refused() -> None:
     status, answer, _ = run(["preflight"], "{")
     assert status == 2

@@ -40,7 +40,13 @@ def test_a_setting_has_what_its_field_says(path: str, kind: str, bounds: str, de
 
 def test_what_may_be_none_may_be_left_empty() -> None:
     optional = {path for path, setting in ALL.items() if setting.optional}
-    assert optional == {"model.revision", "task.split", "task.system_prompt", "evaluation.max_new_tokens"}
+    assert optional == {
+        "model.revision",
+        "task.split",
+        "task.system_prompt",
+        "task.revision",
+        "evaluation.max_new_tokens",
+    }
     assert all(ALL[path].read("") is None for path in optional)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from aapo_desk.bench.jobs import Job, Measured
 from aapo_desk.config import ConfigError
+from aapo_desk.hub import HubError
 from aapo_desk.models.sources import ModelError
 from aapo_desk.preview import own_standard_output, silence_libraries
 
@@ -37,7 +38,7 @@ def main() -> int:
     except ConfigError as error:
         answer = {"ok": False, "problems": [dataclasses.asdict(problem) for problem in error.problems]}
         status = 2
-    except ModelError as error:
+    except (ModelError, HubError) as error:
         answer = {"ok": False, "error": str(error)}
         status = 1
     except Exception as error:  # noqa: BLE001 - the parent says it

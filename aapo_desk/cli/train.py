@@ -103,8 +103,9 @@ def _start(config: RunConfig, name: str | None) -> RunDirectory:
 
 def _description(config: RunConfig, found: launch.Preflight) -> list[str]:
     dropped = found.dropped + found.dropped_held_out
+    commit = f", commit {found.revision[:7]}" if found.revision else ""
     lines = [
-        f"model {config.model.id}",
+        f"model {config.model.id}{commit}",
         f"task {config.task.source}: {found.train} problems to train on, {found.held_out} held out, "
         f"longest prompt {found.longest_prompt} tokens",
     ]

@@ -59,7 +59,7 @@ def explain(error: Exception, repo: Repo, revision: str) -> HubError:
         case errors.RepositoryNotFoundError():
             return _not_found(error, repo)
         case errors.RevisionNotFoundError():
-            return HubError(f"the {repo} has no branch, tag or commit {revision}; see {repo.page}", "revision")
+            return HubError(f"the {repo} has no branch, tag or commit {revision}; see {repo.page}", wrong="revision")
         case errors.HFValidationError():
             return HubError(f"{repo.id} cannot be the id of a {repo.word} on the hub (owner/name)", wrong="id")
         case errors.OfflineModeIsEnabled() | errors.LocalEntryNotFoundError():

