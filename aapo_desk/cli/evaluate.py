@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import warnings
@@ -104,7 +105,9 @@ def _worked(asked: Request) -> tuple[Path, Mapping[str, Any]]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Notes of the libraries to their own developers are nothing for the reader.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     _note("loading torch and transformers")
     try:
         from aapo_desk.checkpoint import CheckpointError
@@ -123,7 +126,7 @@ def _worked(asked: Request) -> tuple[Path, Mapping[str, Any]]:
         complain(str(kept))
         raise typer.Exit(130) from None
     except KeyboardInterrupt:
-        complain("cancelled; nothing was answered yet")
+        complain("cancelled before anything was asked")
         raise typer.Exit(130) from None
 
 
