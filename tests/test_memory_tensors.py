@@ -346,7 +346,7 @@ def test_every_term_that_stays_is_what_the_tensors_hold(middling: Policy) -> Non
 @pytest.mark.parametrize(("prompt", "new"), [(20, 30), (150, 250)])
 def test_a_rollouts_cache_is_what_its_buffers_hold(middling: Policy, prompt: int, new: int) -> None:
     shape = shape_of(middling)
-    cache = roomy_cache(middling.causal.config, prompt + new)
+    cache: Any = roomy_cache(middling.causal.config, prompt + new)
     for tokens in (prompt, *[1] * new):
         read = torch.zeros(3, shape.kv_heads, tokens, shape.head_dim)
         for layer in range(shape.layers):
