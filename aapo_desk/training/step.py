@@ -32,6 +32,7 @@ from aapo_desk.tasks import Problem
 from aapo_desk.tasks.order import step_problems
 from aapo_desk.training.metrics import Edges, advantage_metrics, mean, reward_metrics
 from aapo_desk.training.packing import Cost
+from aapo_desk.training.peaks import give_back
 from aapo_desk.training.scaling import LossScale
 from aapo_desk.training.update import Rollout, Update, learning_rate, update
 
@@ -82,6 +83,7 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
     problems = [parts.train[index] for index in chosen]
     prompts = [parts.prompts[index] for index in chosen]
 
+    _make_room(parts)
     clock = [time.perf_counter()]
     banked = parts.bank.look_up(prompts, problems) if parts.bank else None
     drawn = _roll_out(parts, problems, prompts, banked, step, lambda share: report("rollout", share))
@@ -89,6 +91,7 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
     report("reward", None)
     sides = _score(parts, drawn, banked)
     clock.append(time.perf_counter())
+    _make_room(parts)
     report("update", 0.0)
     rate = learning_rate(config.optimizer, step, config.run.steps)
     done = _update(parts, prompts, sides, rate, lambda share: report("update", share))
@@ -101,6 +104,12 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
     )
     unscorable = [(one.score.error or "", one.text) for one in sides.new if one.score.total is None]
     return StepResult(record, done, unscorable)
+
+
+def _make_room(parts: Parts) -> None:
+    """Where memory is short, what a phase has freed goes back before the next one begins."""
+    if parts.choices["checkpointing"]:
+        give_back(parts.policy.device)
 
 
 def _update(
