@@ -4,7 +4,8 @@ A checkpoint is written into a folder aside, flushed to the disk, and renamed: u
 adapter lies in peft's own layout, so that other tools load a checkpoint's ``adapter`` folder as it is.
 
 Random states are not among what is kept: everything random in a step follows from the run's seed and the step's number
-(``rollout.derive_seed``), the position in the data likewise (``tasks.order``).
+(``rollout.derive_seed``), the position in the data likewise (``tasks.order``), but for a run that looks at the
+problems' difficulty: what it remembers of them is kept.
 """
 
 from __future__ import annotations
@@ -83,9 +84,17 @@ def newest_whole(folder: Path) -> tuple[Checkpoint, dict[str, Any], list[str]] |
 
 
 def save(
-    folder: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, choices: dict[str, int]
+    folder: Path,
+    step: int,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    choices: dict[str, int],
+    difficulty: dict[str, Any] | None = None,
 ) -> Checkpoint:
-    """Write the checkpoint of ``step``; gives it when it is on the disk under its name."""
+    """Write the checkpoint of ``step``; gives it when it is on the disk under its name.
+
+    ``difficulty``: what is remembered of the problems (``tasks.difficulty``), where the run looks at it.
+    """
     target = folder / checkpoint_name(step)
     aside = folder / f".{target.name}.{os.getpid()}"
     _remove_leftovers(folder)
@@ -97,6 +106,7 @@ def save(
         "format": FORMAT,
         "step": step,
         "choices": choices,
+        **({"difficulty": difficulty} if difficulty is not None else {}),
         "checksums": {str(path.relative_to(aside)): _sha256(path) for path in files},
     }
     (aside / "state.json").write_text(json.dumps(state, indent=2))

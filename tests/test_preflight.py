@@ -31,6 +31,7 @@ print("a library's warning", file=sys.stderr)
 print(json.dumps({"progress": "measuring"}), file=sys.stderr)
 """
 FOUND = {"train": 5, "held_out": 2, "dropped": 1, "dropped_held_out": 0, "longest_prompt": 40, "model": "/m"}
+SHOWN = {"prompts": ["<user> 1 + 2"], "prompt_tokens": [7], "answers": ["3"], "notes": ["took the column q"]}
 
 
 def preflight(script: str, progress: Callable[[str], None] = lambda _: None) -> launch.Preflight:
@@ -39,11 +40,12 @@ def preflight(script: str, progress: Callable[[str], None] = lambda _: None) -> 
 
 def test_a_preflight_gives_its_progress_and_what_it_found() -> None:
     said: list[str] = []
-    answer = json.dumps({"ok": True, "revision": None, "prompts": ["<user> 1 + 2"], "prompt_tokens": [7]} | FOUND)
+    answer = json.dumps({"ok": True, "revision": None} | SHOWN | FOUND)
     found = preflight(f"{PREFLIGHT}\nprint({answer!r})", said.append)
     assert said == ["reading owner/model", "measuring"]
     assert (found.train, found.held_out, found.dropped, found.longest_prompt) == (5, 2, 1, 40)
     assert (found.prompts, found.prompt_tokens) == (["<user> 1 + 2"], [7])
+    assert (found.answers, found.notes) == (["3"], ["took the column q"])
 
 
 def test_a_preflight_that_refuses_is_a_configuration_error() -> None:

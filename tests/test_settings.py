@@ -40,7 +40,15 @@ def test_a_setting_has_what_its_field_says(path: str, kind: str, bounds: str, de
 
 def test_what_may_be_none_may_be_left_empty() -> None:
     optional = {path for path, setting in ALL.items() if setting.optional}
-    assert optional == {"model.revision", "task.split", "task.system_prompt", "evaluation.max_new_tokens"}
+    assert optional == {
+        "model.revision",
+        "task.split",
+        "task.problem_column",
+        "task.answer_column",
+        "task.system_prompt",
+        "task.max_answer_characters",
+        "evaluation.max_new_tokens",
+    }
     assert all(ALL[path].read("") is None for path in optional)
 
 

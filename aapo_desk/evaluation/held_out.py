@@ -64,6 +64,7 @@ def evaluate(
             tokens=int(done.lengths[number]),
             max_tokens=config.evaluation_tokens,
             truncated=not bool(done.ended[number]),
+            recipe=asked.problems[row.prompt].recipe,
         )
         for number, (row, text) in enumerate(zip(rows, texts, strict=True))
     ]

@@ -17,6 +17,7 @@ BUILT_IN = (
     "tags",
     "overlong",
     "numeric",
+    "reasoning_gym",
 )
 
 

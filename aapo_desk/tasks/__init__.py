@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aapo_desk.config import ConfigError, TaskConfig, user_path
 from aapo_desk.config import Problem as Refusal
-from aapo_desk.tasks import arithmetic, files, hub, tables
+from aapo_desk.tasks import arithmetic, files, gym, hub, tables
 from aapo_desk.tasks.records import Problem, TaskData
 
 __all__ = ["Problem", "TaskData", "check", "load", "local_path"]
@@ -35,6 +35,9 @@ def check(config: TaskConfig) -> None:
     if config.source == "arithmetic":
         arithmetic.check(config)
         return
+    if config.source.startswith(gym.PREFIX):
+        gym.check(config)
+        return
     path = local_path(config)
     if path is None:
         _check_hub_name(config)
@@ -52,13 +55,16 @@ def load(config: TaskConfig, seed: int) -> TaskData:
     check(config)
     if config.source == "arithmetic":
         return arithmetic.load(config, seed)
+    if config.source.startswith(gym.PREFIX):
+        return gym.load(config, seed)
     path = local_path(config)
     if path is None:
         splits = hub.read_hub(config, config.source.removeprefix("hub:"))
     elif path.is_dir():
-        splits = hub.read_folder(config, path)
+        plain = None if config.options else files.split_files(path, SUFFIXES)
+        splits = files.read_splits(config, plain) if plain else hub.read_folder(config, path)
     else:
-        splits = {"train": files.read_file(path, {config.problem_column, config.answer_column})}
+        splits = files.read_splits(config, {"train": path})
     return tables.task_data(config, splits, seed)
 
 
