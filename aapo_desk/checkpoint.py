@@ -4,7 +4,8 @@ A checkpoint is written into a folder aside, flushed to the disk, and renamed: u
 adapter lies in peft's own layout, so that other tools load a checkpoint's ``adapter`` folder as it is.
 
 Random states are not among what is kept: everything random in a step follows from the run's seed and the step's number
-(``rollout.derive_seed``), the position in the data likewise (``tasks.order``).
+(``rollout.derive_seed``), the position in the data likewise (``tasks.order``), but for a run that looks at the
+problems' difficulty: what it remembers of them is kept.
 """
 
 from __future__ import annotations
@@ -89,10 +90,12 @@ def save(
     optimizer: torch.optim.Optimizer,
     choices: dict[str, int],
     loss_scale: dict[str, Any] | None = None,
+    difficulty: dict[str, Any] | None = None,
 ) -> Checkpoint:
     """Write the checkpoint of ``step``; gives it when it is on the disk under its name.
 
-    ``loss_scale``: the state of float16's loss scaling, which lies as ``loss_scale`` in the checkpoint's state.
+    Its state holds ``loss_scale``, the state of float16's loss scaling, and ``difficulty``, what is remembered of the
+    problems (``tasks.difficulty``), where the run has them.
     """
     target = folder / checkpoint_name(step)
     aside = folder / f".{target.name}.{os.getpid()}"
@@ -106,6 +109,7 @@ def save(
         "step": step,
         "choices": choices,
         "loss_scale": loss_scale,
+        **({"difficulty": difficulty} if difficulty is not None else {}),
         "checksums": {str(path.relative_to(aside)): _sha256(path) for path in files},
     }
     (aside / "state.json").write_text(json.dumps(state, indent=2))

@@ -1,6 +1,7 @@
 """What a run's data looks like to its model: a process that loads the tokenizer and never the weights.
 
-    python -m aapo_desk.preview preflight < config.json
+    python -m aapo_desk.preview preflight < config.json    what a run needs to know; fetches the tokenizer
+    python -m aapo_desk.preview data < config.json         how the data were understood; fetches no model
 
 Standard output holds one JSON object: what was found, ``{"ok": true, ...}``; what the user must mend,
 ``{"ok": false, "problems": [...]}``, exit status 2; or what failed, ``{"ok": false, "error": "..."}``, exit status 1.
@@ -19,13 +20,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from aapo_desk import tasks
-from aapo_desk.config import ConfigError, Problem, RunConfig, TaskConfig, resolve
+from aapo_desk.config import ConfigError, Problem, RunConfig, resolve
+from aapo_desk.fit import model_config
 from aapo_desk.hub import HubError
 from aapo_desk.models import sources
 from aapo_desk.models.precision import overflowing
 from aapo_desk.tasks import prompts
 
 SHOWN_PROMPTS = 3
+NO_MODEL = "none"
+"""As a model's id: only the data are looked at."""
 Progress = Callable[[str], None]
 
 
@@ -42,8 +46,8 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
     sources.check_id(config.model)
     progress(f"reading {config.task.source}")
     data = tasks.load(config.task, config.run.seed, told)
-    if data.dropped:
-        progress(f"{data.dropped} rows of {config.task.source} hold no problem or no answer and are left out")
+    for note in data.notes:
+        progress(note)
     resolved = sources.resolve(config.model, told, weights=False)
     progress(f"loading the tokenizer of {resolved.name}")
     model = _model_config(resolved, config)
@@ -54,7 +58,7 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
     train = prompts.fit(tokenizer, data.train, config.task, options)
     held_out = prompts.fit(tokenizer, data.held_out, config.task, options)
     for fit in (train, held_out):
-        _refuse_if_all_too_long(config.task, fit)
+        prompts.refuse_empty(config.task, fit)
     longest = max(train.longest, held_out.longest)
     _refuse_if_beyond(_context_length(model, tokenizer), longest, config)
     return {
@@ -68,13 +72,69 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
         "task_revision": data.revision,
         "prompts": [str(tokenizer.decode(prompt)) for prompt in train.prompts[:SHOWN_PROMPTS]],
         "prompt_tokens": [len(prompt) for prompt in train.prompts[:SHOWN_PROMPTS]],
+        "answers": [problem.answer for problem in train.problems[:SHOWN_PROMPTS]],
+        "notes": data.notes,
     }
 
 
-def _refuse_if_all_too_long(task: TaskConfig, fit: prompts.Fit) -> None:
-    if fit.dropped and not fit.problems:
-        message = f"all {fit.dropped} prompts are longer; the shortest has {fit.shortest} tokens"
-        raise ConfigError(Problem("task.max_prompt_tokens", message, task.max_prompt_tokens))
+def show_data(config: RunConfig, progress: Progress) -> dict[str, Any]:
+    """How the data of ``config`` were understood, and the first problems; as prompts where the tokenizer is at hand.
+
+    No model is fetched, and with the id ``NO_MODEL`` none is needed. Raises ConfigError where the data cannot be had.
+    """
+    progress(f"reading {config.task.source}")
+    data = tasks.load(config.task, config.run.seed)
+    found: dict[str, Any] = {
+        "source": config.task.source,
+        "reading": dataclasses.asdict(data.reading) if data.reading else None,
+        "notes": data.notes,
+        "train": len(data.train),
+        "held_out": len(data.held_out),
+    }
+    tokenizer, why_not = _tokenizer_at_hand(config, progress)
+    if tokenizer is None:
+        shown = [_shown(problem, None, None) for problem in data.train[:SHOWN_PROMPTS]]
+        return {**found, "prompts": None, "no_prompts": why_not, "problems": shown}
+    progress(f"measuring {len(data.train) + len(data.held_out)} prompts")
+    options = config.model.chat_template_options
+    train, held_out = (prompts.fit(tokenizer, part, config.task, options) for part in (data.train, data.held_out))
+    pairs = list(zip(train.problems, train.prompts, strict=True))[:SHOWN_PROMPTS]
+    return {
+        **found,
+        "train": len(train.problems),
+        "held_out": len(held_out.problems),
+        "prompts": {
+            "shortest": train.shortest,
+            "longest": train.longest_of_all,
+            "too_long": train.too_long + held_out.too_long,
+            "too_short": train.too_short + held_out.too_short,
+        },
+        "no_prompts": None,
+        "problems": [_shown(problem, str(tokenizer.decode(prompt)), len(prompt)) for problem, prompt in pairs],
+    }
+
+
+def _shown(problem: tasks.Problem, prompt: str | None, tokens: int | None) -> dict[str, Any]:
+    return {
+        "id": problem.id,
+        "problem": problem.problem,
+        "answer": problem.answer,
+        "prompt": prompt,
+        "prompt_tokens": tokens,
+    }
+
+
+def _tokenizer_at_hand(config: RunConfig, progress: Progress) -> tuple[Any, str | None]:
+    """The model's tokenizer where nothing has to be fetched for it, else None and why."""
+    if config.model.id == NO_MODEL:
+        return None, "no model is named"
+    if model_config(config.model) is None:
+        return None, f"{config.model.id} is not on this machine yet"
+    try:
+        resolved = sources.resolve(config.model, lambda text, _share=None, /: progress(text), weights=False)
+        return sources.load_tokenizer(resolved, config.model.trust_remote_code), None
+    except sources.ModelError as error:
+        return None, str(error)
 
 
 def _refuse_if_beyond(context: int | None, longest: int, config: RunConfig) -> None:
@@ -122,13 +182,14 @@ def _context_length(model: Any, tokenizer: Any) -> int | None:
 
 def main(arguments: list[str]) -> int:
     """The process: configuration on standard input, the answer on standard output."""
-    if arguments != ["preflight"]:
-        sys.stderr.write("usage: python -m aapo_desk.preview preflight < config.json\n")
+    work = {"preflight": preflight, "data": show_data}.get(" ".join(arguments))
+    if work is None:
+        sys.stderr.write("usage: python -m aapo_desk.preview preflight|data < config.json\n")
         return 2
     answers = own_standard_output()
     silence_libraries()
     try:
-        found = preflight(_read_config(sys.stdin), _say)
+        found = work(_read_config(sys.stdin), _say)
     except ConfigError as error:
         problems = [dataclasses.asdict(problem) for problem in error.problems]
         return _answer(answers, {"ok": False, "problems": problems}, 2)

@@ -48,6 +48,13 @@ def test_training_goes_on_from_a_checkpoint_bit_for_bit(tiny_model: Path, tmp_pa
         assert torch.equal(one, two)
 
 
+def test_what_is_remembered_of_the_problems_lies_in_the_state(tiny_model: Path, tmp_path: Path) -> None:
+    policy = load_tiny(tiny_model)
+    remembered = {"place": 9, "streaks": {"train-3": 2}}
+    saved = checkpoints.save(tmp_path, 3, policy, optimizer_of(policy), CHOICES, difficulty=remembered)
+    assert saved.read_state()["difficulty"] == remembered
+
+
 def test_peft_loads_the_adapter_as_it_lies(tiny_model: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

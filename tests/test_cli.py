@@ -48,6 +48,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
         "compare",
         "doctor",
         "eval",
+        "data",
     ):
         assert re.search(rf"^  {command} +\w", text, flags=re.MULTILINE), command
 
@@ -56,7 +57,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
     "command",
     [
         *("demo", "train", "watch", "resume", "runs", "runs rm", "runs show", "pause"),
-        *("presets show", "fit", "bench", "compare", "doctor", "eval"),
+        *("presets show", "fit", "bench", "compare", "doctor", "eval", "data"),
     ],
 )
 def test_every_command_has_help(command: str, capsys: Output) -> None:

@@ -61,7 +61,7 @@ def refusal(*items: str) -> str:
         ("model.quantization=true", "model.quantization = True (from --set): must be 'nf4' or 'none'"),
         ("model.id=", "model.id (from --set): must be a valid string"),
         ("model=owner/name", "model = 'owner/name' (from --set): must be a mapping"),
-        ("task.source=gsm8k", "must be arithmetic, countdown, hub:OWNER/DATASET or file:PATH"),
+        ("task.source=gsm8k", "must be arithmetic, countdown, reasoning-gym:NAME, hub:OWNER/DATASET or file:PATH"),
         ("task.options=3", "task.options = 3 (from --set): must be a mapping"),
         ("lora.targets=q_proj", "lora.targets = 'q_proj' (from --set): must be all-linear or a list of layer names"),
         ("lora.targets=[]", "lora.targets = [] (from --set): must be all-linear or a list of layer names"),

@@ -41,6 +41,7 @@ FOUND = {
     "revision": None,
     "task_revision": None,
 }
+SHOWN = {"prompts": ["<user> 1 + 2"], "prompt_tokens": [7], "answers": ["3"], "notes": ["took the column q"]}
 
 
 def preflight(script: str, progress: Callable[[str], None] = lambda _: None) -> launch.Preflight:
@@ -49,16 +50,17 @@ def preflight(script: str, progress: Callable[[str], None] = lambda _: None) -> 
 
 def test_a_preflight_gives_its_progress_and_what_it_found() -> None:
     said: list[str] = []
-    answer = {"ok": True, "prompts": ["<user> 1 + 2"], "prompt_tokens": [7]} | FOUND
-    found = preflight(f"{PREFLIGHT}\nprint({json.dumps(answer)!r})", said.append)
+    answer = json.dumps({"ok": True} | SHOWN | FOUND)
+    found = preflight(f"{PREFLIGHT}\nprint({answer!r})", said.append)
     assert said == ["reading owner/model", "measuring"]
     assert (found.train, found.held_out, found.dropped, found.longest_prompt) == (5, 2, 1, 40)
     assert (found.prompts, found.prompt_tokens) == (["<user> 1 + 2"], [7])
+    assert (found.answers, found.notes) == (["3"], ["took the column q"])
 
 
 def test_a_run_is_pinned_to_the_commits_that_were_looked_at() -> None:
     given = config(task={"source": "hub:owner/data", "revision": "v1"})
-    looked = Preflight(**FOUND, prompts=[], prompt_tokens=[])  # type: ignore[arg-type]
+    looked = Preflight(**FOUND, prompts=[], prompt_tokens=[], answers=[], notes=[])  # type: ignore[arg-type]
     assert looked.pin(given) == given
     pinned = replace(looked, revision="a" * 40, task_revision="b" * 40).pin(given)
     assert (pinned.model.revision, pinned.task.revision) == ("a" * 40, "b" * 40)

@@ -53,6 +53,7 @@ def test_the_process_answers_in_json_without_the_models_weights(config: dict[str
     prompts = answer.pop("prompts")
     tokens = answer.pop("prompt_tokens")
     longest = answer.pop("longest_prompt")
+    assert all(answer.isdecimal() for answer in answer.pop("answers"))
     model = config["model"]["id"]
     assert answer == {
         "ok": True,
@@ -63,6 +64,7 @@ def test_the_process_answers_in_json_without_the_models_weights(config: dict[str
         "model": model,
         "revision": None,
         "task_revision": None,
+        "notes": [],
     }
     assert 300 < answer["train"] < 400
     assert 20 < longest <= 200
@@ -109,7 +111,7 @@ def test_a_configuration_that_is_no_json_is_refused() -> None:
 
 def test_another_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights"]) == 2
-    assert "usage: python -m aapo_desk.preview preflight" in capsys.readouterr().err
+    assert "usage: python -m aapo_desk.preview preflight|data" in capsys.readouterr().err
 
 
 def test_prompts_that_are_too_long_are_counted_apart_for_training_and_held_out(
@@ -127,7 +129,7 @@ def test_rows_that_are_left_out_are_told_of(config: dict[str, Any], tmp_path: Pa
     config["task"] = {"source": write_problems(tmp_path / "a.jsonl", ["p", "q", "", ""]), "held_out": 1}
     found, said = look(config)
     assert (found["train"], found["held_out"]) == (1, 1)
-    assert any(line.startswith("2 rows of file:") for line in said)
+    assert "2 rows without a problem: left out" in said
 
 
 def test_prompts_all_too_long_are_refused_with_the_shortest_length(config: dict[str, Any]) -> None:
@@ -135,6 +137,13 @@ def test_prompts_all_too_long_are_refused_with_the_shortest_length(config: dict[
     said = refusal(config, task__held_out=0, task__options={"high": 1}, task__max_prompt_tokens=shortest - 1)
     assert said.startswith(f"task.max_prompt_tokens = {shortest - 1}: all 1 prompts are longer")
     assert f"the shortest has {shortest} tokens" in said
+
+
+def test_prompts_all_too_short_are_refused_with_the_longest_length(config: dict[str, Any]) -> None:
+    longest = look(config)[0]["longest_prompt"]
+    said = refusal(config, task__min_prompt_tokens=longest + 1)
+    assert said.startswith(f"task.min_prompt_tokens = {longest + 1}: all ")
+    assert said.endswith(f"prompts are shorter; the longest has {longest} tokens")
 
 
 def test_prompts_and_completions_that_exceed_the_models_context_are_refused(config: dict[str, Any]) -> None:

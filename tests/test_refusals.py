@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a source of no known kind": (
         ["train", "tiny.yaml", "--set", "task.source=sums.jsonl"],
-        r"task\.source = 'sums\.jsonl'.*arithmetic, countdown, hub:OWNER/DATASET or file:PATH",
+        r"task\.source = 'sums\.jsonl'.*arithmetic, .*hub:OWNER/DATASET or file:PATH",
     ),
     "a Countdown of one number": (
         ["train", "tiny.yaml", *COUNTDOWN, "task.options={numbers: 1}"],
@@ -224,6 +224,7 @@ NUMBERS: dict[str, tuple[str, str, Any]] = {
     "no evaluation": ("evaluation.problems=0", "evaluation.problems", 0),
     "a high learning rate": ("optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
     "an equals sign in the value": ("task.system_prompt=say x=1", "task.system_prompt", "say x=1"),
+    "off, which YAML reads as false": ("rollout.capture=off", "rollout.capture", "off"),
     "nothing as a value": ("task.system_prompt=", "task.system_prompt", None),
 }
 

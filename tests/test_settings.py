@@ -43,8 +43,11 @@ def test_what_may_be_none_may_be_left_empty() -> None:
     assert optional == {
         "model.revision",
         "task.split",
+        "task.problem_column",
+        "task.answer_column",
         "task.system_prompt",
         "task.revision",
+        "task.max_answer_characters",
         "evaluation.max_new_tokens",
     }
     assert all(ALL[path].read("") is None for path in optional)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from aapo_desk import __version__
-from aapo_desk.cli import bench, compare, doctor, evaluate, fit, presets, rewards, runs, train
+from aapo_desk.cli import bench, compare, data, doctor, evaluate, fit, presets, rewards, runs, train
 from aapo_desk.cli.output import complain, interactive
 from aapo_desk.cli.start import Ascii, Offline, ReadOnly, open_screen
 from aapo_desk.config import ConfigError
@@ -37,6 +37,7 @@ runs.add_to(app)
 presets.add_to(app)
 fit.add_to(app)
 rewards.add_to(app)
+data.add_to(app)
 bench.add_to(app)
 compare.add_to(app)
 doctor.add_to(app)

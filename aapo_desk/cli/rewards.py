@@ -135,7 +135,7 @@ def _table(path: Path, wanted: Sequence[str]) -> Table:
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(Problem("FILE", f"must end in {', '.join(SUFFIXES)}", str(path)))
     try:
-        data = read_file(path, wanted)
+        data = read_file(path, lambda _: wanted)
     except ConfigError as error:
         raise ConfigError(*(Problem("FILE", problem.message) for problem in error.problems)) from None
     if not data.rows:
@@ -144,7 +144,7 @@ def _table(path: Path, wanted: Sequence[str]) -> Table:
 
 
 def _row(row: Mapping[str, Any], number: int, columns: Columns) -> tuple[str, str, str, int, bool]:
-    from aapo_desk.tasks.tables import answer_text
+    from aapo_desk.tasks.texts import answer_text
 
     text = row.get(columns.completion)
     if not isinstance(text, str):

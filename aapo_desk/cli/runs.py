@@ -13,7 +13,7 @@ from aapo_desk.cli.follow import adapters
 from aapo_desk.cli.lines import base_against_tuned
 from aapo_desk.cli.output import complain, interactive, printable, say, say_json, table
 from aapo_desk.cli.train import Run
-from aapo_desk.config import ConfigError, Problem, banks_reference
+from aapo_desk.config import ConfigError, Problem, departures
 from aapo_desk.health import standing
 from aapo_desk.store import RunDirectory, RunReader, StoreError, event_words, find_run, list_runs, read_json
 
@@ -198,8 +198,7 @@ def _inside(config: dict[str, Any], section: str, key: str) -> Any:
 def _algorithm(config: dict[str, Any]) -> str:
     """The algorithm, and whether it departs from the paper."""
     name = _inside(config, "algorithm", "name")
-    banked = banks_reference(name, _inside(config, "algorithm", "reference"))
-    return f"{name}, banked reference" if banked else str(name)
+    return f"{name}{departures(name, _inside(config, 'algorithm', 'reference'), _inside(config, 'task', 'difficulty'))}"
 
 
 def _number(value: float | None) -> str:

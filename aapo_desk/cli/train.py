@@ -110,7 +110,10 @@ def _description(config: RunConfig, found: launch.Preflight) -> list[str]:
         f"longest prompt {found.longest_prompt} tokens",
     ]
     if dropped:
-        lines.append(f"dropped {dropped} problems: longer than task.max_prompt_tokens={config.task.max_prompt_tokens}")
+        bounds = f"task.max_prompt_tokens={config.task.max_prompt_tokens}"
+        if config.task.min_prompt_tokens:
+            bounds += f" or shorter than task.min_prompt_tokens={config.task.min_prompt_tokens}"
+        lines.append(f"dropped {dropped} problems: longer than {bounds}")
     return [printable(line) for line in lines]
 
 

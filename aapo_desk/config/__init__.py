@@ -31,6 +31,7 @@ from aapo_desk.config.sections import (
     Section,
     TaskConfig,
     banks_reference,
+    departures,
 )
 from aapo_desk.config.settings import Setting, settings
 
@@ -53,6 +54,7 @@ __all__ = [
     "Setting",
     "TaskConfig",
     "banks_reference",
+    "departures",
     "differences",
     "field_paths",
     "load_yaml",

@@ -154,7 +154,8 @@ def _problem(detail: ErrorDetails, overrides: Mapping[str, Any], origin: str) ->
         case "literal_error":
             return Problem(path, f"must be {context['expected']}", given, where)
         case "string_pattern_mismatch" if path == "task.source":
-            return Problem(path, "must be arithmetic, countdown, hub:OWNER/DATASET or file:PATH", given, where)
+            kinds = "arithmetic, countdown, reasoning-gym:NAME, hub:OWNER/DATASET or file:PATH"
+            return Problem(path, f"must be {kinds}", given, where)
         case "value_error":
             shown = None if isinstance(given, Mapping | BaseModel) else given
             return Problem(path or "configuration", str(context["error"]), shown, where)

@@ -15,6 +15,11 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
+def _yaml_off(value: Any) -> Any:
+    """YAML reads ``off`` as false."""
+    return "off" if value is False else value
+
+
 Int = Annotated[int, BeforeValidator(_not_bool)]
 Float = Annotated[float, BeforeValidator(_not_bool)]
 
@@ -59,19 +64,41 @@ class LoraConfig(Section):
 
 class TaskConfig(Section):
     source: str = Field(
-        pattern=r"^(arithmetic|countdown|hub:.+|file:.+)$",
-        description="arithmetic or countdown (generated), hub:OWNER/DATASET or file:PATH (.jsonl, .csv, .parquet).",
+        pattern=r"^(arithmetic|countdown|reasoning-gym:.+|hub:.+|file:.+)$",
+        description="arithmetic, countdown or reasoning-gym:NAME (generated), hub:OWNER/DATASET or file:PATH (.jsonl, "
+        ".csv, .parquet).",
     )
     split: str | None = Field(None, description="The split to train on; none: train.")
-    problem_column: str = Field("problem", min_length=1, description="The column that holds the problem's text.")
-    answer_column: str = Field("answer", min_length=1, description="The column that holds the right answer.")
+    problem_column: str | None = Field(
+        None,
+        min_length=1,
+        description="The column that holds the problem, as text or as a conversation; none: problem, else the "
+        "likeliest, and it is said which.",
+    )
+    answer_column: str | None = Field(
+        None,
+        min_length=1,
+        description="The column that holds the right answer; none: answer, else the likeliest, and it is said which.",
+    )
     held_out: Int = Field(
         100,
         ge=0,
         description="Problems kept for evaluation, taken by seed where the source has no test split of its own.",
     )
-    system_prompt: str | None = Field(None, description="Put before each problem; none: the template's own.")
+    system_prompt: str | None = Field(
+        None, description="Put before each problem, in place of the conversation's own; none: the template's own."
+    )
     max_prompt_tokens: Int = Field(512, ge=1, description="Longer prompts are dropped, and it is said how many.")
+    min_prompt_tokens: Int = Field(0, ge=0, description="Shorter prompts are dropped too; 0: none.")
+    max_answer_characters: Int | None = Field(
+        None, ge=1, description="Problems of a data set with a longer right answer are dropped; none: none are."
+    )
+    difficulty: Annotated[Literal["off", "adaptive"], BeforeValidator(_yaml_off)] = Field(
+        "off",
+        description="adaptive: a problem whose completions lately all got the same (all solved it, or none) comes less "
+        "often, but at least in one epoch of eight. It changes what is trained on, and such a run says so. AAPO still "
+        "learns from such groups where they differ from the reference's.",
+    )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="The source's own options, such as {low: 1, high: 20} for arithmetic.",
@@ -79,6 +106,15 @@ class TaskConfig(Section):
     revision: str | None = Field(
         None, min_length=1, description="A hub data set's branch, tag or commit; none: the default branch."
     )
+
+    @model_validator(mode="after")
+    def _lengths_in_order(self) -> Self:
+        if self.min_prompt_tokens > self.max_prompt_tokens:
+            raise ValueError(
+                f"min_prompt_tokens ({self.min_prompt_tokens}) is above max_prompt_tokens ({self.max_prompt_tokens}); "
+                "no prompt would be left"
+            )
+        return self
 
 
 class RewardConfig(Section):
@@ -146,6 +182,12 @@ def banks_reference(name: object, reference: object) -> bool:
     return reference == "bank" and name in REFERENCE_ALGORITHMS
 
 
+def departures(name: object, reference: object, difficulty: object) -> str:
+    """How a run with these settings departs from the paper, as words behind its algorithm's; mostly empty."""
+    banked = ", banked reference" if banks_reference(name, reference) else ""
+    return banked + (", adaptive difficulty" if difficulty == "adaptive" else "")
+
+
 class RolloutConfig(Section):
     prompts_per_step: Int = Field(4, ge=1, description="P: problems in a step.")
     group_size: Int = Field(8, ge=2, description="G: completions a problem; a group needs at least 2.")
@@ -158,7 +200,7 @@ class RolloutConfig(Section):
         description="adapter: base weights are made of their 4 bits at each use; shadow: they are kept at hand, "
         "faster, for 2 bytes a weight (8 on the CPU); auto: shadow where memory allows.",
     )
-    capture: Literal["auto", "off"] = Field(
+    capture: Annotated[Literal["auto", "off"], BeforeValidator(_yaml_off)] = Field(
         "auto", description="auto: on a GPU the decode step is captured as a CUDA graph where the model allows."
     )
 

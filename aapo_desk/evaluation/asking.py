@@ -60,6 +60,7 @@ def ask(
             tokens=int(done.lengths[number]),
             max_tokens=max_new_tokens,
             truncated=not bool(done.ended[number]),
+            recipe=problems[row.prompt].recipe,
         )
         for number, (row, text) in enumerate(zip(rows, texts, strict=True))
     ]

@@ -224,7 +224,7 @@ def _columns(wanted: Wanted, benchmark: Benchmark | None, known: RunConfig | Non
     if benchmark:
         first = [(benchmark.problem_column, benchmark.answer_column)]
     elif known and known.task.source != "arithmetic":
-        first = [(known.task.problem_column, known.task.answer_column)]
+        first = [(known.task.problem_column or COLUMNS[0][0], known.task.answer_column or COLUMNS[0][1])]
     return list(dict.fromkeys([*first, *(COLUMNS if wanted.data or not benchmark else ())]))
 
 

@@ -5,7 +5,7 @@ the lock that it holds; everything else it says in the run directory.
 """
 
 from aapo_desk.launch.errors import LaunchError
-from aapo_desk.launch.preflight import Preflight, check, preflight, with_absolute_paths
+from aapo_desk.launch.preflight import Preflight, check, preflight, show_data, with_absolute_paths
 from aapo_desk.launch.trainer import (
     COMMANDS,
     LIVE,
@@ -34,6 +34,7 @@ __all__ = [
     "remove",
     "request",
     "resume",
+    "show_data",
     "start",
     "state",
     "with_absolute_paths",

@@ -34,6 +34,10 @@ class Preflight:
     task_revision: str | None
     prompts: list[str]
     prompt_tokens: list[int]
+    answers: list[str]
+    """To the first prompts."""
+    notes: list[str]
+    """What was decided for the user while the data were read, a sentence each."""
 
     def pin(self, config: RunConfig) -> RunConfig:
         """The configuration with the commits that were looked at, so that the run and all that goes on from it work
@@ -55,6 +59,7 @@ def check(config: RunConfig) -> None:
         lambda: _check_device(config),
         lambda: tasks.check(config.task),
         lambda: rewards.check(config.rewards),
+        lambda: _check_recipes(config),
     )
     for look in checks:
         try:
@@ -63,6 +68,16 @@ def check(config: RunConfig) -> None:
             problems.extend(error.problems)
     if problems:
         raise ConfigError(*problems)
+
+
+def _check_recipes(config: RunConfig) -> None:
+    """The reward that asks a problem's generator is of no use for problems that have none."""
+    if config.task.source.startswith("reasoning-gym:"):
+        return
+    for index, reward in enumerate(config.rewards):
+        if reward.name == "reasoning_gym":
+            message = "scores only problems of task.source=reasoning-gym:NAME"
+            raise ConfigError(Problem(f"rewards.{index}.name", message, reward.name))
 
 
 def _check_device(config: RunConfig) -> None:
@@ -113,8 +128,25 @@ def preflight(
     the process within a fraction of a second. ``command`` is the process; by default this package's own.
     Raises ConfigError for what the user can mend in the configuration, LaunchError for everything else.
     """
+    answer = _ask(list(command) or [*python("aapo_desk.preview"), "preflight"], config, progress, cancelled)
+    return Preflight(**{key: answer[key] for key in Preflight.__dataclass_fields__})
+
+
+def show_data(config: RunConfig, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """How the data were understood, as JSON: ``aapo_desk.preview.show_data`` in a process of its own.
+
+    Raises ConfigError and LaunchError as ``preflight`` does.
+    """
+    found = _ask([*python("aapo_desk.preview"), "data"], config, progress, None)
+    return {key: value for key, value in found.items() if key != "ok"}
+
+
+def _ask(
+    command: list[str], config: RunConfig, progress: Callable[[str], None], cancelled: threading.Event | None
+) -> dict[str, Any]:
+    """What the process answers about a configuration. Raises ConfigError and LaunchError."""
     process = subprocess.Popen(
-        list(command) or [*python("aapo_desk.preview"), "preflight"],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -206,12 +238,12 @@ def _progress_in(line: str) -> str | None:
     return None if said is None else str(said)
 
 
-def _verdict(answer: dict[str, Any] | None, status: int, noise: Sequence[str]) -> Preflight:
+def _verdict(answer: dict[str, Any] | None, status: int, noise: Sequence[str]) -> dict[str, Any]:
     if answer is None:
         last = f": {noise[-1]}" if noise else ""
         raise LaunchError(f"the preflight ended without an answer (exit status {status}){last}")
     if answer.get("ok"):
-        return Preflight(**{key: answer[key] for key in Preflight.__dataclass_fields__})
+        return answer
     if problems := answer.get("problems"):
         raise ConfigError(*(Problem(**problem) for problem in problems))
     raise LaunchError(str(answer.get("error") or f"the preflight failed (exit status {status})"))

@@ -13,7 +13,10 @@ from typing import Any, Protocol, Self
 
 @dataclass(frozen=True)
 class Completion:
-    """One completion to be scored. ``tokens``, ``max_tokens``: its length and the longest allowed, in tokens."""
+    """One completion to be scored. ``tokens``, ``max_tokens``: its length and the longest allowed, in tokens.
+
+    ``recipe``: how the problem's generator makes it again; empty where it was not generated or needs none.
+    """
 
     text: str
     problem: str
@@ -21,6 +24,7 @@ class Completion:
     tokens: int
     max_tokens: int
     truncated: bool
+    recipe: str = ""
 
 
 @dataclass(frozen=True)

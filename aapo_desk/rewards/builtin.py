@@ -18,6 +18,7 @@ BUILT_IN = (
     "overlong",
     "numeric",
     "countdown",
+    "reasoning_gym",
 )
 
 VERIFIERS = ("math", "countdown", "numeric")

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
+_LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "reasoning-gym")
 
 
 def definition(setup: Mapping[str, Any], weights: Sequence[float]) -> dict[str, Any]:

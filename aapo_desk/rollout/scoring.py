@@ -86,6 +86,7 @@ def _completions(tokenizer: Any, drawn: Drawn, max_tokens: int) -> list[Completi
             tokens=int(done.lengths[row]),
             max_tokens=max_tokens,
             truncated=not bool(done.ended[row]),
+            recipe=drawn.problems[row // group_size].recipe,
         )
         for row, text in enumerate(texts)
     ]

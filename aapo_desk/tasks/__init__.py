@@ -15,7 +15,7 @@ from pathlib import Path
 from aapo_desk.config import ConfigError, TaskConfig, user_path
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.hub import Progress, silent
-from aapo_desk.tasks import arithmetic, countdown, files, hub, tables
+from aapo_desk.tasks import arithmetic, countdown, files, gym, hub, tables
 from aapo_desk.tasks.generated import Generator
 from aapo_desk.tasks.records import Problem, TaskData
 
@@ -39,6 +39,9 @@ def check(config: TaskConfig) -> None:
     if config.source in GENERATED:
         GENERATED[config.source].check(config)
         return
+    if config.source.startswith(gym.PREFIX):
+        gym.check(config)
+        return
     path = local_path(config)
     if path is None:
         _check_hub_name(config)
@@ -57,14 +60,17 @@ def load(config: TaskConfig, seed: int, progress: Progress = silent) -> TaskData
     check(config)
     if config.source in GENERATED:
         return GENERATED[config.source].load(config, seed)
+    if config.source.startswith(gym.PREFIX):
+        return gym.load(config, seed)
     path = local_path(config)
     if path is None:
         splits, commit = hub.read_hub(config, config.source.removeprefix("hub:"), progress)
         return replace(tables.task_data(config, splits, seed), revision=commit)
     if path.is_dir():
-        splits = hub.read_folder(config, path)
+        plain = None if config.options else files.split_files(path, SUFFIXES)
+        splits = files.read_splits(config, plain) if plain else hub.read_folder(config, path)
     else:
-        splits = {"train": files.read_file(path, {config.problem_column, config.answer_column})}
+        splits = files.read_splits(config, {"train": path})
     return tables.task_data(config, splits, seed)
 
 

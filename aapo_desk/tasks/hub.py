@@ -16,6 +16,7 @@ from typing import Any
 from aapo_desk import hub
 from aapo_desk.config import ConfigError, TaskConfig
 from aapo_desk.config import Problem as Refusal
+from aapo_desk.tasks.columns import needed
 from aapo_desk.tasks.tables import Table, evaluation_splits, training_split
 
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
@@ -99,9 +100,7 @@ def _tables(config: TaskConfig, loaded: Any) -> dict[str, Table]:
     tables = {}
     for name in (train, *evaluation_splits(train, names)):
         columns = list(loaded[name].column_names)
-        wanted = [
-            column for column in dict.fromkeys((config.problem_column, config.answer_column)) if column in columns
-        ]
+        wanted = needed(config, columns)
         tables[name] = Table(columns, loaded[name].select_columns(wanted).to_list() if wanted else [])
     return tables
 

@@ -17,12 +17,12 @@ def step_problems(count: int, per_step: int, step: int, seed: int) -> list[int]:
         raise ValueError(f"count, per_step and step begin at 1, not {count}, {per_step}, {step}")
     first = (step - 1) * per_step
     places = (divmod(place, count) for place in range(first, first + per_step))
-    return [_epoch(count, epoch, seed)[place] for epoch, place in places]
+    return [epoch_order(count, epoch, seed)[place] for epoch, place in places]
 
 
 @lru_cache(maxsize=4)
-def _epoch(count: int, epoch: int, seed: int) -> list[int]:
-    """The order of one epoch. Random takes a text by its SHA-512, so it is the same in every process."""
+def epoch_order(count: int, epoch: int, seed: int) -> list[int]:
+    """The order of one epoch, from 0. Random takes a text by its SHA-512, so it is the same in every process."""
     order = list(range(count))
     random.Random(f"order {seed} {epoch}").shuffle(order)
     return order

@@ -1,30 +1,51 @@
-"""From the rows of a data set to problems: columns, answers as text, and the held-out part."""
+"""From a source's splits to problems: the held-out part, what is left out and why."""
 
 from __future__ import annotations
 
 import difflib
-import math
 import random
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from aapo_desk.config import ConfigError, TaskConfig
 from aapo_desk.config import Problem as Refusal
-from aapo_desk.tasks.records import Problem, TaskData
+from aapo_desk.tasks import columns
+from aapo_desk.tasks.records import Column, Problem, Reading, TaskData
+from aapo_desk.tasks.texts import answer_text, is_conversation, problem_text
 
 # A source's own splits to evaluate on, the best first.
 EVALUATION_SPLITS = ("test", "validation")
 
+Text = TypeVar("Text")
+
 
 @dataclass(frozen=True)
 class Table:
-    """One split: the names of its columns and its rows, which hold at least the columns the task names."""
+    """One split: the names of its columns and its rows, which hold at least the columns the task needs.
+
+    ``lines``: where each row stands in its file; empty where it has no lines.
+    """
 
     columns: list[str]
     rows: Sequence[Mapping[str, Any]]
+    lines: Sequence[int] = ()
+
+    def place(self, row: int) -> str:
+        """Where a row is found: ``line 3``, ``row 2``."""
+        return f"line {self.lines[row]}" if self.lines else f"row {row + 1}"
+
+
+@dataclass
+class _Read:
+    """A split's problems, and how many rows are not among them and why."""
+
+    problems: list[Problem] = field(default_factory=list)
+    no_problem: int = 0
+    no_answer: int = 0
+    long_answer: int = 0
+    shortest_answer: int = 0
+    conversations: int = 0
 
 
 def training_split(config: TaskConfig, names: Sequence[str]) -> str:
@@ -50,104 +71,134 @@ def task_data(config: TaskConfig, tables: Mapping[str, Table], seed: int) -> Tas
     cannot be used (no such columns, no answers) is passed over. Raises ConfigError for columns that are missing, for
     a source without problems and for one with too few to hold out.
     """
-    train_name = training_split(config, list(tables))
-    train, dropped = _problems(config, train_name, tables[train_name])
-    rng = random.Random(f"held out {seed}")
-    for name in evaluation_splits(train_name, list(tables)):
-        if not {config.problem_column, config.answer_column} <= set(tables[name].columns):
-            continue
-        own, dropped_own = _read(config, name, tables[name])
-        if own:
-            unique = list({_text_key(problem): problem for problem in own}.values())
-            held_out = rng.sample(unique, min(config.held_out, len(unique)))
-            rest = _without(train, held_out)
-            if not rest:
-                message = f"every problem of the split {train_name} is held out from {name} too; lower it"
-                raise ConfigError(Refusal("task.held_out", message, config.held_out))
-            return TaskData(rest, held_out, dropped + dropped_own)
-    unique = list({_text_key(problem): problem for problem in train}.values())
-    if config.held_out >= len(unique):
+    name = training_split(config, list(tables))
+    where = config.source if name == "train" else f"{config.source}, split {name},"
+    if not tables[name].rows and not tables[name].columns:
+        raise ConfigError(Refusal("task.source", f"{where} is empty: it has no rows"))
+    taken = columns.found(config, tables[name].columns, where)
+    read = _problems(config, name, tables[name], taken, where)
+    own_name, own = _own_evaluation(config, tables, name, taken)
+    if own is None:
+        train, held_out = hold_out(config, read.problems, seed)
+    else:
+        held_out = _sample(own.problems, config.held_out, seed)
+        train = _without(read.problems, held_out)
+        if not train:
+            message = f"every problem of the split {name} is held out from {own_name} too; lower it"
+            raise ConfigError(Refusal("task.held_out", message, config.held_out))
+    reads = [read] if own is None else [read, own]
+    reading = Reading(
+        splits={split: len(table.rows) for split, table in tables.items()},
+        trained_on=name,
+        held_out_from=own_name or name,
+        problem=taken[0],
+        answer=taken[1],
+        no_problem=sum(one.no_problem for one in reads),
+        no_answer=sum(one.no_answer for one in reads),
+        long_answer=sum(one.long_answer for one in reads),
+        held_out_too=len(read.problems) - len(train) - (len(held_out) if own is None else 0),
+        repeated=len(train) - len(_unique(train)),
+        conversations=sum(one.conversations for one in reads),
+    )
+    dropped = reading.no_problem + reading.no_answer + reading.long_answer
+    return TaskData(train, held_out, dropped, reading=reading)
+
+
+def hold_out(config: TaskConfig, problems: Sequence[Problem], seed: int) -> tuple[list[Problem], list[Problem]]:
+    """The problems to train on and ``config.held_out`` different ones, taken by ``seed``, to evaluate on.
+
+    No text is on both sides. Raises ConfigError where none would be left to train on.
+    """
+    different = len(_unique(problems))
+    if config.held_out >= different:
         message = (
-            f"{config.source} has {len(unique)} different problems and no test split of its own, and some must be left "
-            f"to train on; hold out {len(unique) - 1} at the most"
+            f"{config.source} has {different} different problems and no test split of its own, and some must be left "
+            f"to train on; hold out {different - 1} at the most"
         )
         raise ConfigError(Refusal("task.held_out", message, config.held_out))
-    held_out = rng.sample(unique, config.held_out)
-    return TaskData(_without(train, held_out), held_out, dropped)
+    held_out = _sample(problems, config.held_out, seed)
+    return _without(problems, held_out), held_out
 
 
-def answer_text(value: Any) -> str:
-    """An answer as text: 42.0 as ``42``, several answers joined by commas, GSM8K's ``...#### 1,000`` as ``1000``.
-
-    Nothing (none, not a number) is the empty text. Raises TypeError for what is no text, number or list of them.
-    """
-    if isinstance(value, list | tuple):
-        return ", ".join(filter(None, map(answer_text, value)))
-    text = _plain_text(value)
-    if "####" in text:
-        text = re.sub(r"(?<=\d),(?=\d)", "", text.rpartition("####")[2].strip())
-    return text
-
-
-def _plain_text(value: Any) -> str:
-    if value is None or (isinstance(value, float | Decimal) and not math.isfinite(value)):
-        return ""
-    if isinstance(value, float | Decimal) and value == int(value):
-        return str(int(value))
-    if isinstance(value, Mapping | bytes | list | tuple):
-        raise TypeError(f"holds {'bytes' if isinstance(value, bytes) else 'nested values'} there")
-    # Half of a surrogate pair can stand in JSON, but in no UTF-8 that comes after.
-    return str(value).encode(errors="replace").decode().strip()
+def _own_evaluation(
+    config: TaskConfig, tables: Mapping[str, Table], train: str, taken: tuple[Column, Column]
+) -> tuple[str, _Read] | tuple[None, None]:
+    """The source's own split to evaluate on, the best that can be used, and what it holds."""
+    for name in evaluation_splits(train, list(tables)):
+        if all(columns.has(tables[name].columns, column.name) for column in taken):
+            read = _read(config, name, tables[name], taken)
+            if read.problems:
+                return name, read
+    return None, None
 
 
-def _problems(config: TaskConfig, name: str, table: Table) -> tuple[list[Problem], int]:
-    """The split's problems and the number of rows left out. Raises ConfigError where there are no problems."""
-    where = config.source if name == "train" else f"{config.source}, split {name},"
-    wanted = {"task.problem_column": config.problem_column, "task.answer_column": config.answer_column}
-    missing = {path: column for path, column in wanted.items() if table.columns and column not in table.columns}
-    if missing:
-        raise ConfigError(*(_no_column(path, column, where, table.columns) for path, column in missing.items()))
+def _problems(config: TaskConfig, name: str, table: Table, taken: tuple[Column, Column], where: str) -> _Read:
+    """What the split to train on holds. Raises ConfigError where there are no problems."""
     if not table.rows:
         raise ConfigError(Refusal("task.source", f"{where} is empty: it has no rows"))
-    problems, dropped = _read(config, name, table)
-    if not problems:
+    read = _read(config, name, table, taken)
+    if read.problems:
+        return read
+    if read.long_answer:
         message = (
-            f"none of the {dropped} rows of {where} holds both a problem ({config.problem_column}) "
-            f"and an answer ({config.answer_column})"
+            f"all {read.long_answer} answers of {where} are longer; the shortest has {read.shortest_answer} characters"
         )
-        raise ConfigError(Refusal("task.source", message))
-    return problems, dropped
+        raise ConfigError(Refusal("task.max_answer_characters", message, config.max_answer_characters))
+    problem, answer = (column.name for column in taken)
+    message = f"none of the {len(table.rows)} rows of {where} holds both a problem ({problem}) and an answer ({answer})"
+    raise ConfigError(Refusal("task.source", message))
 
 
-def _no_column(path: str, column: str, where: str, columns: list[str], limit: int = 20) -> Refusal:
-    more = f" and {len(columns) - limit} more" if len(columns) > limit else ""
-    close = difflib.get_close_matches(column, columns, n=1)
-    message = f"{where} has no column {column}; it has {', '.join(columns[:limit])}{more}"
-    return Refusal(path, message, nearest=close[0] if close else None)
-
-
-def _read(config: TaskConfig, name: str, table: Table) -> tuple[list[Problem], int]:
-    """The rows that hold a problem and an answer, and the number of those that do not."""
-    problems: list[Problem] = []
+def _read(config: TaskConfig, name: str, table: Table, taken: tuple[Column, Column]) -> _Read:
+    """The rows of a split that hold a problem and an answer, and the numbers of those that do not."""
+    read = _Read()
+    longest = config.max_answer_characters
     for number, row in enumerate(table.rows):
-        try:
-            path, column = "task.problem_column", config.problem_column
-            problem = _plain_text(row.get(column))
-            path, column = "task.answer_column", config.answer_column
-            answer = answer_text(row.get(column))
-        except TypeError as error:
-            message = f"row {number + 1} of {config.source} {error}; name a column of text or numbers"
-            raise ConfigError(Refusal(path, message, column)) from None
-        if problem and answer:
-            problems.append(Problem(f"{name}-{number}", problem, answer))
-    return problems, len(table.rows) - len(problems)
+        asked = columns.value(row, taken[0].name)
+        problem, before = _text(problem_text, asked, config, "problem", taken[0], table.place(number))
+        given = columns.value(row, taken[1].name)
+        answer = _text(answer_text, given, config, "answer", taken[1], table.place(number))
+        if not problem:
+            read.no_problem += 1
+        elif not answer:
+            read.no_answer += 1
+        elif longest is not None and len(answer) > longest:
+            read.long_answer += 1
+            read.shortest_answer = min(read.shortest_answer or len(answer), len(answer))
+        else:
+            read.problems.append(Problem(f"{name}-{number}", problem, answer, before))
+            read.conversations += is_conversation(asked)
+    return read
 
 
-def _without(train: list[Problem], held_out: list[Problem]) -> list[Problem]:
+def _text(reader: Callable[[Any], Text], value: Any, config: TaskConfig, what: str, column: Column, place: str) -> Text:
+    """The reader's text of a value. Raises ConfigError, naming place and column, where it is none."""
+    try:
+        return reader(value)
+    except TypeError as error:
+        advice = "name a column of text or numbers"
+        if isinstance(value, Mapping) and value:
+            advice = f"name one of them, such as {column.name}.{next(iter(value))}"
+        message = f"{place} of {config.source} {error}; {advice}"
+        raise ConfigError(Refusal(f"task.{what}_column", message, column.name)) from None
+
+
+def _sample(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
+    """Different problems, taken by a seed; all there are, in another order, where they are no more than that."""
+    different = _unique(problems)
+    return random.Random(f"held out {seed}").sample(different, min(count, len(different)))
+
+
+def _unique(problems: Iterable[Problem]) -> list[Problem]:
+    """One of each text: the last."""
+    return list({_text_key(problem): problem for problem in problems}.values())
+
+
+def _without(train: Sequence[Problem], held_out: Iterable[Problem]) -> list[Problem]:
     texts = {_text_key(problem) for problem in held_out}
     return [problem for problem in train if _text_key(problem) not in texts]
 
 
-def _text_key(problem: Problem) -> str:
-    """What makes two problems the same: their words, whatever the spaces between."""
-    return " ".join(problem.problem.split())
+def _text_key(problem: Problem) -> tuple[str, ...]:
+    """What makes two problems the same: their words and those before them, whatever the spaces between."""
+    return *(" ".join(turn.content.split()) for turn in problem.before), " ".join(problem.problem.split())

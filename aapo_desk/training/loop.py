@@ -15,6 +15,7 @@ from aapo_desk.hardware import machine
 from aapo_desk.memory import EVALUATED_AT_ONCE
 from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunWriter
+from aapo_desk.tasks.difficulty import ADAPTIVE
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.setup import Prepared
 from aapo_desk.training.step import StepResult, run_step
@@ -78,6 +79,9 @@ class Trainer:
             checkpoints.restore(checkpoint, state, parts.policy, parts.optimizer)
             if parts.scale and state.get("loss_scale"):  # none where the run computed in another dtype until now
                 parts.scale.restore(state["loss_scale"])
+            if parts.difficulty is not None:
+                even = checkpoint.step * self.config.rollout.prompts_per_step
+                parts.difficulty.restore(state.get("difficulty"), even)
             self.step = self.saved = checkpoint.step
         if not began_before:
             self.store.remember("started", time.time())
@@ -87,6 +91,8 @@ class Trainer:
                 self.store.write_event("notice", 0, message=message)
             if self.prepared.parts.bank is not None:
                 self.store.write_event("notice", 0, message=BANKED)
+            if self.prepared.parts.difficulty is not None:
+                self.store.write_event("notice", 0, message=ADAPTIVE)
             return
         self.store.rewind(self.step)
         self.watch.resume(self.store.evaluations(NAME))
@@ -180,8 +186,15 @@ class Trainer:
             return
         self.control.say(phase="checkpoint", progress=None, message=f"saving step {self.step}")
         parts = self.prepared.parts
-        scale = parts.scale.as_json() if parts.scale else None
-        done = checkpoints.save(self.run.checkpoints, self.step, parts.policy, parts.optimizer, parts.choices, scale)
+        done = checkpoints.save(
+            self.run.checkpoints,
+            self.step,
+            parts.policy,
+            parts.optimizer,
+            parts.choices,
+            loss_scale=parts.scale.as_json() if parts.scale else None,
+            difficulty=parts.difficulty.state() if parts.difficulty else None,
+        )
         self.saved = self.step
         best = self._best()
         checkpoints.prune(self.run.checkpoints, self.config.run.keep_checkpoints, {best} if best else set())

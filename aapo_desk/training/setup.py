@@ -12,8 +12,7 @@ import torch
 
 from aapo_desk import __version__, tasks
 from aapo_desk.algorithms import build
-from aapo_desk.config import ConfigError, RunConfig, banks_reference
-from aapo_desk.config import Problem as Refusal
+from aapo_desk.config import RunConfig, banks_reference
 from aapo_desk.evaluation.held_out import HeldOut, judged_by
 from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
@@ -21,7 +20,8 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import RewardPool
 from aapo_desk.rollout import Bank, BankedReference, reference
 from aapo_desk.store import RunWriter, home
-from aapo_desk.tasks.prompts import Fit, fit
+from aapo_desk.tasks.difficulty import Difficulty
+from aapo_desk.tasks.prompts import Fit, fit, refuse_empty
 from aapo_desk.training.choices import fence, settled
 from aapo_desk.training.control import Control
 from aapo_desk.training.step import Parts
@@ -50,15 +50,15 @@ def prepared(config: RunConfig, store: RunWriter, control: Control, probed: bool
 
     tell("reading the problems")
     data = tasks.load(config.task, config.run.seed, tell)
+    for note in data.notes:
+        log.info(note)
     resolved = sources.resolve(config.model, tell)
     control.report("loading", None, f"loading {config.model.id}")
     fence()
     policy = load_policy(config.model, config.lora, resolved, config.run.seed)
     train = _fit(policy, data.train, config, store, "train")
     held_out = _fit(policy, data.held_out, config, store, "held_out")
-    if not train.problems:
-        message = f"every prompt is longer than this; the shortest has {train.shortest} tokens"
-        raise ConfigError(Refusal("task.max_prompt_tokens", message, config.task.max_prompt_tokens))
+    refuse_empty(config.task, train)
     optimizer = torch.optim.AdamW(
         policy.adapter_parameters().values(), lr=config.optimizer.learning_rate, weight_decay=0.0, fused=True
     )
@@ -75,6 +75,7 @@ def prepared(config: RunConfig, store: RunWriter, control: Control, probed: bool
             train.prompts,
             choices,
             banked_reference(config, policy, resolved, pool, store),
+            Difficulty.of(config, train.problems),
         )
         count = min(config.evaluation.problems, len(held_out.problems))
         asked = HeldOut(held_out.problems[:count], held_out.prompts[:count], judge_pool) if count else None
@@ -84,7 +85,13 @@ def prepared(config: RunConfig, store: RunWriter, control: Control, probed: bool
 def _fit(policy: Policy, problems: list[tasks.Problem], config: RunConfig, store: RunWriter, source: str) -> Fit:
     fitted = fit(policy.tokenizer, problems, config.task, config.model.chat_template_options)
     if fitted.dropped:
-        log.info("dropped %d %s prompts longer than %d tokens", fitted.dropped, source, config.task.max_prompt_tokens)
+        log.info(
+            "dropped %d %s prompts: %d too long, %d too short",
+            fitted.dropped,
+            source,
+            fitted.too_long,
+            fitted.too_short,
+        )
         store.write_event("dropped", 0, count=fitted.dropped, source=source)
     return fitted
 

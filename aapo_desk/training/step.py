@@ -12,8 +12,9 @@ import torch
 
 from aapo_desk.algorithms import Algorithm
 from aapo_desk.config import RunConfig
+from aapo_desk.evaluation.held_out import judged_by
 from aapo_desk.models.policy import Policy
-from aapo_desk.rewards import RewardPool
+from aapo_desk.rewards import RewardPool, part_names
 from aapo_desk.rollout import (
     BankedReference,
     Drawn,
@@ -29,6 +30,7 @@ from aapo_desk.rollout import (
 )
 from aapo_desk.store import Histogram, Sample, StepRecord
 from aapo_desk.tasks import Problem
+from aapo_desk.tasks.difficulty import Difficulty
 from aapo_desk.tasks.order import step_problems
 from aapo_desk.training.metrics import Edges, advantage_metrics, mean, reward_metrics
 from aapo_desk.training.packing import Cost
@@ -56,6 +58,8 @@ class Parts:
     """What was chosen for this device and model. Kept in the run's record and replayed."""
     bank: BankedReference | None = None
     """None: the reference is sampled in each step, where it is needed."""
+    difficulty: Difficulty | None = None
+    """None: problems come evenly."""
     edges: Edges = field(init=False)
     cost: Cost = field(init=False)
     scale: LossScale | None = field(init=False)
@@ -79,7 +83,8 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
     """Step number ``step`` (from 1). Everything random follows from the run's seed and the step's number."""
     config = parts.config
     torch.manual_seed(derive_seed(config.run.seed, "step", step))
-    chosen = step_problems(len(parts.train), config.rollout.prompts_per_step, step, config.run.seed)
+    choice = parts.difficulty.choose(config.rollout.prompts_per_step) if parts.difficulty else None
+    chosen = choice.problems if choice else _in_order(parts, step)
     problems = [parts.train[index] for index in chosen]
     prompts = [parts.prompts[index] for index in chosen]
 
@@ -99,6 +104,9 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
 
     metrics = _metrics(parts, sides, done) | _timings(clock, sides)
     metrics |= {"learning_rate": rate, "memory_mb": memory_mb(parts.policy.device)}
+    if parts.difficulty and choice:
+        metrics["downweighted_share"] = parts.difficulty.downweighted
+        parts.difficulty.record(choice, _judged(config, sides.policy))
     record = StepRecord(
         step, time.time(), metrics, _histograms(parts, sides, done), _samples(step, problems, sides, done)
     )
@@ -110,6 +118,19 @@ def _make_room(parts: Parts) -> None:
     """Where memory is short, what a phase has freed goes back before the next one begins."""
     if parts.choices["checkpointing"]:
         give_back(parts.policy.device)
+
+
+def _in_order(parts: Parts, step: int) -> list[int]:
+    return step_problems(len(parts.train), parts.config.rollout.prompts_per_step, step, parts.config.run.seed)
+
+
+def _judged(config: RunConfig, side: Side) -> list[list[float | None]]:
+    """The score of each completion, by group, of the reward that tells whether it is right: evaluation's judge."""
+    judge = judged_by(config.rewards)[0].name
+    place = [reward.name for reward in config.rewards].index(judge)
+    name = part_names(config.rewards)[place]
+    scores = [one.score.parts[name] for one in side.scored]
+    return [scores[start : start + side.group_size] for start in range(0, len(scores), side.group_size)]
 
 
 def _update(

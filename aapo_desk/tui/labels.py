@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from aapo_desk.config import AlgorithmConfig, banks_reference
+from aapo_desk.config import AlgorithmConfig, departures
 
 LIVE_STATES = frozenset({"starting", "running", "paused", "stopping"})
 FAILED_STATES = frozenset({"crashed", "failed"})
@@ -28,10 +28,9 @@ def state_label(state: str) -> str:
     return f"{STATE_SYMBOLS.get(state, '?')} {state}"
 
 
-def algorithm_label(algorithm: AlgorithmConfig) -> str:
-    """``AAPO``; ``AAPO, banked reference`` where a run departs from the paper."""
-    variant = ", banked reference" if banks_reference(algorithm.name, algorithm.reference) else ""
-    return algorithm.name.upper() + variant
+def algorithm_label(algorithm: AlgorithmConfig, difficulty: str = "off") -> str:
+    """``AAPO``; ``AAPO, banked reference`` where a run departs from the paper. ``difficulty``: as in ``task``."""
+    return algorithm.name.upper() + departures(algorithm.name, algorithm.reference, difficulty)
 
 
 def duration(seconds: float) -> str:

@@ -96,6 +96,54 @@ def test_csv_values_are_taken_as_written(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_csv_with_the_separator_of_another_country_is_read(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "a.csv").write_text(f'problem{mark}answer\n"1{mark}2, 3"{mark}3,5\n')
+    data = load(tmp_path / "a.csv")
+    assert [(problem.problem, problem.answer) for problem in data.train] == [(f"1{mark}2, 3", "3,5")]
+
+
+def test_the_line_of_a_record_is_where_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('problem,answer\n"two\nlines",1\n"three\nlines",2,3\n')
+    assert "line 4 has 3 fields" in refusal(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_line_of_a_million_characters_is_read(tmp_path: Path, name: str) -> None:
+    text = "x" * 1_000_000
+    (tmp_path / name).write_text(
+        f"problem,answer\n{text},1\n" if name == "a.csv" else json.dumps({"problem": text, "answer": 1})
+    )
+    assert load(tmp_path / name).train[0].problem == text
+
+
+def test_answers_longer_than_allowed_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [{"problem": f"p{n}", "answer": "9" * n} for n in (1, 5, 6)]
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    data = load(path, max_answer_characters=5)
+    assert answers(data) == ["9", "99999"]
+    assert data.notes == ["1 row with an answer longer than task.max_answer_characters: left out"]
+    assert "hold out" not in refusal(write_lines(path, rows[1:]), max_answer_characters=4)
+    said = refusal(path, max_answer_characters=4)
+    assert said.startswith("task.max_answer_characters = 4: all 2 answers of")
+    assert said.endswith("are longer; the shortest has 5 characters")
+
+
+def test_a_folder_with_a_file_a_split_is_read_as_written(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("problem,answer\np,007\nq,NA\n")
+    write_lines(tmp_path / "dev.jsonl", [{"problem": "r", "answer": 8}, {"problem": "s", "answer": "2024-01-01"}])
+    (tmp_path / "notes.txt").write_text("beside them")
+    data = load(tmp_path, held_out=5)
+    assert answers(data) == ["007", "NA"]
+    assert {problem.id: problem.answer for problem in data.held_out} == {
+        "validation-0": "8",
+        "validation-1": "2024-01-01",
+    }
+    assert load(tmp_path, split="validation").train[0].problem == "r"
+    assert "has no split tset; it has validation, train; did you mean" not in refusal(tmp_path, split="tset")
+    assert "has no split trian; it has validation, train; did you mean train?" in refusal(tmp_path, split="trian")
+
+
 def test_other_columns_can_be_named(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"question": "q", "gold": 4, "problem": "no"}])
     data = load(path, problem_column="question", answer_column="gold")
@@ -155,7 +203,7 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
 
 def test_a_missing_column_is_refused_with_the_columns_there_are(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"question": "q", "solution": "s"}])
-    said = refusal(path, problem_column="qestion")
+    said = refusal(path, problem_column="qestion", answer_column="gold")
     assert "task.problem_column" in said
     assert "has no column qestion; it has question, solution; did you mean question?" in said
     assert "task.answer_column" in said
@@ -168,7 +216,9 @@ def test_a_missing_column_is_refused_with_the_columns_there_are(tmp_path: Path) 
         ("a.json", "[]", "is empty: it has no rows"),
         ("a.csv", "", "is empty: it has no rows"),
         ("a.csv", "problem,answer\n", "is empty: it has no rows"),
-        ("a.csv", "question,answer\n", "has no column problem; it has question, answer"),
+        ("a.csv", "wert,answer\n", "has no column problem, nor one like it; it has wert, answer"),
+        ("a.csv", "\n\n", "is empty: it has no rows"),
+        ("a.jsonl", " \n\t\n", "is empty: it has no rows"),
         ("a.jsonl", '{"problem": "", "answer": ""}\n', "none of the 1 rows of"),
         ("a.jsonl", '{"problem": "p", "answer": 1}\n{"problem": "q",\n', "a.jsonl line 2 is not valid JSON"),
         ("a.jsonl", '{"problem": "p", "answer": 1}\n7\n', "line 2 must be an object"),
@@ -177,7 +227,17 @@ def test_a_missing_column_is_refused_with_the_columns_there_are(tmp_path: Path) 
         ("a.json", "7", "must be a list of objects"),
         ("a.csv", "problem,answer\nWhat is 1,000 + 2?,1002\n", "line 2 has 3 fields and the header 2"),
         ("a.csv", 'problem,answer\n"p,1\n', "is not valid CSV"),
-        ("a.jsonl", '{"problem": {"text": "p"}, "answer": 1}\n', "row 1 of"),
+        ("a.jsonl", '{"problem": {"text": "p"}, "answer": 1}\n', "line 1 of"),
+        ("a.jsonl", '\n{"problem": "p", "answer": {"text": 1, "x": 2}}\n', "line 2 of"),
+        (
+            "a.jsonl",
+            '{"problem": "p", "answer": {"text": 1, "x": 2}}\n',
+            "(text, x); name one of them, such as answer.text",
+        ),
+        ("a.json", '[{"problem": "p", "answer": 1}, {"problem": ["q"], "answer": 1}]', "row 2 of"),
+        ("a.json", '{"data": [{"problem": "p", "answer": 1}]}', "holds its rows inside data; keep that list alone"),
+        ("a.csv", "problem;answer\nWhat is 1; or 2?;3\n", "put quotes around text that holds a semicolon"),
+        ("a.csv", "problem,answer,answer\np,1,2\n", "has several columns of the name answer"),
         ("a.jsonl", '{"problem": "p", "answer": [{"x": 1}]}\n', "task.answer_column = 'answer'"),
         ("a.jsonl", '{"problem": "p", "answer": ' + "9" * 5000 + "}\n", "line 1 is not valid JSON"),
         ("a.jsonl", "[" * 100_000, "is not valid JSON"),
@@ -206,7 +266,7 @@ def test_a_parquet_file_is_read_with_its_types(tmp_path: Path) -> None:
     ("columns", "said"),
     [
         ({"problem": pyarrow.array([], pyarrow.string()), "answer": pyarrow.array([], pyarrow.string())}, "is empty"),
-        ({"question": ["a"], "answer": ["1"]}, "has no column problem; it has question, answer"),
+        ({"wert": ["a"], "answer": ["1"]}, "has no column problem, nor one like it; it has wert, answer"),
     ],
 )
 def test_parquet_files_without_the_rows_or_columns_are_refused(tmp_path: Path, columns: Any, said: str) -> None:
@@ -222,7 +282,9 @@ def test_a_broken_parquet_file_is_refused_in_a_line(tmp_path: Path) -> None:
 
 def test_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("problem,answer\nGrüße,1\n".encode("latin-1"))
-    assert "is not UTF-8 text (byte 17)" in refusal(tmp_path / "a.csv")
+    assert "a.csv line 2 is not UTF-8 text (byte 17); save the file as UTF-8" in refusal(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_bytes("problem,answer\nGrüße,1\n".encode("utf-16"))
+    assert "a.csv is UTF-16 text; save it as UTF-8" in refusal(tmp_path / "a.csv")
 
 
 def test_a_missing_file_is_refused_with_its_nearest_neighbour(tmp_path: Path) -> None:

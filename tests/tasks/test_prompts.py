@@ -7,7 +7,7 @@ import pytest
 
 from aapo_desk.config import ConfigError, TaskConfig
 from aapo_desk.tasks import Problem
-from aapo_desk.tasks.prompts import Tokenizer, fit, render
+from aapo_desk.tasks.prompts import Tokenizer, fit, refuse_empty, render
 
 TEMPLATE = (
     "{% if refuse is defined %}{{ raise_exception('no ' + messages[0].role + ' role') }}{% endif %}"
@@ -80,6 +80,17 @@ def test_prompts_longer_than_allowed_are_dropped_and_counted(tokenizer: Tokenize
     assert [problem.id for problem in kept.problems] == ["3", "4", "5"]
     assert [len(prompt) for prompt in kept.prompts] == [lengths[0], lengths[2], lengths[4]]
     assert (kept.dropped, kept.longest, kept.shortest) == (2, lengths[4], lengths[0])
+
+
+def test_prompts_shorter_than_wanted_are_dropped_and_counted_apart(tokenizer: Tokenizer) -> None:
+    problems = [Problem(str(n), "1" * n, "1") for n in (3, 50, 4, 60, 5)]
+    length = len(render(tokenizer, problems[4], task(), {}))
+    kept = fit(tokenizer, problems, task(min_prompt_tokens=length, max_prompt_tokens=length), {})
+    assert [problem.id for problem in kept.problems] == ["5"]
+    assert (kept.too_short, kept.too_long) == (2, 2)
+    none = fit(tokenizer, problems[:4], task(min_prompt_tokens=length, max_prompt_tokens=length), {})
+    with pytest.raises(ConfigError, match="2 of 4 prompts are shorter, the others longer than max_prompt_tokens"):
+        refuse_empty(task(min_prompt_tokens=length, max_prompt_tokens=length), none)
 
 
 def test_where_no_prompt_fits_the_shortest_length_is_known(tokenizer: Tokenizer) -> None:

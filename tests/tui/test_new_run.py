@@ -30,7 +30,7 @@ from tests.tui import fixed_run
 from tests.tui.driving import NARROW, WIDE, Desk, press, settle, shown
 
 PROMPTS = [f"<|im_start|>user\n{sum_}=<|im_end|>\n<|im_start|>assistant\n" for sum_ in ("3 + 9 ", "12 + 7 ", "1 + 15 ")]
-FOUND = Preflight(125, 100, 0, 0, 26, "./smol", None, None, PROMPTS, [24, 26, 25])
+FOUND = Preflight(125, 100, 0, 0, 26, "./smol", None, None, PROMPTS, [24, 26, 25], ["3", "7", "15"], [])
 Compare = Callable[..., bool]
 Preview = Callable[[RunConfig], Preflight]
 

@@ -17,6 +17,7 @@ from textual.widgets import Footer, Input, Static
 from aapo_desk.config import RunConfig, Setting
 from aapo_desk.launch import Preflight
 from aapo_desk.tui.draft import Checked, Draft
+from aapo_desk.tui.labels import clipped
 from aapo_desk.tui.look import Absent, Measured, NotRendered, Rendered, Said, Surroundings, look
 from aapo_desk.tui.screens.dialogs import Question
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
@@ -30,6 +31,7 @@ from aapo_desk.tui.widgets.settingsform import SettingsForm
 QUIET_SECONDS = 0.6
 """After the last edit, before the closer look."""
 FAINT = "$foreground 70%"
+LONGEST_ANSWER = 200
 KINDS = {"integer": "a whole number", "number": "a number", "text": "text", "yaml": "YAML or JSON"}
 
 
@@ -323,9 +325,12 @@ def _prompts(found: Preflight) -> Content:
         f"{found.train} problems to train on, {found.held_out} held out; the longest has {found.longest_prompt} tokens"
     )
     too_long = found.dropped + found.dropped_held_out
-    dropped = f"; {too_long} too long and left out" if too_long else ""
+    dropped = f"; {too_long} too long or too short and left out" if too_long else ""
     parts = [Content.styled(f"{numbers}{dropped}", FAINT)]
-    for place, (text, tokens) in enumerate(zip(found.prompts, found.prompt_tokens, strict=True), start=1):
+    parts += [Content.styled(one_line(note), FAINT) for note in found.notes]
+    shown = zip(found.prompts, found.prompt_tokens, found.answers, strict=True)
+    for place, (text, tokens, answer) in enumerate(shown, start=1):
         parts.append(Content.assemble((f"\n{place}", "bold $text-primary"), (f"  {tokens} tokens", FAINT)))
         parts.append(plain(text.rstrip("\n"), 4000))
+        parts.append(Content.assemble(("answer  ", FAINT), plain(clipped(one_line(answer), LONGEST_ANSWER))))
     return Content("\n").join(parts)

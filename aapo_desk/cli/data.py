@@ -1,0 +1,116 @@
+"""data: how a preset's data, or a file of one's own, are understood."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from aapo_desk import launch
+from aapo_desk.cli.output import printable, say, say_json
+from aapo_desk.config import RunConfig, parse_set, resolve, user_path
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+SOURCES = ("file:", "hub:", "reasoning-gym:")
+NO_MODEL = "none"  # as in aapo_desk.preview, which must not be loaded here
+SHOWN_ANSWER = 200
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("data")(data)
+
+
+def data(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRESET|FILE",
+            help="A preset's name, its YAML file, or data: a JSONL, JSON, CSV or Parquet file, a folder, hub:NAME.",
+            show_default=False,
+        ),
+    ],
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, such as task.answer_column=target."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+) -> None:
+    """Show how data are understood: columns, numbers, what is left out and why, the first problems.
+
+    No model is fetched. Where its tokenizer is on this machine, problems are shown as the prompts that it gets.
+    """
+    config = _configuration(what, parse_set(sets or []))
+    _check(config)
+    found = launch.show_data(config, progress=lambda line: None if json else _tell(line))
+    if json:
+        say_json(found)
+    else:
+        say("\n".join(lines(found)))
+
+
+def _configuration(what: str, overrides: Mapping[str, Any]) -> RunConfig:
+    """Of a preset; of data alone, a configuration without a model. Raises ConfigError."""
+    path = user_path(what)
+    if what.startswith(SOURCES) or path.suffix.lower() in SUFFIXES or path.is_dir():
+        source = what if what.startswith(SOURCES) else f"file:{what}"
+        frame = {"model": {"id": NO_MODEL}, "task": {"source": source, "held_out": 0}}
+        return resolve(frame, overrides, origin=what)
+    from aapo_desk import presets
+
+    return presets.load(what, dict(overrides))
+
+
+def _check(config: RunConfig) -> None:
+    from aapo_desk import tasks
+
+    tasks.check(config.task)
+
+
+def _tell(line: str) -> None:
+    """Progress, out of the way of what is asked for."""
+    sys.stderr.write(f"{printable(line)}\n")
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """The document for people."""
+    facts = [("source", found["source"])]
+    if reading := found["reading"]:
+        rows = ", ".join(f"{name} {count} rows" for name, count in reading["splits"].items())
+        facts += [
+            ("splits", f"{rows}; trained on {reading['trained_on']}, held out from {reading['held_out_from']}"),
+            ("problem", _column(reading["problem"])),
+            ("answer", _column(reading["answer"])),
+        ]
+    facts.append(("used", f"{found['train']} problems to train on, {found['held_out']} held out"))
+    if measured := found["prompts"]:
+        facts.append(("prompts", f"{measured['shortest']} to {measured['longest']} tokens{_left_out(measured)}"))
+    else:
+        facts.append(("prompts", f"not measured: {found['no_prompts']}"))
+    facts += [("note", note) for note in found["notes"]]
+    told = [printable(f"{name:<8}{text}") for name, text in facts]
+    for number, problem in enumerate(found["problems"], 1):
+        tokens = f", {problem['prompt_tokens']} tokens" if problem["prompt_tokens"] is not None else ""
+        told += ["", printable(f"{number}  {problem['id']}{tokens}")]
+        told += [f"   {printable(line)}" for line in (problem["prompt"] or problem["problem"]).rstrip().splitlines()]
+        told.append(f"   answer: {_clipped(printable(problem['answer']))}")
+    return told
+
+
+def _column(column: Mapping[str, Any]) -> str:
+    others = f"; there are also {', '.join(column['others'])}" if column["others"] else ""
+    return f"the column {column['name']}" + (f" (a guess{others})" if column["how"] == "guessed" else "")
+
+
+def _left_out(measured: Mapping[str, int]) -> str:
+    parts = [
+        f"{measured[key]} {words} and left out"
+        for key, words in (("too_long", "too long"), ("too_short", "too short"))
+        if measured[key]
+    ]
+    return "".join(f"; {part}" for part in parts)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= SHOWN_ANSWER else f"{text[: SHOWN_ANSWER - 1]}…"

@@ -1,0 +1,66 @@
+"""The ``reasoning_gym`` reward: what the problem's own scorer in reasoning-gym gives, 0 to 1.
+
+For problems of ``task.source=reasoning-gym:NAME``, many of which have more than one right answer. The answer is what
+stands in the last ``<answer>...</answer>``, else in the last ``\\boxed{}``, else all that follows the last
+``</think>``. Many scorers give a part of 1 to a text that holds the right answer among other words.
+
+Model text is never run, though some of the scorers would: see ``guard``. The problem is made again from its recipe,
+since the scorer wants it as its generator made it; where another version of the package makes another problem, the
+completion is unscorable. No options.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from aapo_desk.rewards.base import Completion, Refusal, Scorer, unknown_options
+from aapo_desk.rewards.guard import only_formulas
+
+MISSING = "needs the package reasoning-gym: pip install 'aapo-desk[reasoning-gym]'"
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")
+
+
+def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
+    yield from unknown_options(options)
+    if importlib.util.find_spec("reasoning_gym") is None:
+        yield Refusal(None, MISSING)
+
+
+def build(options: Mapping[str, Any]) -> Scorer:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some of what it imports is written for older Pythons
+        import reasoning_gym
+
+    @lru_cache(maxsize=8)
+    def generator(text: str) -> Any:
+        recipe = json.loads(text)
+        options = recipe.pop("options")
+        return reasoning_gym.create_dataset(recipe.pop("name"), **recipe, **options)
+
+    def score(completion: Completion) -> float:
+        if not completion.recipe:
+            raise ValueError("it scores only problems of task.source=reasoning-gym:NAME")
+        recipe = json.loads(completion.recipe)
+        index = recipe.pop("index")
+        made = generator(json.dumps(recipe))
+        entry = made[index]
+        if entry["question"].split() != completion.problem.split():
+            raise ValueError("the installed reasoning-gym makes another problem than the one that was asked")
+        with only_formulas():
+            return float(made.score_answer(answer_in(completion.text), entry))
+
+    return score
+
+
+def answer_in(text: str) -> str:
+    """The answer that a completion gives."""
+    text = text.rpartition("</think>")[2]
+    found = _TAGGED.findall(text) or _BOXED.findall(text)
+    return str(found[-1] if found else text).strip()
