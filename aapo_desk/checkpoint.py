@@ -113,12 +113,7 @@ def restore(
     checkpoint: Checkpoint, state: dict[str, Any], policy: Policy, optimizer: torch.optim.Optimizer
 ) -> dict[str, int]:
     """Load adapter and optimiser in place; gives the recorded choices."""
-    from peft import set_peft_model_state_dict
-
-    loaded = load_file(checkpoint.adapter / "adapter_model.safetensors")
-    result: Any = set_peft_model_state_dict(policy.model, loaded)
-    if result.unexpected_keys:
-        raise CheckpointError(f"{checkpoint.path} does not fit this model: {result.unexpected_keys[0]}")
+    load_adapter(checkpoint, policy)
     tensors = load_file(checkpoint.path / "optimizer.safetensors")
     for name, parameter in policy.adapter_parameters().items():
         kept = {
@@ -129,6 +124,16 @@ def restore(
             optimizer.state[parameter] = device
     choices: dict[str, int] = state["choices"]
     return choices
+
+
+def load_adapter(checkpoint: Checkpoint, policy: Policy) -> None:
+    """Load the adapter alone in place. Raises CheckpointError where it is another model's."""
+    from peft import set_peft_model_state_dict
+
+    loaded = load_file(checkpoint.adapter / "adapter_model.safetensors")
+    result: Any = set_peft_model_state_dict(policy.model, loaded)
+    if result.unexpected_keys:
+        raise CheckpointError(f"{checkpoint.path} does not fit this model: {result.unexpected_keys[0]}")
 
 
 def prune(folder: Path, keep: int, always: set[int]) -> None:

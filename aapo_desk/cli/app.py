@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from aapo_desk import __version__
-from aapo_desk.cli import bench, compare, presets, rewards, runs, train
+from aapo_desk.cli import bench, compare, export, presets, rewards, runs, train
 from aapo_desk.cli.output import complain, interactive
 from aapo_desk.cli.start import Ascii, ReadOnly, open_screen
 from aapo_desk.config import ConfigError
@@ -38,6 +38,7 @@ presets.add_to(app)
 rewards.add_to(app)
 bench.add_to(app)
 compare.add_to(app)
+export.add_to(app)
 
 
 def _version(wanted: bool) -> None:

@@ -67,6 +67,10 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
     def read_config(self) -> RunConfig:
         try:
             return RunConfig.model_validate_json(self.config.read_bytes())
