@@ -52,7 +52,20 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "train", "watch", "resume", "runs", "runs rm", "runs show", "pause", "presets show", "bench", "compare", "export"],
+    [
+        "demo",
+        "train",
+        "watch",
+        "resume",
+        "runs",
+        "runs rm",
+        "runs show",
+        "pause",
+        "presets show",
+        "bench",
+        "compare",
+        "export",
+    ],
 )
 def test_every_command_has_help(command: str, capsys: Output) -> None:
     assert run([*command.split(), "--help"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ def export(
         str | None, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or: last.", show_default=False)
     ] = None,
     form: Annotated[
-        As | None, typer.Option("--format", help="adapter: for peft; merged: 16-bit weights; gguf: for llama.cpp, Ollama.")
+        As | None,
+        typer.Option("--format", help="adapter: for peft; merged: 16-bit weights; gguf: for llama.cpp, Ollama."),
     ] = None,
     quant: Annotated[
         str | None, typer.Option("--quant", metavar="Q", help="Of GGUF: f16, q8_0, q6_k, q5_k_m, q4_k_m or q3_k_m.")
@@ -49,7 +51,8 @@ def export(
     no_eval: Annotated[bool, typer.Option("--no-eval", help="Do not measure its held-out accuracy.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Make no connection.")] = False,
     check: Annotated[
-        str | None, typer.Option("--check", metavar="DIR", help="Only look whether an export is still as it was proved.")
+        str | None,
+        typer.Option("--check", metavar="DIR", help="Only look whether an export is still as it was proved."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
 ) -> None:
@@ -104,6 +107,7 @@ def _made(request: Request, evaluated: bool) -> dict[str, Any]:
     if evaluated:
         rewards.check(source.config.rewards)
     silence_libraries()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that it does without
     from aapo_desk.checkpoint import CheckpointError
     from aapo_desk.export import ExportError
     from aapo_desk.export.exporting import export as make
@@ -162,7 +166,7 @@ def _judged(config: RunConfig) -> Iterator[Judge]:
 
 def lines(record: dict[str, Any]) -> list[str]:
     """The record for people."""
-    from aapo_desk.export.card import proof_lines
+    from aapo_desk.export.card import agreement, proof_lines
 
     size = sum(file["bytes"] for file in record["files"].values()) / 2**20
     said = [f"{record['path']}: {record['form']} {record['quant'] or ''}".rstrip() + f", {size:.1f} MiB"]
@@ -173,8 +177,7 @@ def lines(record: dict[str, Any]) -> list[str]:
             f"held-out accuracy, greedy, {held_out['problems']} problems: {interval(held_out['greedy'], 'accuracy')}"
         )
         if run := held_out["run"]:
-            same = f"{run['same_answers']} of the answers are the same"
-            said.append(f"  the run's own at this step: {interval(run, 'accuracy')}; {same}")
+            said.append(f"  the run's own evaluation of this step: {interval(run, 'accuracy')}; {agreement(run)}")
     for tool, typed in record["use"].items():
         said += [f"{tool}:", *(f"  {line}" for line in typed)]
     return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def card(source: Source, form: Form, record: Mapping[str, Any], file: str | None
         "## Use\n",
         *(
             f"{usage.tool}:\n\n```\n{chr(10).join(usage.lines)}\n```\n"
-            for usage in usages(form, Path("."), base["path"], base["revision"], file)
+            for usage in usages(form, Path(), base["path"], base["revision"], base["four_bit"], file)
         ),
         _prompt(config),
     ]
@@ -83,8 +84,13 @@ def _accuracy(record: Mapping[str, Any]) -> str:
     lines = [f"| share of {held_out['problems']} problems answered right, greedily | with 95 % interval |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows if value]
     if run:
-        lines += ["", f"{run['same_answers']} of the answers are the very ones that the run's own evaluation got."]
+        lines += ["", f"Against the run's own evaluation: {agreement(run)}."]
     return "\n".join(lines) + "\n"
+
+
+def agreement(run: Mapping[str, Any]) -> str:
+    """With the answers of the run's own evaluation, in words."""
+    return f"{run['same_answers']} answers word for word the same, {run['same_scores']} right or wrong alike"
 
 
 def _interval(found: Mapping[str, Any] | None) -> str | None:
@@ -144,7 +150,7 @@ def bars(values: Sequence[float], width: int) -> str:
     """The values as bars of one row, averaged down to ``width`` of them."""
     count = min(width, len(values))
     edges = [number * len(values) // count for number in range(count + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
     low, high = min(means), max(means)
     scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(BARS[round((mean - low) * scale)] for mean in means)

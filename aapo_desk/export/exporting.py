@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -60,7 +61,7 @@ def export(request: Request, judge: Judge | None, progress: Progress = lambda _:
                 raise BrokenExportError(message, record | {"path": str(broken)})
             keep(places, request.to)
     except OSError as error:
-        raise ExportError(f"{request.to} cannot be written: {error.strerror or error}") from error
+        raise ExportError(f"{request.to} was not made: {error}") from error
     record["path"] = str(request.to)
     _remember(request, record)
     return record
@@ -85,6 +86,7 @@ def _record(work: Work, verdict: Verdict) -> dict[str, Any]:
             "id": base.config.model.id,
             "path": base.resolved.path,
             "revision": revision(base.config.model, base.resolved),
+            "four_bit": base.trained.quantization == "nf4",
         },
         "files": work.files,
         "proofs": [proof.as_json() for proof in verdict.proofs],
@@ -97,7 +99,8 @@ def _describe(work: Work, record: dict[str, Any]) -> None:
     """Write the card, for GGUF the Modelfile, and last the record with all checksums; completes the record."""
     request, folder = work.request, work.places.aside
     file = work.gguf.name if request.form == "gguf" else None
-    named = usages(request.form, request.to, record["base"]["path"], record["base"]["revision"], file)
+    base = record["base"]
+    named = usages(request.form, request.to, base["path"], base["revision"], base["four_bit"], file)
     record["use"] = {usage.tool: list(usage.lines) for usage in named}
     if file is not None:
         (folder / "Modelfile").write_text(_modelfile(work, file), encoding="utf-8")
@@ -122,6 +125,6 @@ def _remember(request: Request, record: dict[str, Any]) -> Path:
     folder.mkdir(exist_ok=True, mode=0o700)
     kind = request.label.replace(" ", "-")
     ending = "-broken" if record["broken"] else ""
-    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{kind}{ending}.json"
+    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}-{kind}{ending}.json"
     write_atomically(path, json.dumps(record, indent=2))
     return path

@@ -103,9 +103,7 @@ def _flush(path: Path) -> None:
 def describe_files(folder: Path) -> Files:
     """The folder's files but its record, with their sizes and SHA-256."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != RECORD]
-    return {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
-    }
+    return {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
 
 
 def damaged_files(folder: Path, files: Files) -> list[str]:

@@ -110,7 +110,6 @@ def what_is_lost(tools: Tools, model: Path, tokenizer: Any, texts: list[str], eo
     if missing := set(eos) - set(found["ends"]):
         names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(sorted(missing))))
         lost.append(f"llama.cpp does not end an answer at {names}")
-    template = found["metadata"].get("tokenizer.chat_template")
-    if (tokenizer.chat_template or None) != template:
+    if (tokenizer.chat_template or None) != found["chat_template"]:
         lost.append("its chat template is not the model's")
     return lost

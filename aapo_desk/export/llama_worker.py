@@ -5,7 +5,7 @@
 
 A request names a GGUF file as ``model`` and the ``threads``, and holds token ids: ``prompts`` and ``answers``, whose
 logits are written to the file ``logits`` (float32, [N, V]), or ``prompts`` and ``longest``, which are answered
-greedily. ``texts`` are tokenised. The answer says too which tokens end a text, and what the file says of itself.
+greedily. ``texts`` are tokenised. The answer says too which of the tokens ``eos`` end a text, and the chat template.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import json
 import sys
 from typing import Any
 
-METADATA = ("tokenizer.chat_template", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_bos_token", "general.name")
-
 
 def quantise(source: str, target: str, file_type: int, threads: int) -> None:
     from cyllama.llama import llama_cpp
@@ -25,6 +23,18 @@ def quantise(source: str, target: str, file_type: int, threads: int) -> None:
     settings.ftype = file_type
     settings.nthread = threads
     llama_cpp.model_quantize(source, target, settings)
+
+
+def _model_class() -> Any:
+    """cyllama's model with what its context asks it for and 0.2.18 has forgotten."""
+    from cyllama.llama import llama_cpp
+
+    class Counted(llama_cpp.LlamaModel):
+        @property
+        def n_vocab(self) -> int:
+            return int(self.get_vocab().n_vocab)
+
+    return Counted
 
 
 class Model:
@@ -37,7 +47,7 @@ class Model:
         llama_cpp.ggml_backend_load_all()
         settings = llama_cpp.LlamaModelParams()
         settings.n_gpu_layers = 0
-        self.model = llama_cpp.LlamaModel(path, settings)
+        self.model = _model_class()(path, settings)
         self.vocab = self.model.get_vocab()
         context = llama_cpp.LlamaContextParams()
         context.n_ctx = context.n_batch = longest
@@ -73,6 +83,13 @@ class Model:
                 self._read(tokens[-1:], len(prompt) + len(tokens) - 1, 1)
         return tokens, False
 
+    def said(self, key: str) -> str | None:
+        """What the file says of itself under a key."""
+        try:
+            return str(self.model.meta_val_str(key))
+        except ValueError:
+            return None
+
 
 def ask(request: dict[str, Any]) -> dict[str, Any]:
     prompts = request["prompts"]
@@ -82,19 +99,20 @@ def ask(request: dict[str, Any]) -> dict[str, Any]:
         for prompt, answer in zip(prompts, answers, strict=True)
     )
     model = Model(request["model"], longest + 8, request["threads"])
+    vocabulary = 0
     if "logits" in request:
         with open(request["logits"], "wb") as file:
             for prompt, answer in zip(prompts, answers, strict=True):
                 for row in model.logits(prompt, answer):
                     array.array("f", row).tofile(file)
+                    vocabulary = len(row)
     said = [model.answer(prompt, request["longest"]) for prompt in prompts] if "longest" in request else []
-    known = model.model.metadata
     return {
         "answers": said,
         "tokenised": [list(model.vocab.tokenize(text, False, True)) for text in request.get("texts", [])],
         "ends": [token for token in request.get("eos", []) if model.vocab.is_eog(token)],
-        "vocabulary": model.vocab.n_vocab,
-        "metadata": {key: known[key] for key in METADATA if key in known},
+        "vocabulary": vocabulary,
+        "chat_template": model.said("tokenizer.chat_template"),
     }
 
 

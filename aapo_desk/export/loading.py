@@ -117,19 +117,21 @@ def _with_adapter(model: ModelConfig, base: Base, checkpoint: Checkpoint) -> Pol
     return policy
 
 
-def load_exported_adapter(base: Base, folder: Path) -> Policy:
-    """An adapter's folder as its user loads it: by peft, on the unquantised base. Raises ExportError."""
+def load_exported_adapter(base: Base, model: ModelConfig, folder: Path) -> Policy:
+    """An adapter's folder as its user loads it: by peft, on the base as ``model`` has it. Raises ExportError."""
     from peft import PeftModel
 
-    device = choose_device(base.model.device)
-    causal = load_base(base.model, base.resolved, device, choose_dtype(base.model.compute_dtype, device))
+    device = choose_device(model.device)
+    causal = load_base(model, base.resolved, device, choose_dtype(model.compute_dtype, device))
     try:
-        model: Any = PeftModel.from_pretrained(causal, str(folder), torch_device=str(device))
+        adapted: Any = PeftModel.from_pretrained(causal, str(folder), torch_device=str(device))
     except DAMAGED as error:
         raise _unloadable(error) from error
-    model.eval()
-    tokenizer = load_tokenizer(base.resolved, base.model.trust_remote_code)
-    return _policy(model, tokenizer, device)
+    adapted.eval()
+    tokenizer = load_tokenizer(base.resolved, model.trust_remote_code)
+    eos = eos_ids(adapted.get_base_model(), tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
+    return Policy(adapted, tokenizer, device, eos, pad)
 
 
 def load_exported_model(base: Base, folder: Path) -> Policy:
@@ -139,12 +141,6 @@ def load_exported_model(base: Base, folder: Path) -> Policy:
         return load_policy(base.model, lora, ResolvedModel(str(folder), None, local=True), seed=0)
     except DAMAGED as error:
         raise _unloadable(error) from error
-
-
-def _policy(model: Any, tokenizer: Any, device: torch.device) -> Policy:
-    eos = eos_ids(model.get_base_model(), tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
-    return Policy(model, tokenizer, device, eos, pad)
 
 
 def _unloadable(error: Exception) -> ExportError:
@@ -172,6 +168,4 @@ def greedy_tokens(policy: Policy, prompts: list[list[int]], longest: int) -> lis
 def _answers(policy: Policy, prompts: list[list[int]], longest: int) -> list[Answer]:
     completions = greedy_tokens(policy, prompts, longest)
     texts = policy.tokenizer.batch_decode([tokens for tokens, _ in completions], skip_special_tokens=True)
-    return [
-        Answer(text, len(tokens), ended) for text, (tokens, ended) in zip(texts, completions, strict=True)
-    ]
+    return [Answer(text, len(tokens), ended) for text, (tokens, ended) in zip(texts, completions, strict=True)]

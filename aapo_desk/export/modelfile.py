@@ -47,7 +47,9 @@ def turns_of(tokenizer: Any, options: Mapping[str, Any], checked_by: Messages) -
     from jinja2 import TemplateError
 
     def render(messages: Messages, answer: bool) -> str:
-        text = tokenizer.apply_chat_template(messages, **{**options, "add_generation_prompt": answer, "tokenize": False})
+        text = tokenizer.apply_chat_template(
+            messages, **{**options, "add_generation_prompt": answer, "tokenize": False}
+        )
         bos = tokenizer.bos_token or ""
         return str(text).removeprefix(bos)  # Ollama puts it there itself
 

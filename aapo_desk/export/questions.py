@@ -9,7 +9,7 @@ from typing import Any
 from aapo_desk import tasks
 from aapo_desk.config import RunConfig
 from aapo_desk.export.distance import PROBED_PROMPTS
-from aapo_desk.export.loading import Loaded
+from aapo_desk.export.loading import Answer, Loaded
 from aapo_desk.export.request import Source
 from aapo_desk.rewards import Completion
 from aapo_desk.tasks import Problem
@@ -60,16 +60,26 @@ def held_out_accuracy(loaded: Loaded, asked: Questions, source: Source, judge: J
     return {
         "problems": len(answers),
         "greedy": found,
-        "run": None if known is None else _of_the_run(known, ids, answers),
+        "answers": dict(
+            zip((problem.id for problem in asked.held_out), (answer.text for answer in answers), strict=True)
+        ),
+        "run": None if known is None else _of_the_run(known, ids, answers, found["scores"]),
         "base": _accuracy(source.evaluations.get(0)),
     }
 
 
-def _of_the_run(known: dict[str, Any], ids: list[str], answers: Sequence[Any]) -> dict[str, Any]:
-    """The run's own figures, and on how many problems the export gives the very same answer."""
-    said = dict(zip(known["ids"], known["greedy"]["answers"], strict=True))
-    same = sum(said.get(number) == answer.text for number, answer in zip(ids, answers, strict=True))
-    return {**(_accuracy(known) or {}), "same_answers": same}
+def _of_the_run(
+    known: dict[str, Any], ids: list[str], answers: Sequence[Answer], scores: Sequence[float | None]
+) -> dict[str, Any]:
+    """The run's own figures, and on how many problems the export gives the very same answer, and the same score."""
+    greedy = known["greedy"]
+    said = dict(zip(known["ids"], greedy["answers"], strict=True))
+    got = dict(zip(known["ids"], greedy["scores"], strict=True))
+    return {
+        **(_accuracy(known) or {}),
+        "same_answers": sum(said.get(name) == answer.text for name, answer in zip(ids, answers, strict=True)),
+        "same_scores": sum(name in got and got[name] == score for name, score in zip(ids, scores, strict=True)),
+    }
 
 
 def _accuracy(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:

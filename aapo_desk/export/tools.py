@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -32,9 +33,9 @@ class Tool:
 
     @property
     def folder(self) -> Path:
-        """Where it lies once it is fetched: what Python imports from."""
-        versions = "-".join(version for _, version in self.packages)
-        return platformdirs.user_cache_path("aapo-desk") / "tools" / f"{self.name}-{versions}"
+        """Where it lies once it is fetched, for this version of Python: what Python imports from."""
+        parts = (self.name, *(version for _, version in self.packages), sys.implementation.cache_tag)
+        return platformdirs.user_cache_path("aapo-desk") / "tools" / "-".join(parts)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -10,6 +10,9 @@ from pathlib import Path
 from aapo_desk.export.request import Form
 
 
+NF4 = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)'
+
+
 @dataclass(frozen=True)
 class Usage:
     """Of one tool: its name and what to type."""
@@ -24,8 +27,10 @@ def model_name(run: str, quant: str) -> str:
     return f"{plain}-{quant}"
 
 
-def usages(form: Form, folder: Path | str, base: str, revision: str | None, file: str | None) -> list[Usage]:
-    """``folder``: where the export lies. ``file``: the GGUF file's name."""
+def usages(
+    form: Form, folder: Path | str, base: str, revision: str | None, four_bit: bool, file: str | None
+) -> list[Usage]:
+    """``folder``: where the export lies. ``four_bit``: how its base was trained on. ``file``: the GGUF file's name."""
     if form == "gguf":
         assert file is not None
         path = shlex.quote(str(Path(folder, file)))
@@ -39,14 +44,21 @@ def usages(form: Form, folder: Path | str, base: str, revision: str | None, file
         ]
     model = f'AutoModelForCausalLM.from_pretrained("{folder}", dtype="auto")'
     tokenizer = str(folder)
-    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+    imported = "AutoModelForCausalLM, AutoTokenizer"
+    lines = [f"from transformers import {imported}"]
     if form == "adapter":
-        pinned = f', revision="{revision}"' if revision else ""
+        options = f', revision="{revision}"' if revision else ""
         lines.insert(0, "from peft import PeftModel")
-        lines.append(f'base = AutoModelForCausalLM.from_pretrained("{base}"{pinned}, dtype="auto")')
+        if four_bit:
+            lines[1] = f"from transformers import {imported}, BitsAndBytesConfig"
+            lines.append(f"nf4 = {NF4}")
+            options += ", quantization_config=nf4"
+        lines.append(f'base = AutoModelForCausalLM.from_pretrained("{base}"{options}, dtype="auto")')
         model, tokenizer = f'PeftModel.from_pretrained(base, "{folder}")', base
     lines += [f"model = {model}", f'tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")']
-    other = "--format gguf makes a file for them" if form == "merged" else "export with --format merged or gguf for them"
+    other = (
+        "--format gguf makes a file for them" if form == "merged" else "export with --format merged or gguf for them"
+    )
     return [
         Usage("peft and transformers" if form == "adapter" else "transformers", tuple(lines)),
         Usage("llama.cpp, Ollama", (other,)),

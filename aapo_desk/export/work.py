@@ -128,10 +128,8 @@ def prepare(request: Request, places: Places, progress: Progress) -> tuple[Work,
     probe = Probe(prompts, answers, answer_logits(policy, prompts, answers))
     if not bool(torch.isfinite(probe.logits).all()):
         raise ExportError(f"{TUNED} computes numbers that are not finite: this checkpoint is of no use")
-    work = Work(
-        request, places, base, tools, checkpoint, policy.tokenizer, policy.eos_ids, asked_of, probe, progress
-    )  # fmt: skip
-    return work, policy
+    tokenizer, eos = policy.tokenizer, policy.eos_ids
+    return Work(request, places, base, tools, checkpoint, tokenizer, eos, asked_of, probe, progress), policy
 
 
 def _copied(folder: Path, step: int, scratch: Path) -> Checkpoint:
@@ -206,9 +204,15 @@ def verify(work: Work) -> Verdict:
 
 
 def _verify_adapter(work: Work, verdict: Verdict) -> None:
-    policy = load_exported_adapter(work.base, work.places.aside)
+    """On the unquantised base; what it answers right is measured on the base that it was trained on and is used with."""
+    base = work.base
+    policy = load_exported_adapter(base, base.model, work.places.aside)
     found = answer_logits(policy, work.probe.prompts, work.probe.answers)
     verdict.hold("the adapter, loaded by peft", TUNED, work.probe.logits, found, BOUNDS["adapter"])
+    if base.trained.quantization != "none":
+        del policy
+        let_go()
+        policy = load_exported_adapter(base, base.trained, work.places.aside)
     verdict.loaded = asked(policy)
 
 

@@ -38,14 +38,14 @@ def revision(model: ModelConfig, resolved: ResolvedModel) -> str | None:
 
 
 def saved_dtype(policy: Policy, resolved: ResolvedModel, trust_remote_code: bool) -> torch.dtype:
-    """The 16 bits that a merged model is saved in: those it was published in, else bfloat16."""
+    """The 16 bits that a merged model is saved in: those it was published in, else float16, which rounds the least."""
     from transformers import AutoConfig
 
     published = AutoConfig.from_pretrained(
         resolved.path, revision=resolved.revision or "main", trust_remote_code=trust_remote_code
     )
     dtype = getattr(published.get_text_config(), "dtype", None) or getattr(published, "dtype", None)
-    return dtype if dtype in SIXTEEN_BITS else torch.bfloat16
+    return dtype if dtype in SIXTEEN_BITS else torch.float16
 
 
 @torch.no_grad()

@@ -28,7 +28,9 @@ def tuned(config: dict[str, Any], seed: int) -> Policy:
     return policy
 
 
-def trained_run(config: dict[str, Any], name: str = "tuned", best: int = 1, steps: Sequence[int] = (1, 2)) -> RunDirectory:
+def trained_run(
+    config: dict[str, Any], name: str = "tuned", best: int = 1, steps: Sequence[int] = (1, 2)
+) -> RunDirectory:
     run = create_run(resolve(config), name)
     writer = RunWriter(run)
     writer.write_evaluation(0, "held_out", evaluation(0.1))

@@ -21,7 +21,9 @@ def test_the_same_logits_are_no_distance_apart_nor_are_those_moved_by_a_constant
 
 def test_kl_is_of_the_expected_from_the_found_in_nats() -> None:
     expected, found = torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[0.5, 0.5]]).log()
-    assert distance(expected, found).kl == pytest.approx(0.75 * torch.tensor(1.5).log() + 0.25 * torch.tensor(0.5).log())
+    assert distance(expected, found).kl == pytest.approx(
+        0.75 * torch.tensor(1.5).log() + 0.25 * torch.tensor(0.5).log()
+    )
 
 
 def test_a_vocabulary_padded_at_its_end_is_no_difference_and_a_smaller_one_is_refused() -> None:

@@ -124,9 +124,7 @@ def test_an_export_is_not_overwritten_unless_it_is_said(tmp_path: Path, capsys: 
 
 
 @pytest.mark.usefixtures("tuned")
-def test_a_broken_export_ends_with_status_1(
-    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_export_ends_with_status_1(tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BOUNDS, "adapter", Bound(kl=-1.0, top1=1.0))
     assert exported(tmp_path / "out", "--no-eval") == 1
     assert re.search(r"^aapo-desk: broken, not exported: .*out\.broken", capsys.readouterr().err, re.MULTILINE)

@@ -70,8 +70,9 @@ def test_a_gguf_file_is_proved_by_llama_cpp_and_a_damaged_one_refused(
         write(work, policy)
         whole = tmp_path / "whole.gguf"
         shutil.copyfile(work.gguf, whole)
-        for damage in (lambda data: data[: len(data) // 2], lambda data: data[:-200_000] + bytes(200_000)):
-            work.gguf.write_bytes(damage(whole.read_bytes()))
+        data = whole.read_bytes()
+        for damaged in (data[: len(data) // 2], data[:-200_000] + bytes(200_000)):
+            work.gguf.write_bytes(damaged)
             assert verify(work).broken, "by its checksum"
             work.files = describe_files(places.aside)
             assert verify(work).broken, "by what llama.cpp makes of it"

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 from aapo_desk.export.modelfile import modelfile, turns_of
 
 CHATML = (
-    "{% for m in messages %}{% if loop.first and m.role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}"
+    "{% if loop.first and m.role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
     "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% if thinking is defined and not thinking %}<think>\n\n"
     "</think>\n\n{% endif %}{% endif %}"
@@ -55,7 +56,7 @@ def test_what_cannot_be_said_is_left_to_the_gguf_file(tokenizer: Any, template: 
     tokenizer.chat_template = template
     assert turns_of(tokenizer, {}, ASKED) is None
     text = modelfile("sums.gguf", None, "Add.", ["<|im_end|>"])
-    assert "TEMPLATE \"" not in text
+    assert 'TEMPLATE "' not in text
     assert 'SYSTEM """Add."""' in text
 
 
