@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ def asked(tools: Tools, model: Path, tokenizer: Any, scratch: Path) -> Loaded:
         path = scratch / "logits"
         found = tools.ask(model, {"prompts": prompts, "answers": answers, "logits": str(path)})
         values = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.float32)
-        os.unlink(path)
+        path.unlink()
         return values.view(-1, found["vocabulary"])
 
     def answer(prompts: list[list[int]], longest: int) -> list[Answer]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import array
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -29,7 +30,7 @@ def _model_class() -> Any:
     """cyllama's model with what its context asks it for and 0.2.18 has forgotten."""
     from cyllama.llama import llama_cpp
 
-    class Counted(llama_cpp.LlamaModel):
+    class Counted(llama_cpp.LlamaModel):  # type: ignore[misc] # no types come with it
         @property
         def n_vocab(self) -> int:
             return int(self.get_vocab().n_vocab)
@@ -101,7 +102,7 @@ def ask(request: dict[str, Any]) -> dict[str, Any]:
     model = Model(request["model"], longest + 8, request["threads"])
     vocabulary = 0
     if "logits" in request:
-        with open(request["logits"], "wb") as file:
+        with Path(request["logits"]).open("wb") as file:
             for prompt, answer in zip(prompts, answers, strict=True):
                 for row in model.logits(prompt, answer):
                     array.array("f", row).tofile(file)

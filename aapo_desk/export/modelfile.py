@@ -46,15 +46,15 @@ def turns_of(tokenizer: Any, options: Mapping[str, Any], checked_by: Messages) -
     """The turns of the tokenizer's chat template; None where they cannot say it, by ``checked_by`` among others."""
     from jinja2 import TemplateError
 
-    def render(messages: Messages, answer: bool) -> str:
-        text = tokenizer.apply_chat_template(
-            messages, **{**options, "add_generation_prompt": answer, "tokenize": False}
-        )
-        bos = tokenizer.bos_token or ""
-        return str(text).removeprefix(bos)  # Ollama puts it there itself
-
     if tokenizer.chat_template is None:
         return None
+    # What the tokenizer puts before every text, llama.cpp and so Ollama put there too.
+    added = tokenizer.bos_token if tokenizer.encode("a")[0] == tokenizer.bos_token_id else ""
+
+    def render(messages: Messages, answer: bool) -> str:
+        asked = {**options, "add_generation_prompt": answer, "tokenize": False}
+        return str(tokenizer.apply_chat_template(messages, **asked)).removeprefix(added)
+
     try:
         turns = _turns(render)
         if turns is None or _unsayable(turns):

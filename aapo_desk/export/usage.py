@@ -9,7 +9,6 @@ from pathlib import Path
 
 from aapo_desk.export.request import Form
 
-
 NF4 = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)'
 
 

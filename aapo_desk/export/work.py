@@ -204,7 +204,7 @@ def verify(work: Work) -> Verdict:
 
 
 def _verify_adapter(work: Work, verdict: Verdict) -> None:
-    """On the unquantised base; what it answers right is measured on the base that it was trained on and is used with."""
+    """On the unquantised base; its accuracy is then measured on the base that it was trained on and is used with."""
     base = work.base
     policy = load_exported_adapter(base, base.model, work.places.aside)
     found = answer_logits(policy, work.probe.prompts, work.probe.answers)

@@ -100,7 +100,7 @@ def _open(url: str, accept: str = "*/*") -> addinfourl:
 
 
 def _wheel_urls(page: str, name: str, version: str) -> Iterator[str]:
-    """Addresses of the wheels of one version for this machine, on a simple-index page (PEP 503 HTML or PEP 691 JSON)."""
+    """Addresses of one version's wheels for this machine, on a simple-index page (PEP 503 HTML or PEP 691 JSON)."""
     supported = set(sys_tags())
     with _open(page, "application/vnd.pypi.simple.v1+json, text/html;q=0.5") as answer:
         body = answer.read().decode()

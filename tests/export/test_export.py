@@ -105,6 +105,17 @@ def test_the_drift_of_the_four_bit_policy_is_told_beside_it(
     assert drift["distance"]["kl"] > merged["distance"]["kl"], "the merge is into the base, not into its 4 bits"
 
 
+def test_a_base_that_was_published_in_bfloat16_stays_in_it(
+    desk_home: Path, tiny_config: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "bfloat16"
+    shutil.copytree(tiny_config["model"]["id"], folder)
+    LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    run = trained_run(tiny_config | {"model": tiny_config["model"] | {"id": str(folder)}}, steps=(1,))
+    export(request(run, "merged", tmp_path / "out"), None)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
+
+
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True` and a tied layer:UserWarning")
 @pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["q_proj"]])
 def test_tied_embeddings_stay_what_they_were(
@@ -188,7 +199,7 @@ def test_what_is_out_of_bounds_is_kept_aside_as_broken(
     run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(BOUNDS, "merged", Bound(kl=0.0, top1=1.0))
-    with pytest.raises(BrokenExportError, match="broken, not exported: .*nats"):
+    with pytest.raises(BrokenExportError, match=r"broken, not exported: .*nats"):
         export(request(run, "merged", tmp_path / "out"), all_right)
     assert not (tmp_path / "out").exists()
     record, problems = check_folder(tmp_path / "out.broken")

@@ -37,15 +37,17 @@ def config(tiny_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
-        initializer_range=0.2,  # else no token is much likelier than another
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(0)
-    LlamaForCausalLM(shape).save_pretrained(folder)
+    model = LlamaForCausalLM(shape)
+    model.model.norm.weight.data.fill_(20.0)  # else no token is much likelier than another
+    model.save_pretrained(folder)
     return tiny_config | {
+        "lora": {"r": 4, "alpha": 1},
         "model": tiny_config["model"] | {"id": str(folder)},
         "task": tiny_config["task"] | {"system_prompt": "Add."},
     }
@@ -56,13 +58,13 @@ def test_a_gguf_file_is_proved_by_llama_cpp_and_a_damaged_one_refused(
     desk_home: Path, config: dict[str, Any], tmp_path: Path
 ) -> None:
     source = choose(trained_run(config, "sums", steps=(1,)), "best")
-    record = export(Request(source, "gguf", tmp_path / "out", "q4_k_m"), all_right)
+    record = export(Request(source, "gguf", tmp_path / "out", "q6_k"), all_right)
 
-    assert names(tmp_path / "out") == {"sums-q4_k_m.gguf", "Modelfile", "README.md", "export.json"}
-    assert [proof["what"] for proof in record["proofs"]] == ["the GGUF file in f16", *["the GGUF file in q4_k_m"] * 2]
+    assert names(tmp_path / "out") == {"sums-q6_k.gguf", "Modelfile", "README.md", "export.json"}
+    assert [proof["what"] for proof in record["proofs"]] == ["the GGUF file in f16", *["the GGUF file in q6_k"] * 2]
     assert record["held_out"]["greedy"]["accuracy"] == 1.0
     modelfile = (tmp_path / "out" / "Modelfile").read_text()
-    assert modelfile.startswith("FROM ./sums-q4_k_m.gguf\nTEMPLATE")
+    assert modelfile.startswith("FROM ./sums-q6_k.gguf\nTEMPLATE")
     assert 'PARAMETER stop "<|im_end|>"' in modelfile
 
     with written_aside(tmp_path / "other") as places:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from aapo_desk.export.modelfile import modelfile, turns_of
@@ -49,6 +50,19 @@ def test_its_options_count_where_the_answer_begins_only(tokenizer: Any) -> None:
     assert turns is not None
     assert turns.answer == "<|im_start|>assistant\n<think>\n\n</think>\n\n"
     assert turns.around["assistant"][0] == "<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_a_first_token_stays_in_the_template_unless_the_tokenizer_adds_it_itself(tokenizer: Any, added: bool) -> None:
+    tokenizer.bos_token = "<|im_start|>"
+    tokenizer.chat_template = CHATML
+    if added:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<|im_start|> $A", special_tokens=[("<|im_start|>", tokenizer.bos_token_id)]
+        )
+    turns = turns_of(tokenizer, {}, ASKED)
+    assert turns is not None
+    assert turns.around["system"][0] == ("system\n" if added else "<|im_start|>system\n")
 
 
 @pytest.mark.parametrize("template", [NO_SYSTEM, COUNTING, None])
