@@ -49,6 +49,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
         "doctor",
         "eval",
         "data",
+        "export",
     ):
         assert re.search(rf"^  {command} +\w", text, flags=re.MULTILINE), command
 
@@ -57,7 +58,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
     "command",
     [
         *("demo", "train", "watch", "resume", "runs", "runs rm", "runs show", "pause"),
-        *("presets show", "fit", "bench", "compare", "doctor", "eval", "data"),
+        *("presets show", "fit", "bench", "compare", "doctor", "eval", "data", "export"),
     ],
 )
 def test_every_command_has_help(command: str, capsys: Output) -> None:

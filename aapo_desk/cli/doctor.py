@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aapo_desk.cli.output import printable, say, say_json
+from aapo_desk.cli.start import Offline
 
 if TYPE_CHECKING:
     from aapo_desk.doctor import Finding
@@ -27,7 +28,7 @@ def doctor(
     probe: Annotated[
         bool, typer.Option("--probe", help="Train one tiny step for real, and compare the fast paths with the plain.")
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Make no connection.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Say what this machine lacks for training, and what to do.
 

@@ -15,6 +15,7 @@ import typer
 
 from aapo_desk.cli.lines import interval
 from aapo_desk.cli.output import complain, printable, say, say_json, table
+from aapo_desk.cli.start import Offline
 from aapo_desk.cli.train import Sets
 from aapo_desk.config import parse_set
 
@@ -65,16 +66,12 @@ def evaluate(
     ] = None,
     sets: Sets = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Make no connection: use what was fetched before.")
-    ] = False,
+    offline: Offline = False,
 ) -> None:
     """Ask a model problems and count the right answers; of a run its base and its tuned model, in the same batches.
 
     Every answer is kept. What was interrupted goes on with the same command, and ends with the same numbers.
     """
-    if offline:
-        _go_offline()
     from aapo_desk import launch
     from aapo_desk.evaluation.request import Wanted, request
 
@@ -93,11 +90,6 @@ def evaluate(
         return
     for line in [*lines(head), f"kept: {folder}"]:
         say(printable(line))
-
-
-def _go_offline() -> None:
-    """Before the hub's libraries and pip are asked for anything: they read these when they start."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 
 
 def _worked(asked: Request) -> tuple[Path, Mapping[str, Any]]:

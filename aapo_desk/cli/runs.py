@@ -66,6 +66,7 @@ def show(run: Run, json: Json = False) -> None:
                 "probe": probed,
                 "alarms": [alarm.as_json() for alarm in alarms],
                 "evaluations": {str(step): data for step, data in evaluations.items()},
+                "exports": exports(found),
                 "config": config or None,
             }
         )
@@ -92,6 +93,11 @@ def show(run: Run, json: Json = False) -> None:
     for alarm in alarms:
         said = f"{alarm.severity}, since step {alarm.since}: {alarm.title}. {alarm.message} Try: {alarm.advice}"
         say(f"{'alarm':<10} {printable(said)}")
+    for record in exports(found):
+        form = f"{record.get('form')} {record.get('quant') or ''}".rstrip()
+        ending = ", broken" if record.get("broken") else ""
+        said = f"{form} of step {record.get('step')}: {record.get('path')}{ending}"
+        say(f"{'export':<10} {printable(said)}")
     for line in base_against_tuned(evaluations):
         say(line)
 
@@ -187,6 +193,11 @@ def summary(run: RunDirectory) -> dict[str, Any]:
     except (StoreError, OSError, sqlite3.Error) as error:
         facts["problem"] = str(error)
     return facts
+
+
+def exports(run: RunDirectory) -> list[dict[str, Any]]:
+    """The records of what was exported, the oldest first."""
+    return [record for path in sorted(run.exports.glob("*.json")) if (record := read_json(path))]
 
 
 def _inside(config: dict[str, Any], section: str, key: str) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 from urllib.response import addinfourl
 
+from packaging.tags import sys_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
@@ -89,7 +90,7 @@ def _over_http(name: str, version: str, folder: Path, progress: Progress) -> Non
     try:
         url = next(_wheel_urls(page, name, version), None)
         if url is None:
-            raise FetchError(f"{page} lists no wheel of {name} {version}")
+            raise FetchError(f"{page} lists no wheel of {name} {version} for this machine")
         _download(url, folder / Path(urlsplit(url).path).name, progress)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
@@ -105,7 +106,8 @@ def _open(url: str, accept: str = "*/*") -> addinfourl:
 
 
 def _wheel_urls(page: str, name: str, version: str) -> Iterator[str]:
-    """Addresses of the wheels of one version on a simple-index page (PEP 503 HTML or PEP 691 JSON)."""
+    """Addresses of one version's wheels for this machine, on a simple-index page (PEP 503 HTML or PEP 691 JSON)."""
+    supported = set(sys_tags())
     with _open(page, "application/vnd.pypi.simple.v1+json, text/html;q=0.5") as answer:
         body = answer.read().decode()
         if "json" in answer.headers.get_content_type():
@@ -117,10 +119,10 @@ def _wheel_urls(page: str, name: str, version: str) -> Iterator[str]:
     for link in links:
         url = urljoin(page, link)
         try:
-            found, found_version, _, _ = parse_wheel_filename(Path(urlsplit(url).path).name)
+            found, found_version, _, tags = parse_wheel_filename(Path(urlsplit(url).path).name)
         except InvalidWheelFilename:
             continue
-        if found == canonicalize_name(name) and found_version == Version(version):
+        if found == canonicalize_name(name) and found_version == Version(version) and tags & supported:
             yield url
 
 

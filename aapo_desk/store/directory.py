@@ -71,6 +71,10 @@ class RunDirectory:
     def evaluations(self) -> Path:
         return self.path / "evaluations"
 
+    @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
     def read_config(self) -> RunConfig:
         try:
             return RunConfig.model_validate_json(self.config.read_bytes())

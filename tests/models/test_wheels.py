@@ -37,7 +37,8 @@ def index(request: pytest.FixtureRequest, wheel: bytes, monkeypatch: pytest.Monk
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            names = ["tiny-model-1.0.tar.gz", "tiny_model-0.9-py3-none-any.whl", WHEEL, "nonsense.whl"]
+            others = ["tiny_model-0.9-py3-none-any.whl", "tiny_model-1.0-cp27-cp27m-win32.whl"]
+            names = ["tiny-model-1.0.tar.gz", *others, WHEEL, "nonsense.whl"]
             if self.path.endswith(".whl"):
                 kind, body = "application/octet-stream", wheel
             elif self.path != "/simple/tiny-model/":

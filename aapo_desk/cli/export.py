@@ -1,0 +1,200 @@
+"""export: take a run's adapter away, for peft, transformers, llama.cpp and Ollama."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from aapo_desk.cli.lines import interval
+from aapo_desk.cli.output import complain, printable, say, say_json
+from aapo_desk.cli.start import Offline
+from aapo_desk.config import ConfigError, Problem, user_path
+from aapo_desk.store import find_run
+
+if TYPE_CHECKING:
+    from aapo_desk.config import RunConfig
+    from aapo_desk.export import Request
+    from aapo_desk.export.questions import Judge
+    from aapo_desk.rewards import Completion
+
+
+class As(Enum):
+    ADAPTER = "adapter"
+    MERGED = "merged"
+    GGUF = "gguf"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("export")(export)
+
+
+def export(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or: last.", show_default=False)
+    ] = None,
+    form: Annotated[
+        As | None,
+        typer.Option("--format", help="adapter: for peft; merged: 16-bit weights; gguf: for llama.cpp, Ollama."),
+    ] = None,
+    quant: Annotated[
+        str | None, typer.Option("--quant", metavar="Q", help="Of GGUF: f16, q8_0, q6_k, q5_k_m, q4_k_m or q3_k_m.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="DIR", help="The folder to make.")] = None,
+    step: Annotated[str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint.")] = "best",
+    force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
+    no_eval: Annotated[bool, typer.Option("--no-eval", help="Do not measure its held-out accuracy.")] = False,
+    offline: Offline = False,
+    check: Annotated[
+        str | None,
+        typer.Option("--check", metavar="DIR", help="Only look whether an export is still as it was proved."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+) -> None:
+    """Take a run's adapter away: as it is, merged into its base, or as a GGUF file.
+
+    It is loaded again and held against the unquantised base plus adapter, and asked the run's held-out problems. What
+    is not what it should be is called broken, kept as DIR.broken, and the exit status is 1.
+    """
+    if check is not None:
+        if run is not None or form is not None or to is not None:
+            raise ConfigError(Problem("--check", "goes without RUN, --format and --to", check))
+        raise typer.Exit(_check(user_path(check), json))
+    request = _request(run, form, quant, to, step, force, offline)
+    record = _made(request, evaluated=not no_eval)
+    if json:
+        say_json(record)
+        return
+    for line in lines(record):
+        say(printable(line))
+
+
+def _request(
+    run: str | None, form: As | None, quant: str | None, to: str | None, step: str, force: bool, offline: bool
+) -> Request:
+    """What is asked for. Raises ConfigError for all that can be refused without a model."""
+    from aapo_desk.export import Request, check_request, choose
+
+    missing = [
+        Problem(name, message)
+        for name, message, given in (
+            ("RUN", "is missing: which run? see: aapo-desk runs", run),
+            ("--format", "is missing: adapter, merged or gguf", form),
+            ("--to", "is missing: the folder to make", to),
+        )
+        if given is None
+    ]
+    if missing or run is None or form is None or to is None:
+        raise ConfigError(*missing)
+    target = user_path(to).absolute()
+    check_request(form.value, quant, target, force)
+    return Request(choose(find_run(run), step), form.value, target, quant or "f16", force, offline)
+
+
+def _made(request: Request, evaluated: bool) -> dict[str, Any]:
+    """The export's record. What failed, or Ctrl-C, ends the command with a line."""
+    from aapo_desk import rewards
+    from aapo_desk.preview import silence_libraries
+
+    source = request.source
+    if evaluated:
+        rewards.check(source.config.rewards)
+    silence_libraries()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that it does without
+    from aapo_desk.checkpoint import CheckpointError
+    from aapo_desk.export import ExportError
+    from aapo_desk.export.exporting import export as make
+    from aapo_desk.models.sources import ModelError
+    from aapo_desk.rewards import RewardError
+
+    _progress(f"step {source.step} of run {source.run.name}: {source.chosen}")
+    try:
+        if not evaluated:
+            return make(request, None, _progress)
+        with _judged(source.config) as judge:
+            return make(request, judge, _progress)
+    except (ExportError, ModelError, CheckpointError, RewardError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        complain("cancelled; nothing was exported")
+        raise typer.Exit(130) from None
+
+
+def _fail(message: str) -> NoReturn:
+    complain(message)
+    raise typer.Exit(1) from None
+
+
+def _progress(line: str) -> None:
+    complain(line, prefix="")
+
+
+@contextmanager
+def _judged(config: RunConfig) -> Iterator[Judge]:
+    """Scores answers by what the run's own evaluations score them by. (Exports and evaluations know nothing of each
+    other; this is where they meet.)"""
+    from aapo_desk.evaluation import proportion
+    from aapo_desk.evaluation.asking import READABLE
+    from aapo_desk.evaluation.held_out import judged_by
+    from aapo_desk.rewards import RewardPool
+
+    with RewardPool(judged_by(config.rewards)) as pool:
+
+        def judge(completions: Sequence[Completion]) -> dict[str, Any]:
+            scores = [
+                next(value for name, value in score.parts.items() if name != READABLE)
+                for score in pool.score(completions)
+            ]
+            scorable = [score for score in scores if score is not None]
+            found = proportion(scorable) if scorable else None
+            return {
+                "accuracy": found and found.mean,
+                "low": found and found.low,
+                "high": found and found.high,
+                "unscorable": len(scores) - len(scorable),
+                "scores": scores,
+            }
+
+        yield judge
+
+
+def lines(record: dict[str, Any]) -> list[str]:
+    """The record for people."""
+    from aapo_desk.export.card import agreement, proof_lines
+
+    size = sum(file["bytes"] for file in record["files"].values()) / 2**20
+    said = [f"{record['path']}: {record['form']} {record['quant'] or ''}".rstrip() + f", {size:.1f} MiB"]
+    said += proof_lines(record)
+    held_out = record["held_out"]
+    if held_out is not None:
+        said.append(
+            f"held-out accuracy, greedy, {held_out['problems']} problems: {interval(held_out['greedy'], 'accuracy')}"
+        )
+        if run := held_out["run"]:
+            said.append(f"  the run's own evaluation of this step: {interval(run, 'accuracy')}; {agreement(run)}")
+    for tool, typed in record["use"].items():
+        said += [f"{tool}:", *(f"  {line}" for line in typed)]
+    return said
+
+
+def _check(folder: Path, json: bool) -> int:
+    """Say whether an export is still what was proved; the exit status."""
+    from aapo_desk.export import check_folder
+
+    try:
+        record, problems = check_folder(folder)
+    except ValueError as error:
+        raise ConfigError(Problem("--check", str(error), str(folder))) from None
+    if json:
+        say_json({"path": str(folder), "whole": not problems, "problems": problems})
+    elif not problems:
+        form = f"{record['form']} {record['quant'] or ''}".rstrip()
+        say(printable(f"{folder}: {form} of step {record['step']} of run {record['name']}, as it was proved"))
+    for problem in problems:
+        complain(f"{folder}: {problem}")
+    return 1 if problems else 0

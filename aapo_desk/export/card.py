@@ -1,0 +1,181 @@
+"""The README.md of an export: what it is, how it was trained, what it can do, how it is used."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aapo_desk.config import RunConfig
+from aapo_desk.export.request import Form, Source
+from aapo_desk.export.usage import usages
+from aapo_desk.models.ids import wheel_model
+from aapo_desk.store import RunReader
+
+BARS = "▁▂▃▄▅▆▇█"
+WIDTH = 48
+ROWS = 10
+CURVES = {
+    "reward": "reward",
+    "reference_reward": "the reference's reward",
+    "completion_tokens": "completion, in tokens",
+    "entropy": "entropy, in nats",
+    "grad_norm": "gradient norm",
+}
+LIBRARIES: dict[Form, str] = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
+
+
+def card(source: Source, form: Form, record: Mapping[str, Any], file: str | None) -> str:
+    """The whole page. ``record`` is the export's own; ``file`` the GGUF file's name."""
+    config = source.config
+    base = record["base"]
+    parts = [
+        _front_matter(config, form),
+        f"# {source.run.name}\n",
+        _what(source, form, record),
+        "## Held-out accuracy\n",
+        _accuracy(record),
+        "## Training\n",
+        _settings(config, source.step, record),
+        _curves(source),
+        "## Held against what it was made of\n",
+        _proof(record),
+        "## Use\n",
+        *(
+            f"{usage.tool}:\n\n```\n{chr(10).join(usage.lines)}\n```\n"
+            for usage in usages(form, Path(), base["path"], base["revision"], base["four_bit"], file)
+        ),
+        _prompt(config),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _front_matter(config: RunConfig, form: Form) -> str:
+    lines = ["---", f"library_name: {LIBRARIES[form]}", "pipeline_tag: text-generation"]
+    if not (wheel_model(config.model.id) or Path(config.model.id).is_dir()):
+        lines.insert(1, f"base_model: {config.model.id}")
+    return "\n".join([*lines, f"tags: [{config.algorithm.name}, lora, reinforcement-learning]", "---", ""])
+
+
+def _what(source: Source, form: Form, record: Mapping[str, Any]) -> str:
+    kinds = {
+        "adapter": "A LoRA adapter for",
+        "merged": f"A LoRA adapter merged ({record.get('dtype')}) into",
+        "gguf": f"A GGUF file ({record.get('quant')}) of a LoRA adapter merged into",
+    }
+    return (
+        f"{kinds[form]} `{source.config.model.id}`, trained by reinforcement learning "
+        f"({source.config.algorithm.name}) with AAPO Desk. Step {source.step} of {source.config.run.steps}: "
+        f"{source.chosen}.\n"
+    )
+
+
+def _accuracy(record: Mapping[str, Any]) -> str:
+    held_out = record.get("held_out")
+    if held_out is None:
+        return "Not measured.\n"
+    run = held_out["run"]
+    rows = [
+        ("base, as it was trained on", _interval(held_out["base"])),
+        ("tuned, as it was trained", _interval(run)),
+        ("this export", _interval(held_out["greedy"])),
+    ]
+    lines = [f"| share of {held_out['problems']} problems answered right, greedily | with 95 % interval |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in rows if value]
+    if run:
+        lines += ["", f"Against the run's own evaluation: {agreement(run)}."]
+    return "\n".join(lines) + "\n"
+
+
+def agreement(run: Mapping[str, Any]) -> str:
+    """With the answers of the run's own evaluation, in words."""
+    return f"{run['same_answers']} answers word for word the same, {run['same_scores']} right or wrong alike"
+
+
+def _interval(found: Mapping[str, Any] | None) -> str | None:
+    if found is None or found["accuracy"] is None:
+        return None
+    return f"{found['accuracy']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def _settings(config: RunConfig, step: int, record: Mapping[str, Any]) -> str:
+    quantised = {"nf4": "4-bit NF4 (QLoRA)", "none": "not quantised"}[config.model.quantization]
+    rewards = ", ".join(f"{reward.name} x {reward.weight:g}" for reward in config.rewards)
+    rollout, optimizer = config.rollout, config.optimizer
+    rows = {
+        "base": f"`{config.model.id}`" + (f" at `{record['base']['revision']}`" if record["base"]["revision"] else ""),
+        "base while training": quantised,
+        "adapter": f"LoRA r={config.lora.r}, alpha={config.lora.alpha}, on {_targets(config)}",
+        "task": f"`{config.task.source}`",
+        "rewards": rewards,
+        "algorithm": config.algorithm.name,
+        "a step": f"{rollout.prompts_per_step} prompts x {rollout.group_size} completions of up to "
+        f"{rollout.max_new_tokens} tokens, temperature {rollout.temperature:g}",
+        "steps": f"{step} of {config.run.steps}",
+        "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}, {optimizer.warmup_steps} to warm up",
+        "seed": str(config.run.seed),
+        "versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]) + "\n"
+
+
+def _targets(config: RunConfig) -> str:
+    return config.lora.targets if isinstance(config.lora.targets, str) else ", ".join(config.lora.targets)
+
+
+def _curves(source: Source) -> str:
+    """Up to the exported step: a bar chart a line, and every so many steps in numbers."""
+    reader = RunReader(source.run)
+    series = {key: [pair for pair in reader.series(key) if pair[0] <= source.step] for key in CURVES}
+    drawn = {key: points for key, points in series.items() if points}
+    if not drawn:
+        return ""
+    lines = [f"Steps 1 to {source.step}, from the least to the most:", "", "```"]
+    for key, points in drawn.items():
+        values = [value for _, value in points]
+        lines.append(f"{CURVES[key]:<24}{bars(values, WIDTH)}  {min(values):.3g} to {max(values):.3g}")
+    lines += ["```", ""]
+    steps = [step for step, _ in next(iter(drawn.values()))]
+    shown = sorted({steps[number * (len(steps) - 1) // max(1, ROWS - 1)] for number in range(ROWS)} & set(steps))
+    tables = {key: dict(points) for key, points in drawn.items()}
+    lines += [f"| step | {' | '.join(CURVES[key] for key in drawn)} |", "|---" * (len(drawn) + 1) + "|"]
+    for step in shown:
+        cells = [f"{table[step]:.3f}" if step in table else "" for table in tables.values()]
+        lines.append(f"| {step} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def bars(values: Sequence[float], width: int) -> str:
+    """The values as bars of one row, averaged down to ``width`` of them."""
+    count = min(width, len(values))
+    edges = [number * len(values) // count for number in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, high = min(means), max(means)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((mean - low) * scale)] for mean in means)
+
+
+def _proof(record: Mapping[str, Any]) -> str:
+    lines = [f"- {line}" for line in proof_lines(record)]
+    return "\n".join(lines) + "\n"
+
+
+def proof_lines(record: Mapping[str, Any]) -> list[str]:
+    """The proof in words."""
+    lines = []
+    for proof in record["proofs"]:
+        found, bound = proof["distance"], proof["bound"]
+        allowed = "" if bound is None else f" (at most {bound['kl']:g} and at least {bound['top1']:.0%} are right)"
+        lines.append(
+            f"{proof['what']} against {proof['against']}: KL {found['kl']:.2g} nats, "
+            f"same likeliest token {found['top1']:.1%} of {found['tokens']}{allowed}; "
+            f"logits differ by up to {found['max_abs']:.2g}"
+        )
+    return lines
+
+
+def _prompt(config: RunConfig) -> str:
+    if config.task.system_prompt is None:
+        return ""
+    return f"It was trained with this system prompt:\n\n```\n{config.task.system_prompt}\n```\n"

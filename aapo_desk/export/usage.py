@@ -1,0 +1,64 @@
+"""How an export is used elsewhere: a few lines to copy."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from aapo_desk.export.request import Form
+
+NF4 = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)'
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of one tool: its name and what to type."""
+
+    tool: str
+    lines: tuple[str, ...]
+
+
+def model_name(run: str, quant: str) -> str:
+    """A GGUF file's name without its suffix, after its run."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", run).strip("-.") or "model"
+    return f"{plain}-{quant}"
+
+
+def usages(
+    form: Form, folder: Path | str, base: str, revision: str | None, four_bit: bool, file: str | None
+) -> list[Usage]:
+    """``folder``: where the export lies. ``four_bit``: how its base was trained on. ``file``: the GGUF file's name."""
+    if form == "gguf":
+        assert file is not None
+        path = shlex.quote(str(Path(folder, file)))
+        name = shlex.quote(file.removesuffix(".gguf").lower())
+        return [
+            Usage("llama.cpp", (f"llama-server -m {path} --jinja --temp 0",)),
+            Usage(
+                "Ollama",
+                (f"ollama create {name} -f {shlex.quote(str(Path(folder, 'Modelfile')))}", f"ollama run {name}"),
+            ),
+        ]
+    model = f'AutoModelForCausalLM.from_pretrained("{folder}", dtype="auto")'
+    tokenizer = str(folder)
+    imported = "AutoModelForCausalLM, AutoTokenizer"
+    lines = [f"from transformers import {imported}"]
+    if form == "adapter":
+        options = f', revision="{revision}"' if revision else ""
+        lines.insert(0, "from peft import PeftModel")
+        if four_bit:
+            lines[1] = f"from transformers import {imported}, BitsAndBytesConfig"
+            lines.append(f"nf4 = {NF4}")
+            options += ", quantization_config=nf4"
+        lines.append(f'base = AutoModelForCausalLM.from_pretrained("{base}"{options}, dtype="auto")')
+        model, tokenizer = f'PeftModel.from_pretrained(base, "{folder}")', base
+    lines += [f"model = {model}", f'tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")']
+    other = (
+        "--format gguf makes a file for them" if form == "merged" else "export with --format merged or gguf for them"
+    )
+    return [
+        Usage("peft and transformers" if form == "adapter" else "transformers", tuple(lines)),
+        Usage("llama.cpp, Ollama", (other,)),
+    ]

@@ -1,0 +1,89 @@
+"""Write an adapter, or a model with its adapter merged in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from aapo_desk.checkpoint import Checkpoint
+from aapo_desk.config import ModelConfig
+from aapo_desk.export.request import ExportError
+from aapo_desk.models.policy import Policy
+from aapo_desk.models.rows import ADAPTER, adapted_layers
+from aapo_desk.models.sources import ResolvedModel, identity
+
+SETTINGS = "adapter_config.json"
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+SENTENCEPIECE = "tokenizer.model"
+
+
+def write_adapter(checkpoint: Checkpoint, model: ModelConfig, resolved: ResolvedModel, folder: Path) -> None:
+    """The checkpoint's adapter in peft's layout, its base named so that others find it: the hub's id and commit."""
+    for name in ("adapter_model.safetensors", SETTINGS):
+        shutil.copyfile(checkpoint.adapter / name, folder / name)
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    settings |= {"base_model_name_or_path": resolved.name, "revision": revision(model, resolved)}
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def revision(model: ModelConfig, resolved: ResolvedModel) -> str | None:
+    """The hub's commit that was trained on, as far as the local cache tells it; None for a model that is a folder."""
+    known = identity(model, resolved)
+    return known.get("commit") or resolved.revision
+
+
+def saved_dtype(policy: Policy, resolved: ResolvedModel, trust_remote_code: bool) -> torch.dtype:
+    """The 16 bits that a merged model is saved in: those it was published in, else float16, which rounds the least."""
+    from transformers import AutoConfig
+
+    published = AutoConfig.from_pretrained(resolved.path, trust_remote_code=trust_remote_code)
+    dtype = getattr(published.get_text_config(), "dtype", None) or getattr(published, "dtype", None)
+    return dtype if dtype in SIXTEEN_BITS else torch.float16
+
+
+@torch.no_grad()
+def merge(policy: Policy, dtype: torch.dtype) -> Any:
+    """Merge the adapter into its base, in place, and give the plain model in ``dtype``. The policy is spent then.
+
+    Each sum is made in float32 and rounded once. The base must not be quantised. Raises ExportError where a weight
+    does not fit ``dtype``.
+    """
+    embeddings = policy.causal.get_input_embeddings()
+    for layer in adapted_layers(policy.model):
+        base = layer.base_layer
+        if base.weight is embeddings.weight:
+            _untie(policy.causal, base)
+        delta = layer.get_delta_weight(ADAPTER)
+        # In float32 it stays so until the whole model is rounded.
+        kept = torch.float32 if base.weight.dtype == torch.float32 else dtype
+        base.weight.data = (base.weight.float() + delta.float()).to(kept)
+    merged = policy.model.unload().to(dtype)
+    for name, parameter in merged.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ExportError(f"the weights {name} do not fit {str(dtype).removeprefix('torch.')}")
+    return merged
+
+
+def _untie(causal: Any, head: Any) -> None:
+    """Give a head of its own to a model whose head is its embeddings, which the adapter must not change."""
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    for config in {id(found): found for found in (causal.config, causal.config.get_text_config())}.values():
+        config.tie_word_embeddings = False
+
+
+def save_merged(model: Any, tokenizer: Any, resolved: ResolvedModel, folder: Path) -> None:
+    """Safetensors, configuration, generation settings, tokenizer and chat template."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if path := _sentencepiece(resolved):
+        shutil.copyfile(path, folder / SENTENCEPIECE)  # some formats are made from it, and transformers leaves it out
+
+
+def _sentencepiece(resolved: ResolvedModel) -> Path | None:
+    path = Path(resolved.path, SENTENCEPIECE)
+    return path if path.is_file() else None
