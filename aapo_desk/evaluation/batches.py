@@ -16,7 +16,7 @@ import torch
 
 from aapo_desk.evaluation.asking import Answer, ask
 from aapo_desk.evaluation.request import content_id, content_ids
-from aapo_desk.evaluation.results import SIDES, Line, Side, summarise
+from aapo_desk.evaluation.results import SIDES, EvaluationError, Line, Side, summarise
 from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import RewardPool
 from aapo_desk.rollout import Row, Sampling, derive_seed, uniforms
@@ -78,7 +78,7 @@ def answered(
 
     ``done``: so many problems were answered before, in whole batches of the same size. ``progress`` hears the share of
     all problems that is done. Where a GPU's memory is too small for a batch, batches become half as large, and
-    ``lowered`` hears of the new ``batch_rows``. Raises RewardError.
+    ``lowered`` hears of the new ``batch_rows``. Raises RewardError, and EvaluationError where not one row fits.
     """
     order = sorted(range(len(asked.problems)), key=lambda place: (-len(asked.prompts[place]), place))
     ids = content_ids(asked.problems)
@@ -92,7 +92,8 @@ def answered(
             answers = _ask(policy, asked, batch, pool, batch_rows, report, fixed)
         except torch.OutOfMemoryError:
             if batch_rows == 1:
-                raise
+                message = "the device's memory is too small for one answer at a time; lower --max-new-tokens"
+                raise EvaluationError(message) from None
             batch_rows //= 2
             log.warning("the device's memory is too small: from here on %d rows at once", batch_rows)
             lowered(batch_rows)

@@ -121,10 +121,13 @@ def _answer(
         tell(f"going on behind {done} of {len(asked.problems)} problems")
     began = last = time.monotonic()
     before = done / len(asked.problems)
+    # The prompts of a batch are read before its first token: half a batch on, time follows the share well enough.
+    left = len(asked.problems) - done
+    telling = before + min(choices["batch_rows"] // asked.rows, left) / len(asked.problems) / 2
 
     def report(share: float) -> None:
         gone = time.monotonic() - began
-        progress(share, gone * (1 - share) / (share - before) if share > before else None)
+        progress(share, gone * (1 - share) / (share - before) if share > telling else None)
 
     def lowered(rows: int) -> None:
         kept.change(choices=choices | {"batch_rows": rows})

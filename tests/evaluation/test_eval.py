@@ -9,26 +9,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from aapo_desk.cli.app import run
-from aapo_desk.evaluation import batches
 from aapo_desk.evaluation import work as working
-from aapo_desk.evaluation.asking import ask
-from aapo_desk.evaluation.batches import Asked
 from aapo_desk.evaluation.held_out import HeldOut, evaluate, judged_by
 from aapo_desk.evaluation.request import Wanted, request
 from aapo_desk.evaluation.results import HEAD, ROWS, read_head, read_lines
 from aapo_desk.evaluation.work import Interrupted, work
 from aapo_desk.launch.child import environment
 from aapo_desk.rewards import RewardPool
-from aapo_desk.rollout import Row, Sampling
 from aapo_desk.store import RunDirectory, RunWriter
 from aapo_desk.tasks import Problem
 from aapo_desk.tasks.prompts import fit
@@ -119,19 +112,6 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_results(tuned: RunDirecto
     assert head["summary"]["difference"]["problems"] == 10
 
 
-def test_samples_are_drawn_for_each_problem_whatever_the_batch(
-    tuned: RunDirectory, sums: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = Wanted("tuned", sums, problems=4, samples=3, temperature=0.9, max_new_tokens=6)
-    folder = evaluated(wanted)
-    small = {line["id"]: line for line in read_lines(folder)}
-    assert all(len(line[side]) == 3 for line in small.values() for side in ("base", "tuned"))
-    assert any(len(set(one)) > 1 for one in texts(folder))
-    monkeypatch.setattr(working, "MOST_ROWS", {"cpu": 64})
-    of_all = {line["id"]: line for line in read_lines(evaluated(replace(wanted, problems=None)))}
-    assert {name: of_all[name] for name in small} == small
-
-
 def test_a_run_answers_its_own_problems_as_in_its_own_evaluation(
     tuned: RunDirectory, tiny_model: Path, judged_by_letters: dict[str, Any]
 ) -> None:
@@ -192,40 +172,6 @@ def test_an_answer_longer_than_the_model_takes_is_refused_where_it_was_asked_for
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "--max-new-tokens" in line]
     longest, most = map(int, re.findall(r"prompt \((\d+) tokens\).* (\d+) is the most", line)[0])
     assert longest + most == 1024
-
-
-def test_where_memory_ends_batches_become_smaller_and_stay_so(
-    tuned: RunDirectory, sums: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = Wanted("tuned", sums, max_new_tokens=6)
-    folder = evaluated(wanted)
-    plenty = texts(folder)
-    shutil.rmtree(folder)
-
-    def scarce(policy: Any, problems: Any, prompts: Any, rows: Sequence[Row], *rest: Any) -> Any:
-        if len(rows) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return ask(policy, problems, prompts, rows, *rest)
-
-    monkeypatch.setattr(batches, "ask", scarce)
-    folder = evaluated(wanted)
-    assert texts(folder) == plenty
-    head = read_head(folder)
-    assert head is not None
-    assert head["choices"]["batch_rows"] == 4
-
-
-def test_evaluate_serves_whoever_has_loaded_a_policy(tiny_model: Path) -> None:
-    policy = load_tiny(tiny_model)
-    problems = [Problem("one", "1 + 1", "2"), Problem("two", "2 + 2", "4")]
-    told: list[float] = []
-    with RewardPool(judged_by(request(Wanted(str(tiny_model), "gsm8k")).config.rewards)) as pool:
-        asked = Asked(problems, [[5, 6, 7], [8, 9]], 4, samples=2, sampling=Sampling(0.8), sides=("tuned",))
-        summary, lines = batches.evaluate(policy, asked, pool, batch_rows=2, progress=told.append)
-    assert [line["source_id"] for line in lines] == ["one", "two"]
-    assert summary.keys() == {"tuned"}
-    assert summary["tuned"]["answers"] == 4
-    assert told[-1] == 1.0
 
 
 @pytest.mark.slow
