@@ -24,12 +24,11 @@ from aapo_desk.config import ConfigError, Problem, RunConfig, resolve
 from aapo_desk.fit import model_config
 from aapo_desk.hub import HubError
 from aapo_desk.models import sources
+from aapo_desk.models.ids import NO_MODEL
 from aapo_desk.models.precision import overflowing
 from aapo_desk.tasks import prompts
 
 SHOWN_PROMPTS = 3
-NO_MODEL = "none"
-"""As a model's id: only the data are looked at."""
 Progress = Callable[[str], None]
 
 

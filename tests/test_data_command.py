@@ -88,6 +88,14 @@ def test_a_file_alone_is_looked_at_without_a_model(capsys: Output) -> None:
     assert found["reading"]["answer"]["how"] == "named"
 
 
+def test_a_folder_that_is_called_like_a_preset_does_not_stand_in_for_it(capsys: Output) -> None:
+    Path("demo").mkdir()
+    Path("mine").mkdir()
+    Path("mine/train.jsonl").write_text('{"problem": "p", "answer": 1}')
+    assert document("demo", "--set", "model.id=owner/not-here", capsys=capsys)["source"] == "arithmetic"
+    assert document("mine", capsys=capsys)["reading"]["splits"] == {"train": 1}
+
+
 def test_a_model_that_is_not_here_is_not_fetched(capsys: Output) -> None:
     found = document("tiny.yaml", "--set", "model.id=owner/not-here", capsys=capsys)
     assert found["no_prompts"] == "owner/not-here is not on this machine yet"

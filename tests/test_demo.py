@@ -28,6 +28,8 @@ def test_the_demo_trains_the_real_model_and_peft_gives_its_answers(desk_home: Pa
     assert "difference" in done.stdout
 
     run = find_run("short")
+    (measured,) = (event.data for event in RunReader(run).poll().events if event.kind == "probe")
+    assert measured["measured"]["update"] == pytest.approx(measured["estimated"]["update"], rel=0.2)
     evaluations = {step: data for step, _, data in RunReader(run).poll().evaluations}
     assert evaluations[0]["greedy"]["readable"] >= 0.8
     adapter = run.checkpoints / "step_000002" / "adapter"

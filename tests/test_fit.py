@@ -100,8 +100,8 @@ def test_the_terms_at_the_peak_add_up_to_what_is_needed() -> None:
         for longest in (16, 320, 4096):
             for overrides in ({"task__max_prompt_tokens": longest}, {"rollout__max_new_tokens": longest}):
                 found = judge(shape, config(**overrides), Room("cuda", "card", size * GIB, size * GIB))
-                there = [term for term in terms(found.estimate) if term.at_peak]
-                assert sum(term.bytes for term in there) == required(found.estimate.peak) == found.needed
+                there = [term for term in terms(found) if term.at_peak]
+                assert sum(term.bytes for term in there) == required(found.estimate.peak, "cuda") == found.needed
                 assert {term.phase for term in there} == {"always", found.peak_phase}
                 peaks.add(found.peak_phase)
     assert peaks == {"rollout", "update"}
@@ -189,14 +189,27 @@ def test_where_nothing_helps_nothing_is_named() -> None:
     assert remedies(ModelShape.from_config(QWEN3_8B), config(), space) == []
 
 
-def test_a_smaller_model_of_the_family_is_the_last_thing_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name, numbers in (("Q-8B-Instruct", QWEN3_8B), ("Q-1.7B-Instruct", QWEN3_1_7B), ("Q-0.1B", SMOLLM2_135M)):
-        write(tmp_path / "own" / name, numbers)
-    known = ["own/Q-0.1B", "own/Q-1.7B", "own/Q-8B-Instruct", "own/Q-14B", "own/Other-1B", "other/Q-1B"]
-    large = ModelConfig(id="own/Q-8B-Instruct")
-    assert smaller(large, known) == ["own/Q-1.7B-Instruct", "own/Q-0.1B"]
-    assert smaller(ModelConfig(id="own/nameless"), known) == []
+def test_a_smaller_model_of_the_family_is_the_last_thing_named() -> None:
     space = Room("cuda", "card", 4 * GIB, 4 * GIB)
-    found = remedies(shape_of(large), config(model__id="own/Q-8B-Instruct"), space, known)
-    assert [change.values for change in found] == [{"model.id": "own/Q-1.7B-Instruct"}]
+    large = config(model__id="Qwen/Qwen3-8B")
+    found = remedies(shape_of(large.model), large, space)
+    assert [change.values for change in found] == [{"model.id": "Qwen/Qwen3-1.7B"}]
+    (change,) = found
+    assert judge(shape_of(ModelConfig(id="Qwen/Qwen3-1.7B")), large, space) == change.fit
+
+
+@pytest.mark.parametrize(
+    ("model", "known", "found"),
+    [
+        (
+            "Qwen/Qwen2.5-7B-Instruct",
+            ["Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-14B", "Qwen/Qwen3-1.7B", "other/Qwen2.5-1.5B"],
+            ["Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"],
+        ),
+        ("Qwen/Qwen3-4B-Special", ["Qwen/Qwen3-1.7B"], ["Qwen/Qwen3-1.7B"]),
+        ("google/gemma-3-1b-it", ["google/gemma-3-270m", "google/gemma-3-4b"], ["google/gemma-3-270m-it"]),
+        ("owner/nameless", ["owner/nameless-1B"], []),
+    ],
+)
+def test_a_family_is_told_by_names_that_differ_in_their_size(model: str, known: list[str], found: list[str]) -> None:
+    assert smaller(model, known) == found

@@ -14,7 +14,6 @@ from aapo_desk.config import RunConfig, parse_set, resolve, user_path
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 SOURCES = ("file:", "hub:", "reasoning-gym:")
-NO_MODEL = "none"  # as in aapo_desk.preview, which must not be loaded here
 SHOWN_ANSWER = 200
 
 
@@ -41,8 +40,10 @@ def data(
 
     No model is fetched. Where its tokenizer is on this machine, problems are shown as the prompts that it gets.
     """
+    from aapo_desk import tasks
+
     config = _configuration(what, parse_set(sets or []))
-    _check(config)
+    tasks.check(config.task)
     found = launch.show_data(config, progress=lambda line: None if json else _tell(line))
     if json:
         say_json(found)
@@ -52,20 +53,21 @@ def data(
 
 def _configuration(what: str, overrides: Mapping[str, Any]) -> RunConfig:
     """Of a preset; of data alone, a configuration without a model. Raises ConfigError."""
-    path = user_path(what)
-    if what.startswith(SOURCES) or path.suffix.lower() in SUFFIXES or path.is_dir():
-        source = what if what.startswith(SOURCES) else f"file:{what}"
-        frame = {"model": {"id": NO_MODEL}, "task": {"source": source, "held_out": 0}}
-        return resolve(frame, overrides, origin=what)
     from aapo_desk import presets
+    from aapo_desk.models.ids import NO_MODEL
 
+    path = user_path(what)
+    named = what.startswith(SOURCES)
+    if named or path.suffix.lower() in SUFFIXES or (path.is_dir() and not _is_preset(what)):
+        frame = {"model": {"id": NO_MODEL}, "task": {"source": what if named else f"file:{what}", "held_out": 0}}
+        return resolve(frame, overrides, origin=what)
     return presets.load(what, dict(overrides))
 
 
-def _check(config: RunConfig) -> None:
-    from aapo_desk import tasks
+def _is_preset(name: str) -> bool:
+    from aapo_desk import presets
 
-    tasks.check(config.task)
+    return any(preset.name == name for preset in presets.list_presets())
 
 
 def _tell(line: str) -> None:

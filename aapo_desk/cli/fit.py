@@ -76,7 +76,7 @@ def fit(
         "peak_phase": found.peak_phase,
         "terms": [
             {"name": term.name, "phase": term.phase, "bytes": term.bytes, "at_peak": term.at_peak}
-            for term in fitting.terms(found.estimate)
+            for term in fitting.terms(found)
         ],
         "plan": _plan_json(memory.plan(shape, config, room.free, room.device), found),
         "changes": [_change_json(change) for change in _changes(shape, config, found)],
@@ -110,12 +110,8 @@ def _room(config: RunConfig, vram: float | None) -> Room:
 
 def _changes(shape: ModelShape, config: RunConfig, found: Fit) -> list[Change]:
     from aapo_desk import fit as fitting
-    from aapo_desk import presets
 
-    if found.verdict != "too large":
-        return []
-    models = [preset.data.get("model", {}).get("id", "") for preset in presets.list_presets() if not preset.error]
-    return fitting.remedies(shape, config, found.room, models)
+    return fitting.remedies(shape, config, found.room) if found.verdict == "too large" else []
 
 
 def _plan_json(plan: Plan, found: Fit) -> dict[str, Any] | None:

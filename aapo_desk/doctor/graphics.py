@@ -28,13 +28,13 @@ def card(facts: Facts) -> Iterator[Finding]:
 
 
 def _no_card(facts: Facts) -> Finding:
-    found = "no NVIDIA GPU: runs compute on the processor, which is enough for the demo and models of its size"
+    found = "no NVIDIA GPU: runs compute on the processor, fit for models of the demo's size"
     if "amd" in facts.system.vendors:
         return warning("gpu", found, "An AMD card is here; only NVIDIA's are supported.")
     if facts.system.wsl:
         advice = "If there is one: install NVIDIA's driver in Windows, not here; then, in Windows, wsl --shutdown."
         return warning("gpu", found, advice)
-    return warning("gpu", found)
+    return warning("gpu", found, "Try it with: aapo-desk demo.")
 
 
 def _silent_driver(facts: Facts) -> Finding:

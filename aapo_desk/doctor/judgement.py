@@ -191,12 +191,14 @@ def terminal(facts: Facts) -> Iterator[Finding]:
 def clipboard(facts: Facts) -> Iterator[Finding]:
     known = facts.terminal
     if known.multiplexer == "tmux":
-        found = f"tmux's set-clipboard is {known.clipboard or 'unknown'}"
         if known.clipboard == "on":
-            yield ok("clipboard", found)
+            yield ok("clipboard", "tmux's set-clipboard is on")
         else:
             advice = "Put this into ~/.tmux.conf: set -s set-clipboard on"
-            yield warning("clipboard", f"{found}: what y copies does not leave tmux", advice)
+            found = (
+                f"tmux's set-clipboard is {known.clipboard}" if known.clipboard else "tmux does not tell set-clipboard"
+            )
+            yield warning("clipboard", f"{found}: what y copies leaves tmux only where it is on", advice)
     elif known.multiplexer == "screen":
         yield warning("clipboard", "GNU screen passes no copied text on", "Use tmux to copy out of the screen.")
 

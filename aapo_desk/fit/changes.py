@@ -12,7 +12,7 @@ from typing import Any
 
 from aapo_desk.config import ModelConfig, RunConfig, resolve
 from aapo_desk.fit.verdict import Fit, Room, judge, shape_of
-from aapo_desk.memory import ModelShape
+from aapo_desk.memory import ModelShape, known_config, known_models
 
 LENGTH_STEP = 16
 """Tokens by which a length is shortened at a time."""
@@ -48,11 +48,10 @@ class Lever:
     """From the smallest change to the largest; empty where there is nothing to give up."""
 
 
-def remedies(shape: ModelShape, config: RunConfig, room: Room, models: Iterable[str] = ()) -> list[Change]:
+def remedies(shape: ModelShape, config: RunConfig, room: Room) -> list[Change]:
     """Changes of which each one is enough, the cheapest first; one of several settings where no setting is enough.
 
-    ``models`` are the ids of models known, of which a smaller one of the same family is the last thing to try. Empty
-    where nothing helps.
+    The last is a smaller model of the same family, where one is known. Empty where nothing helps.
     """
 
     def fitting(values: Values) -> Fit | None:
@@ -63,7 +62,7 @@ def remedies(shape: ModelShape, config: RunConfig, room: Room, models: Iterable[
     usable = [(cost, values) for cost, values in steps if values]
     alone = [Change(values, (cost,), fit) for cost, all_ in usable for values, fit in _smallest(all_, {}, fitting)]
     found = alone or _together(usable, fitting)
-    return [*found, *_smaller_model(config, room, models)]
+    return [*found, *_smaller_model(config, room)]
 
 
 Fitting = Callable[[Values], Fit | None]
@@ -108,32 +107,30 @@ def _merged(several: Iterable[Values]) -> dict[str, Any]:
     return {path: value for values in several for path, value in values.items()}
 
 
-def _smaller_model(config: RunConfig, room: Room, models: Iterable[str]) -> list[Change]:
+def _smaller_model(config: RunConfig, room: Room) -> list[Change]:
     """The largest smaller model of the same family that fits as all else is."""
-    for model in smaller(config.model, models):
+    for model in smaller(config.model.id, known_models()):
         fit = judge(shape_of(ModelConfig(id=model)), config, room)
         if fit.verdict != "too large":
             return [Change({"model.id": model}, ("another model, which knows less",), fit)]
     return []
 
 
-def smaller(model: ModelConfig, models: Iterable[str]) -> list[str]:
-    """Ids of the smaller models of the same family whose shape is known, the largest first.
+def smaller(model: str, models: Iterable[str]) -> list[str]:
+    """Ids of the smaller ones of these models that are of the same family, the largest first.
 
-    A family's names differ in their size alone. What follows the size, such as -Instruct, is kept where there is such a
-    model.
+    A family's names differ in their size alone. What follows the size, such as -Instruct, is kept where a model of that
+    name is known.
     """
-    size = SIZE.search(model.id)
+    size = SIZE.search(model)
     if size is None:
         return []
     found = {}
     for other in models:
         its = SIZE.search(other)
-        if its and other[: its.start()].lower() == model.id[: size.start()].lower() and _size(its) < _size(size):
-            twin = model.id[: size.start()] + its.group() + model.id[size.end() :]
-            known = next((name for name in (twin, other) if _known(name)), None)
-            if known:
-                found[known] = _size(its)
+        if its and other[: its.start()].lower() == model[: size.start()].lower() and _size(its) < _size(size):
+            twin = model[: size.start()] + its.group() + model[size.end() :]
+            found[twin if known_config(twin) else other] = _size(its)
     return sorted(found, key=lambda name: -found[name])
 
 
@@ -141,14 +138,6 @@ def _size(found: re.Match[str]) -> float:
     """Millions of parameters, by the name."""
     number, unit = found.group()[:-1], found.group()[-1].lower()
     return float(number) * (1000 if unit == "b" else 1)
-
-
-def _known(model: str) -> bool:
-    try:
-        shape_of(ModelConfig(id=model))
-    except ValueError:
-        return False
-    return True
 
 
 def _plain_weights(config: RunConfig) -> list[Values]:

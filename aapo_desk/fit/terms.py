@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aapo_desk.memory import Estimate, required
+from aapo_desk.fit.verdict import Fit
 
 ALWAYS = "always"
 
@@ -21,8 +21,9 @@ class Term:
     """Whether it is part of the peak; those that are add up to all that is required."""
 
 
-def terms(estimate: Estimate) -> list[Term]:
+def terms(fit: Fit) -> list[Term]:
     """The terms by phase, the memory of the allocator and the libraries at the end; without those that take nothing."""
+    estimate = fit.estimate
     rollout, update = (estimate.peak_phase == phase for phase in ("rollout", "update"))
     reads = estimate.prefill >= estimate.cache + max(estimate.attention, estimate.drawing)
     attends = estimate.attention > estimate.drawing
@@ -40,6 +41,6 @@ def terms(estimate: Estimate) -> list[Term]:
         Term("activations", "update", estimate.activations, update),
         Term("a layer on its way back", "update", estimate.layer, update and not heads),
         Term("logits", "update", estimate.logits, update and heads),
-        Term("allocator and libraries", ALWAYS, required(estimate.peak) - estimate.peak, True),
+        Term("allocator and libraries", ALWAYS, fit.needed - estimate.peak, True),
     ]
     return [term for term in found if term.bytes]

@@ -130,7 +130,7 @@ def judge(shape: ModelShape, config: RunConfig, room: Room) -> Fit:
     plain = _estimate(shape, config, room, tokens=longest, rows=1, shadow=shadow)
     saving = _estimate(shape, config, room, tokens=longest, rows=1, shadow=shadow, checkpointing=True)
     least = min(plain, saving, key=lambda found: found.peak)
-    needed, wanted = required(least.peak), required(full.peak)
+    needed, wanted = (required(found.peak, room.device) for found in (least, full))
     if wanted <= room.free:
         return Fit("fits", needed, wanted, full.peak_phase, room, full)
     verdict: Verdict = "tight" if needed <= room.free else "too large"

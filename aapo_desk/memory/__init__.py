@@ -4,6 +4,7 @@ from aapo_desk.memory.estimate import (
     DRAW_BYTES,
     EVALUATED_AT_ONCE,
     LOGITS_AT_ONCE,
+    SLACK,
     SORTED_DRAW_BYTES,
     Estimate,
     Settings,
@@ -12,7 +13,7 @@ from aapo_desk.memory.estimate import (
     loaded,
     required,
 )
-from aapo_desk.memory.known import TWINS, known_config
+from aapo_desk.memory.known import TWINS, known_config, known_models
 from aapo_desk.memory.layers import FAMILIES
 from aapo_desk.memory.planning import ENOUGH_TOKENS, MOST_ROWS, MOST_TOKENS, Plan, plan
 from aapo_desk.memory.shape import ModelShape
@@ -25,6 +26,7 @@ __all__ = [
     "LOGITS_AT_ONCE",
     "MOST_ROWS",
     "MOST_TOKENS",
+    "SLACK",
     "SORTED_DRAW_BYTES",
     "TWINS",
     "Estimate",
@@ -34,6 +36,7 @@ __all__ = [
     "estimate",
     "kept_bytes",
     "known_config",
+    "known_models",
     "loaded",
     "plan",
     "required",

@@ -106,6 +106,11 @@ WHEELS = {"b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53": "H
 """Models in packages of the index, by their file's SHA-256."""
 
 
+def known_models() -> list[str]:
+    """The ids of the models that are known, without those of their twins."""
+    return [model for rows in ROWS.values() for model in rows]
+
+
 def known_config(model_id: str) -> dict[str, Any] | None:
     """A transformers configuration of a model, as far as its memory follows from it; None where it is not known."""
     name = WHEELS.get(model_id.rpartition("#sha256=")[2], model_id)

@@ -42,11 +42,11 @@ def plan(shape: ModelShape, config: RunConfig, free_bytes: int, device_type: str
     def update_fits(tokens: int, shadow: bool = False, checkpointing: bool = False) -> bool:
         settings = Settings.of(config, device_type, tokens=tokens)
         settings = replace(settings, shadow=shadow, checkpointing=checkpointing)
-        return required(estimate(shape, settings).update) <= free_bytes
+        return required(estimate(shape, settings).update, device_type) <= free_bytes
 
     def rollout_fits(rows: int, shadow: bool = False) -> bool:
         settings = replace(Settings.of(config, device_type, rows=rows), shadow=shadow)
-        return required(estimate(shape, settings).rollout) <= free_bytes
+        return required(estimate(shape, settings).rollout, device_type) <= free_bytes
 
     longest = config.task.max_prompt_tokens + config.rollout.max_new_tokens
     step_rows = config.rollout.prompts_per_step * config.rollout.group_size

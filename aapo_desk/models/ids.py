@@ -12,6 +12,9 @@ WHEEL_ID = re.compile(
     r"pip:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_-]+)/(?P<member>[^#]+\.gguf)#sha256=(?P<sha256>[0-9a-f]{64})"
 )
 
+NO_MODEL = "none"
+"""Where a configuration is about something else."""
+
 
 @dataclass(frozen=True)
 class WheelModel:

@@ -124,6 +124,7 @@ def ends(
     side = _sides(policy, rows)[0]
     with policy.adapter_on_rows() if policy.masks_rows else _alone(policy, rows[side[0]].adapter) as mask:
         batch = _Batch(policy, prompts, [rows[row] for row in side], mask)
+        batch.common = 0  # these prompts stand for ones that have nothing in common
         if fixed and can_be_fixed(policy):
             batch.ends_fixed(sampling, width)
         else:
@@ -160,6 +161,7 @@ class _Batch:
         self.mask = mask
         stems = list(dict.fromkeys((row.prompt, row.adapter) for row in rows))
         self.stem_prompts = [prompts[prompt] for prompt, _ in stems]
+        self.common = _common_start(self.stem_prompts) if can_be_fixed(policy) else 0
         device = policy.device
         self.stem_adapter = torch.tensor([adapter for _, adapter in stems], device=device)
         self.stem_of_row = torch.tensor([stems.index((row.prompt, row.adapter)) for row in rows], device=device)
@@ -252,7 +254,7 @@ class _Batch:
         What all prompts begin with, such as a system prompt, is read once for all of them, by each side.
         """
         device, pad = self.policy.device, self.policy.pad_id
-        common = _common_start(self.stem_prompts) if can_be_fixed(self.policy) else 0
+        common = self.common
         rests = [list(prompt[common:]) for prompt in self.stem_prompts]
         longest = max(map(len, rests))
         cache = roomy_cache(self.policy.causal.config, common + longest + room)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from aapo_desk.config import REFERENCE_ALGORITHMS, RunConfig
-from aapo_desk.memory import Estimate, ModelShape, Settings, estimate
+from aapo_desk.memory import SLACK, Estimate, ModelShape, Settings, estimate
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.sources import ModelError
@@ -101,6 +101,18 @@ class Longest:
             checkpointing=bool(choices["checkpointing"]),
         )
 
+    def update(self, policy: Policy, config: RunConfig) -> None:
+        """The micro-batch forward and backward, by a gradient of ones."""
+        rollout = config.rollout
+        with policy.training():
+            logps = pack_logps(policy, self.micro_batch, rollout.max_new_tokens, rollout.temperature)
+            torch.autograd.backward(logps, torch.ones_like(logps))
+
+    def rollout(self, policy: Policy, config: RunConfig, fixed: bool) -> None:
+        """The beginning and the end of the rows."""
+        prompts = [self.prompt] * config.rollout.prompts_per_step
+        ends(policy, prompts, self.rows, config.rollout.max_new_tokens, Sampling.of(config.rollout), fixed)
+
 
 def padded(packs: Sequence[Pack]) -> int:
     """Tokens of a micro-batch, its padding counted."""
@@ -136,8 +148,10 @@ def probe(
 
 
 def _phases(found: Estimate, device: torch.device) -> Phases:
-    before = 0 if device.type == "cuda" else found.loaded
-    return Phases(found.rollout - before, found.update - before)
+    if device.type == "cuda":
+        return Phases(found.rollout, found.update)
+    # Resident memory holds what the allocator takes over the tensors.
+    return Phases(*(int(SLACK["cpu"] * (phase - found.loaded)) for phase in (found.rollout, found.update)))
 
 
 def _try(policy: Policy, config: RunConfig, choices: Mapping[str, int], longest: Longest) -> Phases | Phase | None:
@@ -150,11 +164,11 @@ def _try(policy: Policy, config: RunConfig, choices: Mapping[str, int], longest:
         with _stand_ins(policy), torch.random.fork_rng([device] if device.type == "cuda" else []):
             peaks = Peaks(device)
             peaks.enter("update")
-            _update(policy, config, longest)
+            longest.update(policy, config)
             give_back(device)
             phase = "rollout"
             peaks.enter("rollout")
-            _rollout(policy, config, choices, longest)
+            longest.rollout(policy, config, bool(choices["fixed_steps"]))
             found = peaks.read()
         return Phases(*(int((found[name] - before) * 2**20) for name in ("rollout", "update")))
     except torch.OutOfMemoryError:
@@ -164,19 +178,6 @@ def _try(policy: Policy, config: RunConfig, choices: Mapping[str, int], longest:
         return None
     finally:
         give_back(device)
-
-
-def _update(policy: Policy, config: RunConfig, longest: Longest) -> None:
-    with policy.training():
-        width = config.rollout.max_new_tokens
-        logps = pack_logps(policy, longest.micro_batch, width, config.rollout.temperature)
-        torch.autograd.backward(logps, torch.ones_like(logps))
-
-
-def _rollout(policy: Policy, config: RunConfig, choices: Mapping[str, int], longest: Longest) -> None:
-    prompts = [longest.prompt] * config.rollout.prompts_per_step
-    sampling, fixed = Sampling.of(config.rollout), bool(choices["fixed_steps"])
-    ends(policy, prompts, longest.rows, config.rollout.max_new_tokens, sampling, fixed)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -54,6 +55,21 @@ def test_the_lines_stand_in_columns_and_break_where_the_terminal_ends() -> None:
 
 def test_control_characters_of_a_library_are_shown_and_not_obeyed() -> None:
     assert lines([problem("peft", "\x1b[2Jgone\nand more")]) == ["peft  problem  \\x1b[2Jgone\\nand more"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--probes"], r"No such option: --probes.*--help"), (["gpu"], r"unexpected extra argument")],
+)
+def test_wrong_use_is_one_line_and_looks_at_nothing(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.delattr(doctor, "look")
+    assert run(["doctor", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert re.search(said, captured.err)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def test_there_are_200_of_them_and_all_differ() -> None:
 
 
 def test_rewards_that_read_by_themselves_score_every_one_of_them() -> None:
-    own = [name for name in BUILT_IN if name not in VERIFYING]
+    own = [name for name in BUILT_IN if name not in (*VERIFYING, "reasoning_gym")]  # it asks a generator
     with RewardPool(rewards(*own), workers=2, time_limit=10) as pool:  # a busy machine must not be their fault
         scores = pool.score(completions())
     assert [(text[:60], score.error) for text, score in zip(HOSTILE, scores, strict=True) if score.error] == []

@@ -39,6 +39,11 @@ def test_right_paths_are_kept_and_the_adapter_is_as_it_was(policy: Policy) -> No
         assert value.grad is None
 
 
+def test_right_paths_are_kept_in_float16_too(tiny_model: Path) -> None:
+    half = load_tiny(tiny_model, "float16", "nf4", trained=False)
+    assert prove(half, PROMPTS, SAMPLING, CHOICES).refused == []
+
+
 def test_one_prompt_is_enough(policy: Policy) -> None:
     assert prove(policy, PROMPTS[:1], SAMPLING, CHOICES).refused == []
 

@@ -75,6 +75,18 @@ def test_a_folder_in_the_hubs_layout_is_evaluated_on_its_own_test_split(gsm8k: P
     assert load(f"{kind}:{gsm8k}", seed=1, options={"config": "main"}).held_out != data.held_out
 
 
+def test_of_a_data_set_without_a_card_one_folder_can_be_named(tmp_path: Path) -> None:
+    """As hkust-nlp/SimpleRL-Zoo-Data is laid out."""
+    for name, count in (("easy", 20), ("hard", 30)):
+        write_parquet(tmp_path / name / "train.parquet", numbered(name, count))
+        write_parquet(tmp_path / name / "test.parquet", numbered(f"{name} test", 8))
+    data = load(f"file:{tmp_path}", options={"folder": "hard"})
+    assert len(data.train) == 30
+    assert all(problem.problem.startswith("hard test ") for problem in data.held_out)
+    assert "task.source" in refusal(f"file:{tmp_path}", options={"folder": "harder"})
+    assert "must be the name of one of the data set's folders" in refusal(f"file:{tmp_path}", options={"folder": 3})
+
+
 def test_without_a_split_of_its_own_the_held_out_part_comes_from_training(gsm8k: Path) -> None:
     data = load(f"file:{gsm8k}", options={"config": "socratic"})
     assert len(data.train) == 25
