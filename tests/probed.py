@@ -1,4 +1,4 @@
-"""The probe in a process of its own, as a run has it: ``python -m tests.probed FOLDER...`` prints its JSON, a model a line.
+"""The probe in a process of its own, as a run has it: ``python -m tests.probed FOLDER...`` prints JSON, a model a line.
 
 A process that has done other work has holes in its memory, and what it takes next says little.
 """

@@ -182,7 +182,7 @@ def test_what_was_found_is_put_on_record_once_and_the_smaller_plan_replayed(
     policy: Policy, config: RunConfig, desk_home: Path
 ) -> None:
     store = RunWriter(create_run(config))
-    with memory_for(policy, 48):
+    with memory_for(policy, 60):
         first = settled(store, policy, config, PROMPTS, lambda _: None)
         assert settled(store, policy, config, PROMPTS, lambda _: None) == first
     (event,) = RunReader(store.run).poll().events
