@@ -78,7 +78,7 @@ def test_a_run_that_was_killed_trains_on_the_same_problems_as_an_undisturbed_one
     assert adapter(killed) == adapter(undisturbed)
 
     delta = RunReader(undisturbed).poll()
-    assert delta.events[1].data["message"] == ADAPTIVE
+    assert ADAPTIVE in [event.data.get("message") for event in delta.events]
     shares = [metrics["downweighted_share"] for _, _, metrics in delta.metrics]
     assert shares[0] == 0
     assert shares[-1] == pytest.approx(3 / 5)

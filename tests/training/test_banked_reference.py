@@ -193,7 +193,7 @@ def test_a_banked_run_says_that_it_is_one_and_a_run_without_reference_does_not(
 ) -> None:
     grpo = new_run(config | {"algorithm": {"name": "grpo", "reference": "bank"}, "run": {"steps": 1}}, "grpo")
     finish(grpo)
-    assert [event.kind for event in RunReader(grpo).poll().events] == ["started", "checkpoint", "finished"]
+    assert [event.kind for event in RunReader(grpo).poll().events] == ["probe", "started", "checkpoint", "finished"]
     assert not any(sample.is_reference for sample in RunReader(grpo).samples(1))
     assert not (desk_home / "bank").exists()
     aapo = new_run(config | {"run": {"steps": 1}}, "aapo")

@@ -174,7 +174,7 @@ def test_pause_resume_checkpoint_and_stop_are_done_on_request(desk_home: Path, c
         assert process.wait(60) == 0
     # A random model that gets far enough raises alarms, which are not what was asked for.
     kinds = [event.kind for event in RunReader(run).poll().events if not event.kind.startswith("alarm")]
-    assert kinds == ["started", "paused", "checkpoint", "unpaused", "checkpoint", "stopped"]
+    assert kinds == ["probe", "started", "paused", "checkpoint", "unpaused", "checkpoint", "stopped"]
     assert not list(run.commands.iterdir())
 
 
