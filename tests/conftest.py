@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aapo_desk.hub.offline import LIBRARIES, VARIABLE
 from tests.hub_server import Hub, serving
 
 # Each worker of a parallel run has its share of the cores: threads that wait for others are many times slower.
@@ -20,6 +21,18 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 WORDS = "What is the sum of two numbers? Answer with just the number. system user assistant plus minus times "
+
+
+@pytest.fixture(autouse=True)
+def connected_again() -> Iterator[None]:
+    """A command that was told --offline inside a test says so to its whole process: it ends with the test."""
+    before = {name: os.environ.get(name) for name in (VARIABLE, *LIBRARIES)}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 
 QUESTIONS = ["What is 3 + 4?", "Tom has 12 apples and gives 5 to Ann. How many has he left, and how do you know?"]
-GROUP, TOKENS, TEMPERATURE = 3, 24, 0.8
+GROUP, TOKENS, TEMPERATURE = 2, 10, 0.8
 ROWS = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(len(QUESTIONS)) for _ in range(GROUP)]
 
 
@@ -61,6 +61,7 @@ def own_logps(policy: Policy, prompt: list[int], completion: list[int], temperat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("shadow", [False, True], ids=["adapter", "shadow"])
 def test_rollout_and_update_have_the_real_models_log_probs(policy: Policy, shadow: bool) -> None:
     asked = prompts(policy)
@@ -81,4 +82,4 @@ def test_rollout_and_update_have_the_real_models_log_probs(policy: Policy, shado
         ours = [done.logps[number]] + ([shared_logps[number], dense_logps[number]] if row.adapter else [])
         for logps in ours:
             torch.testing.assert_close(logps[: len(completion)].float(), own, atol=1e-4, rtol=0)
-    assert int(done.lengths.sum()) > 40
+    assert int(done.lengths.sum()) > 30

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from aapo_desk import tasks
@@ -82,7 +82,10 @@ def test_problems_keep_their_options_and_held_out_ones_are_never_trained_on(
     counts: list[int], low: int, span: int, operations: list[str], all_numbers: bool, seed: int
 ) -> None:
     options = {"numbers": counts, "low": low, "high": low + span, "target_low": 1, "target_high": 10**6}
-    data = load(1, seed, operations=operations, all_numbers=all_numbers, problems=20, **options)
+    try:
+        data = load(1, seed, operations=operations, all_numbers=all_numbers, problems=20, **options)
+    except ConfigError:  # such as five numbers that must be divided: hardly any come out even
+        reject()
     ids = [problem.id for problem in data.train + data.held_out]
     assert len(set(ids)) == len(ids)
     for problem in data.train + data.held_out:
