@@ -199,5 +199,5 @@ def test_a_banked_run_says_that_it_is_one_and_a_run_without_reference_does_not(
     aapo = new_run(config | {"run": {"steps": 1}}, "aapo")
     finish(aapo)
     events = RunReader(aapo).poll().events
-    assert [event.kind for event in events] == ["started", "notice", "checkpoint", "finished"]
-    assert events[1].data["message"] == BANKED
+    assert [event.kind for event in events] == ["probe", "started", "notice", "checkpoint", "finished"]
+    assert events[2].data["message"] == BANKED
