@@ -24,6 +24,8 @@ SHAPE_NAMES = {
 }
 """Other names of what a transformers configuration says."""
 
+USUAL_SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
 Row = dict[str, Any]
 
 
@@ -35,7 +37,8 @@ def runs(path: Path) -> list[Row]:
         for row in rows
         if row["method"] == "QLoRA GRPO"
         and row["use"].startswith("calibrate")
-        and all(column in row.get("structured", {}) for column in COLUMNS)
+        and isinstance(row["gib"], int | float)
+        and all(row.get("structured", {}).get(column) for column in COLUMNS)
     ]
 
 
@@ -59,6 +62,7 @@ def shape(row: Row) -> ModelShape:
             "linear": linear,
             "other": plain.other if None in others else sum(others),
             "lora_per_rank": given.get("lora_params_per_rank_usual7", plain.lora_per_rank),
+            "targets": {} if "lora_params_per_rank_usual7" in given else plain.targets,
             "full_layers": given.get("kv_layers_full", plain.layers - sliding),
             "sliding_layers": sliding,
             "window": given.get("sliding_window") or 0,
@@ -67,7 +71,7 @@ def shape(row: Row) -> ModelShape:
     )
 
 
-def settings(row: Row, shape: ModelShape) -> Settings:
+def settings(row: Row) -> Settings:
     """What TRL did in this run.
 
     With bfloat16, TRL keeps the adapter in it too. With float16 nothing trained may be in 16 bits (gradients are
@@ -84,7 +88,8 @@ def settings(row: Row, shape: ModelShape) -> Settings:
     accumulated = re.search(r"accum\w* (\d+)", words)
     batches = given.get("gradient_accumulation") or (int(accumulated[1]) if accumulated else 1)
     return Settings(
-        rank=_rank(given, shape),
+        rank=given["lora_r"],
+        targets=_targets(given.get("lora_targets", "all")),
         prompt_tokens=given["prompt_tokens"],
         completion_tokens=given["completion_tokens"],
         rows=given["micro_batch"] * batches,
@@ -119,20 +124,8 @@ def _trl(words: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _rank(given: Mapping[str, Any], shape: ModelShape) -> Any:
-    """The rank of an adapter on all linear layers that is as large as the run's, whose layers may be fewer."""
-    targets = given.get("lora_targets", "usual seven")
-    names = targets if isinstance(targets, list) else re.findall(r"[a-z]+_proj", str(targets))
-    if not names:
-        return given["lora_r"]
-    sizes = {
-        "q_proj": shape.hidden + shape.queries,
-        "k_proj": shape.hidden + shape.keys,
-        "v_proj": shape.hidden + shape.keys,
-        "o_proj": shape.hidden + shape.queries,
-        "gate_proj": shape.hidden + shape.intermediate,
-        "up_proj": shape.hidden + shape.intermediate,
-        "down_proj": shape.hidden + shape.intermediate,
-    }
-    adapted = shape.layers * sum(sizes[name] for name in names)
-    return round(given["lora_r"] * adapted / shape.lora_per_rank)
+def _targets(given: object) -> tuple[str, ...]:
+    """The names of the adapted layers, by a list of them or in words; none for all linear layers."""
+    if isinstance(given, list):
+        return tuple(given)
+    return USUAL_SEVEN if "usual" in str(given) else tuple(re.findall(r"[a-z_]+_proj", str(given)))

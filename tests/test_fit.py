@@ -16,6 +16,7 @@ from aapo_desk.memory import ModelShape, required
 from tests.shapes import QWEN3_1_7B, QWEN3_8B, RTX_4060, SMOLLM2_135M
 
 GIB = 1 << 30
+COMMIT = "a" * 40
 
 
 def machine(*gpus: Gpu) -> Machine:
@@ -54,9 +55,9 @@ def test_a_head_of_its_own_is_what_a_llamas_file_need_not_say(tmp_path: Path) ->
 def test_a_hub_models_shape_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = tmp_path / "models--owner--name"
-    write(model / "snapshots" / "abc", SMOLLM2_135M)
+    write(model / "snapshots" / COMMIT, SMOLLM2_135M)
     (model / "refs").mkdir()
-    (model / "refs" / "main").write_text("abc")
+    (model / "refs" / "main").write_text(COMMIT)
     assert shape_of(ModelConfig(id="owner/name")) == ModelShape.from_config(SMOLLM2_135M)
 
 

@@ -62,7 +62,7 @@ def test_the_peak_is_what_was_published_for_trl(capsys: pytest.CaptureFixture[st
         except ValueError as error:
             lines.append(f"  {row['model']}: skipped, {error}")
             continue
-        found = estimate(shape, published.settings(row, shape))
+        found = estimate(shape, published.settings(row))
         deviations.append(found.peak / GIB / row["gib"] - 1)
         lines.append(
             f"  {row['model']}: {found.peak / GIB:.3f} GiB, published {row['gib']:.3f} ({deviations[-1]:+.1%}, peak in "

@@ -13,6 +13,7 @@ from aapo_desk.config import ModelConfig
 from aapo_desk.fit import shape_of
 from aapo_desk.memory import ModelShape, known_config
 
+COMMIT = "a" * 40
 FACTS = Path(
     os.environ.get("AAPO_DESK_MODEL_FACTS") or Path(__file__).parents[2] / "shared" / "models" / "models.jsonl"
 )
@@ -94,11 +95,11 @@ def test_a_model_that_was_never_fetched_has_a_shape(monkeypatch: pytest.MonkeyPa
 def test_the_models_own_configuration_has_the_last_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = tmp_path / "models--Qwen--Qwen3-4B"
-    (model / "snapshots" / "abc").mkdir(parents=True)
+    (model / "snapshots" / COMMIT).mkdir(parents=True)
     (model / "refs").mkdir()
-    (model / "refs" / "main").write_text("abc")
+    (model / "refs" / "main").write_text(COMMIT)
     own = {**(known_config("Qwen/Qwen3-4B") or {}), "num_hidden_layers": 5}
-    (model / "snapshots" / "abc" / "config.json").write_text(json.dumps(own))
+    (model / "snapshots" / COMMIT / "config.json").write_text(json.dumps(own))
     assert shape_of(ModelConfig(id="Qwen/Qwen3-4B")).layers == 5
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from aapo_desk.config import ModelConfig, RunConfig, user_path
 from aapo_desk.hardware import Machine
+from aapo_desk.hub import Repo
 from aapo_desk.memory import (
     ENOUGH_TOKENS,
     MOST_ROWS,
@@ -84,14 +85,12 @@ def model_config(model: ModelConfig) -> Path | None:
     elif is_folder(model.id):
         path = user_path(model.id) / "config.json"
     else:
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-
-        try:
-            cached = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
-        except HFValidationError:
+        # Not by huggingface_hub's own search, which takes longer to import than all the rest takes.
+        repo = Repo("model", model.id)
+        commit = repo.cached_commit(model.revision or "main")
+        if commit is None:
             return None
-        return Path(cached) if isinstance(cached, str) else None
+        path = repo.snapshot(commit) / "config.json"
     return path if path.is_file() else None
 
 

@@ -76,6 +76,8 @@ class Settings:
     """Tokens of the micro-batch's longest row: a prompt with the completions behind it."""
     number: int = 2
     """Bytes of a number of the compute dtype."""
+    targets: tuple[str, ...] = ()
+    """Names of the layers that have an adapter; none: all linear layers."""
     prompts: int | None = None
     """Read at once for the rows; one that policy and reference read counts twice. None: one for each row."""
     nf4: bool = True
@@ -106,6 +108,7 @@ class Settings:
         asked = config.evaluation_tokens if config.evaluated_problems else 0
         return cls(
             rank=config.lora.r,
+            targets=() if config.lora.targets == "all-linear" else tuple(config.lora.targets),
             prompt_tokens=config.task.max_prompt_tokens,
             completion_tokens=max(rollout.max_new_tokens, asked),
             rows=rows,
@@ -194,7 +197,7 @@ def estimate(shape: ModelShape, settings: Settings) -> Estimate:
     """The tensors of a run."""
     number, tokens = settings.number, settings.tokens
     prompts = settings.rows if settings.prompts is None else settings.prompts
-    adapter = settings.rank * shape.lora_per_rank
+    adapter = settings.rank * shape.adapter(settings.targets)
     length = settings.prompt_tokens + settings.completion_tokens
     # bitsandbytes dequantises one matrix at a time.
     matrix = number * shape.hidden * shape.intermediate if settings.nf4 else 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from aapo_desk.memory.layers import Decoder
+from aapo_desk.memory.layers import Decoder, Layer
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class ModelShape:
     vocab: int
     frozen: int = 0
     """Parameters of linear layers that are quantised and have no adapter: those of a vision tower."""
-    targets: frozenset[str] = frozenset()
-    """Names of the layers that may have an adapter."""
+    targets: Mapping[str, int] = field(default_factory=dict)
+    """The layers that may have an adapter, by name, and the parameters of one of rank 1 on all layers of that name."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
@@ -69,8 +69,15 @@ class ModelShape:
             head_dim=text.head_dim,
             vocab=text.vocab,
             frozen=tower[0],
-            targets=frozenset(name for layer in layers for name in layer.matrices),
+            targets=_adapters(layers),
         )
+
+    def adapter(self, targets: Collection[str]) -> int:
+        """Parameters of an adapter of rank 1 on the layers of these names; on all linear ones where none is named."""
+        if not targets or not self.targets:
+            return self.lora_per_rank
+        names = {target.rpartition(".")[2] for target in targets}
+        return sum(size for name, size in self.targets.items() if name in names)
 
     @property
     def queries(self) -> int:
@@ -81,6 +88,14 @@ class ModelShape:
     def keys(self) -> int:
         """Numbers of a token's keys, and of its values."""
         return self.kv_heads * self.head_dim
+
+
+def _adapters(layers: Sequence[Layer]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for layer in layers:
+        for name, (inputs, outputs) in layer.matrices.items():
+            found[name] = found.get(name, 0) + inputs + outputs
+    return found
 
 
 def _tower(vision: Mapping[str, Any], hidden: int) -> tuple[int, int]:
