@@ -19,10 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from aapo_desk import tasks
+from aapo_desk import hub, tasks
 from aapo_desk.config import ConfigError, Problem, RunConfig, resolve
 from aapo_desk.fit import model_config
-from aapo_desk.hub import HubError
 from aapo_desk.models import sources
 from aapo_desk.models.ids import NO_MODEL
 from aapo_desk.models.precision import overflowing
@@ -32,16 +31,22 @@ SHOWN_PROMPTS = 3
 Progress = Callable[[str], None]
 
 
-def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
-    """What a run of ``config`` would find: numbers of problems, prompt lengths in tokens, the first prompts as text.
-
-    The data come first, so that a slip there is known before a model is fetched. Raises ConfigError for what the user
-    can mend in the configuration, ModelError and HubError where the model or the data cannot be had.
-    """
+def _without_share(progress: Progress) -> hub.Progress:
+    """For what also tells how far it is, 0 to 1: the words say it too."""
 
     def told(text: str, _share: float | None = None) -> None:
         progress(text)
 
+    return told
+
+
+def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
+    """What a run of ``config`` would find: numbers of problems, prompt lengths in tokens, the first prompts as text.
+
+    The data come first, so that a slip there is known before a model is fetched. Raises ConfigError for what the user
+    can mend in the configuration, ModelError and hub.HubError where the model or the data cannot be had.
+    """
+    told = _without_share(progress)
     sources.check_id(config.model)
     progress(f"reading {config.task.source}")
     data = tasks.load(config.task, config.run.seed, told)
@@ -82,7 +87,7 @@ def show_data(config: RunConfig, progress: Progress) -> dict[str, Any]:
     No model is fetched, and with the id ``NO_MODEL`` none is needed. Raises ConfigError where the data cannot be had.
     """
     progress(f"reading {config.task.source}")
-    data = tasks.load(config.task, config.run.seed)
+    data = tasks.load(config.task, config.run.seed, _without_share(progress))
     found: dict[str, Any] = {
         "source": config.task.source,
         "reading": dataclasses.asdict(data.reading) if data.reading else None,
@@ -192,7 +197,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         problems = [dataclasses.asdict(problem) for problem in error.problems]
         return _answer(answers, {"ok": False, "problems": problems}, 2)
-    except (sources.ModelError, HubError) as error:
+    except (sources.ModelError, hub.HubError) as error:
         return _answer(answers, {"ok": False, "error": str(error)}, 1)
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
