@@ -35,7 +35,11 @@ def load_adapted(
     from unsloth import FastLanguageModel
 
     # Longer inputs it would cut off, and with more than the model's own it would stretch the positions.
-    longest = load_config(resolved, model.trust_remote_code).get_text_config().max_position_embeddings
+    longest = getattr(load_config(resolved, model.trust_remote_code).get_text_config(), "max_position_embeddings", None)
+    if longest is None:
+        raise UnslothError(f"has to be told how long texts may be, which {resolved.name} does not say", imported=True)
+    if dtype == torch.float64:
+        raise UnslothError("does not compute in float64", imported=True)
     try:
         with unsloth.muted():
             base, _ = FastLanguageModel.from_pretrained(

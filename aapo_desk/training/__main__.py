@@ -55,20 +55,16 @@ def work(run: RunDirectory) -> int:
         try:
             store = RunWriter(run)
             control.say(step=store.last_step())
-            try:
-                _train(run, store, control)
-            except StartOver:
-                control.check()
-                raise
+            _train(run, store, control)
         except StartOver:
+            assert store is not None
+            if control.stop.is_set():
+                return _stopped(store, control)
             log.info("starting over without unsloth")
             raise
         except StopRequested:
             assert store is not None
-            store.write_event("stopped", store.last_step())
-            control.say(state="stopped", phase="idle", progress=None, message="stopped; resume goes on from here")
-            log.info("stopped after step %d", store.last_step())
-            return 0
+            return _stopped(store, control)
         except Exception as error:
             log.exception("the run failed")
             line = next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -82,6 +78,13 @@ def work(run: RunDirectory) -> int:
         control.say(state="finished", phase="idle", progress=None, message="finished")
         log.info("finished")
         return 0
+
+
+def _stopped(store: RunWriter, control: Control) -> int:
+    store.write_event("stopped", store.last_step())
+    control.say(state="stopped", phase="idle", progress=None, message="stopped; resume goes on from here")
+    log.info("stopped after step %d", store.last_step())
+    return 0
 
 
 def _train(run: RunDirectory, store: RunWriter, control: Control) -> None:

@@ -49,12 +49,12 @@ def give_up(store: RunWriter, error: UnslothError) -> None:
 
     Raises StartOver where unsloth has left traces in this process.
     """
-    _say(store, f"unsloth {error}: the run goes on with transformers")
+    _say(store, f"unsloth {error}: the run goes on with transformers", logging.WARNING)
     store.remember(RECORD, {"name": "transformers", "why": str(error)})
     if error.imported:
         raise StartOver from error
 
 
-def _say(store: RunWriter, message: str) -> None:
-    log.warning(message)
+def _say(store: RunWriter, message: str, level: int = logging.INFO) -> None:
+    log.log(level, message)
     store.write_event("notice", store.last_step(), message=message)
