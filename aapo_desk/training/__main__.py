@@ -101,6 +101,7 @@ def _train(run: RunDirectory, store: RunWriter, control: Control) -> None:
             Trainer(run, config, ready, store, control).train()
     except UnslothError as error:
         backends.give_up(store, error)
+        raise StartOver from error
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ def settled(config: RunConfig, store: RunWriter) -> Backend:
         version = unsloth.bring_in(config.model.device)
     except UnslothError as error:
         give_up(store, error)
+        if error.imported:
+            raise StartOver from error
         return "transformers"
     if not kept:
         _say(store, f"unsloth {version} loads and computes the model; {HOW}")
@@ -45,14 +47,9 @@ def settled(config: RunConfig, store: RunWriter) -> Backend:
 
 
 def give_up(store: RunWriter, error: UnslothError) -> None:
-    """Say why it is not unsloth, and go on with transformers, now and whenever the run is resumed.
-
-    Raises StartOver where unsloth has left traces in this process.
-    """
+    """Say why it is not unsloth, and put transformers on record, for now and whenever the run is resumed."""
     _say(store, f"unsloth {error}: the run goes on with transformers", logging.WARNING)
     store.remember(RECORD, {"name": "transformers", "why": str(error)})
-    if error.imported:
-        raise StartOver from error
 
 
 def _say(store: RunWriter, message: str, level: int = logging.INFO) -> None:

@@ -97,8 +97,7 @@ def test_one_that_fails_later_is_given_up_too(
 ) -> None:
     imports(monkeypatch, "2026.10.9")
     assert settled(config, store) == "unsloth"
-    with pytest.raises(StartOver):
-        give_up(store, UnslothError("cannot load owner/model: ValueError: no", imported=True))
+    give_up(store, UnslothError("cannot load owner/model: ValueError: no", imported=True))
     assert settled(config, store) == "transformers"
     assert said(store)[-1] == "unsloth cannot load owner/model: ValueError: no: the run goes on with transformers"
 
