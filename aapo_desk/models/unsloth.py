@@ -18,10 +18,13 @@ from importlib import metadata
 from pathlib import Path
 
 import platformdirs
+from packaging.version import Version
 
 log = logging.getLogger(__name__)
 
 INSTALL = "pip install 'aapo-desk[unsloth]'"
+LEAST = "2026.10.9"
+"""The first version that does without a GPU."""
 
 
 class UnslothError(RuntimeError):
@@ -49,8 +52,9 @@ def bring_in(device: str) -> str:
         with muted():
             importlib.import_module("unsloth").FastLanguageModel  # noqa: B018 - older ones fail only here
     except (Exception, SystemExit) as error:  # whatever a library raises that is not made for this machine
-        message = f"{_version()} does not work here: {first_line(error)} ({INSTALL})"
-        raise UnslothError(message, imported=True) from error
+        version = _version()
+        newer = f" (needed is {LEAST} or newer: {INSTALL})" if Version(version) < Version(LEAST) else ""
+        raise UnslothError(f"{version} does not work here: {first_line(error)}{newer}", imported=True) from error
     return _version()
 
 
@@ -91,4 +95,4 @@ def _version() -> str:
     try:
         return metadata.version("unsloth")
     except metadata.PackageNotFoundError:  # a copy that was not installed
-        return "of no version"
+        return "0"

@@ -39,7 +39,7 @@ def test_absent_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) ->
     [
         (
             "raise NotImplementedError('\\n\\nneeds a GPU\\nand more')",
-            "does not work here: NotImplementedError: needs a GPU (",
+            "does not work here: NotImplementedError: needs a GPU",
         ),
         ("import sys; sys.exit('wants another torch')", "does not work here: SystemExit: wants another torch ("),
         ("class FastModel: pass", "does not work here: AttributeError: module 'unsloth' has no attribute 'Fast"),

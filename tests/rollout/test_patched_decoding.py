@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ ROWS = [Row(prompt, adapter) for prompt in (0, 1) for adapter in (True, True, Fa
 TOKENS = 12
 
 own_forward: Any = LlamaModel.forward
+CACHE = "cache" if "cache" in inspect.signature(own_forward).parameters else "past_key_values"
 
 
 def in_tuples(
@@ -43,8 +45,8 @@ def in_tuples(
         input_ids=input_ids,
         attention_mask=None if self.training else attention_mask,
         position_ids=position_ids,
-        past_key_values=cache,
         use_cache=use_cache,
+        **{CACHE: cache},
         **others,
     )
     if cache is not None:
