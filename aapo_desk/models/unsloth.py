@@ -53,8 +53,11 @@ def bring_in(device: str) -> str:
             importlib.import_module("unsloth").FastLanguageModel  # noqa: B018 - older ones fail only here
     except (Exception, SystemExit) as error:  # whatever a library raises that is not made for this machine
         version = _version()
-        newer = f" (needed is {LEAST} or newer: {INSTALL})" if Version(version) < Version(LEAST) else ""
-        raise UnslothError(f"{version} does not work here: {first_line(error)}{newer}", imported=True) from error
+        old = version and Version(version) < Version(LEAST)
+        newer = f" (needed is {LEAST} or newer: {INSTALL})" if old else ""
+        raise UnslothError(
+            f"{version} does not work here: {first_line(error)}{newer}".lstrip(), imported=True
+        ) from error
     return _version()
 
 
@@ -95,4 +98,4 @@ def _version() -> str:
     try:
         return metadata.version("unsloth")
     except metadata.PackageNotFoundError:  # a copy that was not installed
-        return "0"
+        return ""

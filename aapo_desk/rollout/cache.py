@@ -29,12 +29,14 @@ class RowCache(DynamicCache):
 
     def as_tuples(self) -> tuple[tuple[Tensor, Tensor], ...] | None:
         """Keys and values by layer, as unsloth's forward takes them; None where nothing is there yet."""
-        return tuple((layer.keys, layer.values) for layer in self.layers) if self.get_seq_length() else None
+        layers: list[Any] = self.layers
+        return tuple((layer.keys, layer.values) for layer in layers) if self.get_seq_length() else None
 
     def take_tuples(self, tuples: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Add what is new in these keys and values, as that forward gives them: old and new in one."""
         filled = self.get_seq_length()
-        for layer, (keys, values) in zip(self.layers, tuples, strict=True):
+        layers: list[Any] = self.layers
+        for layer, (keys, values) in zip(layers, tuples, strict=True):
             layer.update(keys[:, :, filled:], values[:, :, filled:])
 
 

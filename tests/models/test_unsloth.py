@@ -21,7 +21,11 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]
     before = dict(os.environ)
     monkeypatch.delitem(sys.modules, "unsloth", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield lambda text: (tmp_path / "unsloth.py").write_text(text) and None
+
+    def write(text: str) -> None:
+        (tmp_path / "unsloth.py").write_text(text)
+
+    yield write
     os.environ.clear()
     os.environ.update(before)
     sys.modules.pop("unsloth", None)
@@ -41,7 +45,7 @@ def test_absent_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) ->
             "raise NotImplementedError('\\n\\nneeds a GPU\\nand more')",
             "does not work here: NotImplementedError: needs a GPU",
         ),
-        ("import sys; sys.exit('wants another torch')", "does not work here: SystemExit: wants another torch ("),
+        ("import sys; sys.exit('wants another torch')", "does not work here: SystemExit: wants another torch"),
         ("class FastModel: pass", "does not work here: AttributeError: module 'unsloth' has no attribute 'Fast"),
     ],
 )

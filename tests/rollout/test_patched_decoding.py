@@ -36,6 +36,7 @@ def in_tuples(
     **others: Any,
 ) -> Any:
     """The model's own forward, but for how it takes and gives its cache; in train mode without a mask."""
+    others.pop(CACHE, None)  # the causal model hands on that there is none
     cache = DynamicCache(config=self.config) if use_cache else None
     for number, (keys, values) in enumerate(past_key_values or ()):
         assert cache is not None
@@ -50,7 +51,8 @@ def in_tuples(
         **others,
     )
     if cache is not None:
-        done.past_key_values = tuple((layer.keys, layer.values) for layer in cache.layers)
+        layers: list[Any] = cache.layers
+        done.past_key_values = tuple((layer.keys, layer.values) for layer in layers)
     return done
 
 

@@ -163,7 +163,7 @@ def test_decoding_that_differs_from_the_own_forward_is_doubted(
 def test_a_gradient_that_differs_from_the_own_forwards_is_doubted(
     foreign: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = proof.pack_logps
+    right = logprobs.pack_logps
     monkeypatch.setattr(proof, "pack_logps", lambda *given: right(*given) * 0.5)
     reason = doubt(foreign, PROMPTS, SAMPLING)
     assert reason
