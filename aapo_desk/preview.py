@@ -22,7 +22,7 @@ from typing import IO, Any
 from aapo_desk import hub, tasks
 from aapo_desk.config import ConfigError, Problem, RunConfig, resolve
 from aapo_desk.fit import model_config
-from aapo_desk.models import sources
+from aapo_desk.models import sources, unsloth
 from aapo_desk.models.ids import NO_MODEL
 from aapo_desk.models.precision import overflowing
 from aapo_desk.tasks import prompts
@@ -50,7 +50,8 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
     sources.check_id(config.model)
     progress(f"reading {config.task.source}")
     data = tasks.load(config.task, config.run.seed, told)
-    for note in data.notes:
+    notes = [*data.notes, *_backend_notes(config)]
+    for note in notes:
         progress(note)
     resolved = sources.resolve(config.model, told, weights=False)
     progress(f"loading the tokenizer of {resolved.name}")
@@ -77,8 +78,15 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
         "prompts": [str(tokenizer.decode(prompt)) for prompt in train.prompts[:SHOWN_PROMPTS]],
         "prompt_tokens": [len(prompt) for prompt in train.prompts[:SHOWN_PROMPTS]],
         "answers": [problem.answer for problem in train.problems[:SHOWN_PROMPTS]],
-        "notes": data.notes,
+        "notes": notes,
     }
+
+
+def _backend_notes(config: RunConfig) -> list[str]:
+    """Whether it works is seen in the run: to import it takes as long as all of the preflight."""
+    if config.model.backend != "unsloth" or unsloth.installed():
+        return []
+    return [f"unsloth is not installed ({unsloth.INSTALL}): the run will go on with transformers"]
 
 
 def show_data(config: RunConfig, progress: Progress) -> dict[str, Any]:

@@ -180,3 +180,14 @@ def test_a_model_folder_that_cannot_be_read_is_a_model_error(config: dict[str, A
     (Path(config["model"]["id"]) / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):
         look(config)
+
+
+def test_an_unsloth_that_is_not_there_is_noted_before_a_run_begins(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "unsloth", None)
+    found, said = look(config, model__backend="unsloth")
+    line = "unsloth is not installed (pip install 'aapo-desk[unsloth]'): the run will go on with transformers"
+    assert found["notes"] == [line]
+    assert line in said
+    assert look(config)[0]["notes"] == []

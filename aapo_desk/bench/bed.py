@@ -69,7 +69,7 @@ def about(job: Job, device: torch.device, prompts: Sequence[Sequence[int]]) -> d
     rollout = job.config.rollout
     return {
         "device": device_name(device),
-        "versions": describe(job.config)["versions"],
+        "versions": describe(job.config, "transformers")["versions"],
         "shape": {
             "model": job.config.model.id,
             "quantization": job.config.model.quantization,

@@ -62,6 +62,8 @@ def bench(
     if against is Rival.TRL and (missing := _trl_missing()):
         complain(missing)
         raise typer.Exit(2)
+    if config.model.backend == "unsloth":
+        _progress("bench measures the transformers backend, not unsloth")
     from aapo_desk import launch
     from aapo_desk.bench import bench as measure
 

@@ -39,7 +39,11 @@ class ModelConfig(Section):
     revision: str | None = Field(
         None, min_length=1, description="The hub's branch, tag or commit; none: the default branch."
     )
-    backend: Literal["auto", "transformers"] = Field("auto", description="What loads and runs the model.")
+    backend: Literal["auto", "transformers", "unsloth"] = Field(
+        "auto",
+        description="What loads and runs the model in training. auto: transformers. unsloth: where it is installed and "
+        "works, else transformers, and the run says so.",
+    )
     quantization: Literal["nf4", "none"] = Field(
         "nf4", description="nf4: 4-bit weights with double quantisation (QLoRA); none: 16- or 32-bit weights."
     )

@@ -23,6 +23,7 @@ from aapo_desk.doctor.asking import Answer, ask
 from aapo_desk.doctor.facts import LIBRARIES, Facts, Hub, Library, Place, Probe, System, Terminal, Torch
 from aapo_desk.hardware import Gpu, Graphics, Holder
 from aapo_desk.locales import shows_symbols
+from aapo_desk.models import unsloth
 from aapo_desk.store import NETWORK_FILE_SYSTEMS, file_system, home
 
 IMPORT_SECONDS = 120.0
@@ -44,7 +45,8 @@ def look(offline: bool = False, probe: bool = False) -> Facts:
             reached = _hub(reached, later.result()["hub"])
     libraries = {name: library(name, answers[name]) for name in LIBRARIES}
     if installed("unsloth"):  # in a process of its own: it wants to be imported before transformers
-        libraries["unsloth"] = library("unsloth", ask(["unsloth"], IMPORT_SECONDS, variables)["unsloth"])
+        its_own = {**unsloth.variables("auto"), **variables}
+        libraries["unsloth"] = library("unsloth", ask(["unsloth"], IMPORT_SECONDS, its_own)["unsloth"])
     facts = Facts(
         system=system(),
         graphics=_graphics(answers["graphics"]),

@@ -10,7 +10,7 @@ import torch
 
 from aapo_desk.config import ConfigError, LoraConfig, ModelConfig, Problem
 from aapo_desk.hardware import BFLOAT16_FROM
-from aapo_desk.models.policy import Policy
+from aapo_desk.models.policy import Backend, Policy
 from aapo_desk.models.precision import overflowing, refusal
 from aapo_desk.models.sources import (
     ModelError,
@@ -54,16 +54,49 @@ def check_dtype(model: ModelConfig, config: Any, device: torch.device) -> None:
         raise refusal(model, family, torch.cuda.get_device_capability(device) if device.type == "cuda" else None)
 
 
-def load_policy(model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, seed: int) -> Policy:
+def load_policy(
+    model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, seed: int, backend: Backend = "transformers"
+) -> Policy:
     """The model with a fresh adapter, which changes nothing yet (its B is zero). The adapter's A follows from ``seed``.
 
-    Raises ModelError where the model cannot be loaded and ConfigError where it has no such layers to adapt.
+    Raises ModelError where the model cannot be loaded and ConfigError where it has no such layers to adapt; with
+    unsloth UnslothError.
     """
+    device = choose_device(model.device)
+    dtype = choose_dtype(model.compute_dtype, device)
+    if backend == "unsloth":
+        adapted = _by_unsloth(model, lora, resolved, seed, device, dtype)
+    else:
+        adapted = _by_transformers(model, lora, resolved, seed, device, dtype)
+    adapted.eval()
+    tokenizer = load_tokenizer(resolved, model.trust_remote_code)
+    eos = eos_ids(adapted.get_base_model(), tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
+    log.info("loaded %s on %s in %s, %s, by %s", resolved.name, device, dtype, model.quantization, backend)
+    return Policy(adapted, tokenizer, device, eos, pad, backend)
+
+
+def _by_unsloth(
+    model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, seed: int, device: torch.device, dtype: torch.dtype
+) -> Any:
+    from aapo_desk.models.unsloth_loading import load_adapted
+
+    quiet()
+    if dtype == torch.float16:
+        check_dtype(model, load_config(resolved, model.trust_remote_code), device)
+    adapted = load_adapted(model, lora, resolved, seed, device, dtype, _outside_the_text)
+    base = adapted.get_base_model()
+    _keep_weights_trainable(base)
+    _leave_the_file(base)
+    return adapted
+
+
+def _by_transformers(
+    model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, seed: int, device: torch.device, dtype: torch.dtype
+) -> Any:
     from peft import LoraConfig as PeftLoraConfig
     from peft import TaskType, get_peft_model
 
-    device = choose_device(model.device)
-    dtype = choose_dtype(model.compute_dtype, device)
     base = load_base(model, resolved, device, dtype)
     _leave_the_file(base)
     base.requires_grad_(False)
@@ -85,12 +118,7 @@ def load_policy(model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, s
     if dtype == torch.float64:
         for parameter in adapted.parameters():
             parameter.data = parameter.data.double() if parameter.requires_grad else parameter.data
-    adapted.eval()
-    tokenizer = load_tokenizer(resolved, model.trust_remote_code)
-    eos = eos_ids(adapted.get_base_model(), tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
-    log.info("loaded %s on %s in %s, %s", resolved.name, device, dtype, model.quantization)
-    return Policy(adapted, tokenizer, device, eos, pad)
+    return adapted
 
 
 def _outside_the_text(base: Any) -> str | None:

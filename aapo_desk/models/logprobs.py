@@ -38,7 +38,7 @@ def can_share(policy: Policy) -> bool:
     window = getattr(config, "sliding_window", None)
     whole = window is None or window >= config.max_position_embeddings
     recurrent = "linear_attention" in (getattr(config, "layer_types", None) or [])
-    return str(config.model_type) in SHARING_MODELS and whole and not recurrent
+    return str(config.model_type) in SHARING_MODELS and whole and not recurrent and not policy.patched
 
 
 def pack_logps(policy: Policy, packs: Sequence[Pack], width: int, temperature: float = 1.0) -> Tensor:

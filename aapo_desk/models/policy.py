@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from aapo_desk.models.rows import RowMask, adapted_layers, adapter_by_row, trained_layers
 from aapo_desk.models.shadow import Shadow, make_shadow
+
+Backend = Literal["transformers", "unsloth"]
+"""What loaded a model, and whose layers compute it."""
 
 
 @dataclass
@@ -24,6 +28,7 @@ class Policy:
     device: torch.device
     eos_ids: tuple[int, ...]
     pad_id: int
+    backend: Backend = "transformers"
     masks_rows: bool = True
     """Whether policy and reference rows may share a batch; else each side is decoded with the model's own forward."""
     own_update: bool = True
@@ -40,6 +45,18 @@ class Policy:
     def decoder(self) -> Any:
         """The causal model without its head: token ids -> hidden states."""
         return self.causal.base_model
+
+    @property
+    def ours(self) -> bool:
+        """Whether functions of ours may stand in for the adapted layers' forward: kernels that read the adapter's
+        weights themselves, as unsloth's do, would pass them by without a word."""
+        return self.backend == "transformers"
+
+    @property
+    def patched(self) -> bool:
+        """Whether the decoder's forward is unsloth's: it takes and gives its cache as a tuple of keys and values a
+        layer, and looks at no mask in train mode."""
+        return "causal_mask" in inspect.signature(type(self.decoder).forward).parameters
 
     def use_shadow(self) -> None:
         """Keep shadow weights from now on. On the CPU they take 8 bytes a weight (two packings), in 16 bits 2."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 
-def roomy_cache(config: Any, length: int) -> DynamicCache:
+def roomy_cache(config: Any, length: int) -> RowCache:
     """A cache for up to ``length`` tokens. Layers with a sliding window or another state keep transformers' own."""
     cache = RowCache(config=config)
     cache.layers = [RoomyLayer(length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
@@ -25,6 +26,18 @@ class RowCache(DynamicCache):
             # Layers that keep such a state know the same under another name alone.
             select: Any = getattr(layer, "batch_select_indices", None) or layer.reorder_cache
             select(indices)
+
+    def as_tuples(self) -> tuple[tuple[Tensor, Tensor], ...] | None:
+        """Keys and values by layer, as unsloth's forward takes them; None where nothing is there yet."""
+        layers: list[Any] = self.layers
+        return tuple((layer.keys, layer.values) for layer in layers) if self.get_seq_length() else None
+
+    def take_tuples(self, tuples: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Add what is new in these keys and values, as that forward gives them: old and new in one."""
+        filled = self.get_seq_length()
+        layers: list[Any] = self.layers
+        for layer, (keys, values) in zip(layers, tuples, strict=True):
+            layer.update(keys[:, :, filled:], values[:, :, filled:])
 
 
 class RoomyLayer(DynamicLayer):

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import RowMask
-from aapo_desk.rollout.cache import RoomyLayer, roomy_cache
+from aapo_desk.rollout.cache import RoomyLayer, RowCache, roomy_cache
 from aapo_desk.rollout.captured import FixedBatch, Start
 from aapo_desk.rollout.sampling import Sampling, draw
 
@@ -170,6 +169,7 @@ class _Batch:
         # transformers 5.24 renamed the argument and warns of the older name.
         known = inspect.signature(type(policy.decoder).forward).parameters
         self.cache_name = "cache" if "cache" in known else "past_key_values"
+        self.patched = policy.patched
 
     def run(self, sampling: Sampling, uniforms: Tensor, result: Completions, progress: Callable[[float], None]) -> None:
         """Decode into ``result`` until every row has ended or is full."""
@@ -248,7 +248,7 @@ class _Batch:
     def _adapter(self, rows: Tensor) -> Tensor:
         return self.stem_adapter[self.stem_of_row[rows.to(self.policy.device)]]
 
-    def _prefill(self, room: int) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
+    def _prefill(self, room: int) -> tuple[RowCache, Tensor, Tensor, Tensor]:
         """Read each stem once, then repeat what was read for its rows, with ``room`` for as many tokens more.
 
         What all prompts begin with, such as a system prompt, is read once for all of them, by each side.
@@ -270,7 +270,7 @@ class _Batch:
         last = common + lengths - 1
         return cache, logits[self.stem_of_row], attention[self.stem_of_row], last[self.stem_of_row]
 
-    def _read_start(self, cache: DynamicCache, start: Sequence[int]) -> None:
+    def _read_start(self, cache: RowCache, start: Sequence[int]) -> None:
         """Read the tokens ``start`` once with the adapter on, once with it off, as there are stems; then repeat."""
         sides, side_of_stem = self.stem_adapter.unique(return_inverse=True)
         ids = torch.tensor([list(start)] * len(sides), device=self.policy.device)
@@ -278,15 +278,16 @@ class _Batch:
         self._forward(cache, ids, torch.ones_like(ids), positions, sides)
         cache.batch_select_indices(side_of_stem)
 
-    def _forward(
-        self, cache: DynamicCache, ids: Tensor, attention: Tensor, positions: Tensor, adapter: Tensor
-    ) -> Tensor:
+    def _forward(self, cache: RowCache, ids: Tensor, attention: Tensor, positions: Tensor, adapter: Tensor) -> Tensor:
         """Logits [R, V] after the last token of ``ids``."""
         self.mask.set(adapter)
-        hidden = self.policy.decoder(
-            input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=True, **{self.cache_name: cache}
-        ).last_hidden_state
-        return self.policy.logits(hidden[:, -1])
+        told = {"input_ids": ids, "attention_mask": attention, "position_ids": positions, "use_cache": True}
+        if self.patched:
+            done = self.policy.decoder(**told, past_key_values=cache.as_tuples())
+            cache.take_tuples(done.past_key_values)
+        else:
+            done = self.policy.decoder(**told, **{self.cache_name: cache})
+        return self.policy.logits(done.last_hidden_state[:, -1])
 
 
 def _common_start(prompts: Sequence[Sequence[int]]) -> int:

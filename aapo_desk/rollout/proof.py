@@ -8,8 +8,8 @@ path and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -52,9 +52,8 @@ def prove(
     so only what is decoded is compared; likewise where no ``updates`` will follow.
     """
     verdict = Verdict(dict(choices))
-    shortest = sorted(prompts, key=len)[:1] * PROMPTS if len(prompts) < PROMPTS else list(prompts[:PROMPTS])
     with _stirred(policy):
-        trial = _Trial(policy, shortest, sampling, updates)
+        trial = _Trial(policy, _of_trial(prompts), sampling, updates)
         if choices.get("shadow_weights"):
             if policy.shadow is None:
                 policy.use_shadow()
@@ -64,10 +63,10 @@ def prove(
             elif (turn := trial.turn(shared=False)) > trial.most_turn:
                 policy.shadow = None
                 verdict.refuse("shadow_weights", 0, "the gradient by shadow weights", turn)
-        if policy.shadow is None and (error := trial.rollout()) > trial.gap:
+        if policy.shadow is None and (error := trial.rollout()) > trial.gap and policy.masks_rows:
             policy.masks_rows = False
             verdict.refuse("row_mask", 0, "policy and reference in one batch", error)
-        if policy.shadow is None and (turn := trial.turn(shared=False)) > trial.most_turn:
+        if policy.shadow is None and policy.own_update and (turn := trial.turn(shared=False)) > trial.most_turn:
             policy.own_update = False
             verdict.refuse("own_update", 0, "the gradient by our own layers", turn)
         if choices.get("fixed_steps") and (error := trial.rollout(fixed=True)) > trial.gap:
@@ -75,6 +74,31 @@ def prove(
         if choices.get("share_prompts") and (turn := trial.turn(shared=True)) > trial.most_turn:
             verdict.refuse("share_prompts", 0, "the update behind shared prompts", turn)
     return verdict
+
+
+def doubt(policy: Policy, prompts: Sequence[list[int]], sampling: Sampling) -> str | None:
+    """Why a policy whose layers another library computes cannot be trained here; None where it can.
+
+    Each side decoded in a batch of its own, and an update of plain rows, are compared with the model's own forward, and
+    the reference with a policy whose adapter changes nothing.
+    """
+    prompts = _of_trial(prompts)
+    with _stirred(policy):
+        trial = _Trial(policy, prompts, sampling, updates=True)
+        if (error := trial.rollout()) > trial.gap:
+            return f"decodes otherwise than its own forward, by {error:.2g} nats a token"
+        if (turn := trial.turn(shared=False)) > trial.most_turn:
+            return f"has another gradient behind our log-probs than behind its own, by {turn:.2g}"
+        with _adapter(policy, on=False):
+            off = trial.own_logps()
+    with _with_b(policy, torch.zeros_like):
+        if (error := float((off - trial.own_logps()).abs().mean())) > trial.gap:
+            return f"does not switch the adapter off for the reference: {error:.2g} nats a token apart"
+    return None
+
+
+def _of_trial(prompts: Sequence[list[int]]) -> list[list[int]]:
+    return sorted(prompts, key=len)[:1] * PROMPTS if len(prompts) < PROMPTS else list(prompts[:PROMPTS])
 
 
 class _Trial:
@@ -104,6 +128,12 @@ class _Trial:
             completion = done.row(number)
             with _adapter(self.policy, row.adapter):
                 yield self._own_logps(self.prompts[row.prompt], completion).float().cpu()
+
+    @torch.no_grad()
+    def own_logps(self) -> Tensor:
+        """Of all tokens of the policy's last completions, by the model's own forward."""
+        pairs = zip(OURS, self.completions, strict=True)
+        return torch.cat([self._own_logps(self.prompts[ROWS[row].prompt], done).float().cpu() for row, done in pairs])
 
     def _own_logps(self, prompt: list[int], completion: list[int]) -> Tensor:
         ids = torch.tensor([[*prompt, *completion]], device=self.policy.device)
@@ -152,16 +182,24 @@ def _adapter(policy: Policy, on: bool) -> Iterator[None]:
             yield
 
 
-@contextmanager
-def _stirred(policy: Policy) -> Iterator[None]:
-    """Inside, the adapter's B is random, so that policy and reference differ; afterwards it is as it was."""
+def _stirred(policy: Policy) -> AbstractContextManager[None]:
+    """Inside, the adapter's B is random, so that policy and reference differ."""
     generator = torch.Generator().manual_seed(0)
+
+    def stir(value: Tensor) -> Tensor:
+        return value.cpu() + 0.1 * torch.randn(value.shape, generator=generator) / value.shape[1]
+
+    return _with_b(policy, stir)
+
+
+@contextmanager
+def _with_b(policy: Policy, made: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside, each B of the adapter is what is ``made`` of it; afterwards it is as it was."""
     kept = {name: value.detach().clone() for name, value in policy.adapter_parameters().items() if "lora_B" in name}
     parameters = policy.adapter_parameters()
     try:
         for name, value in kept.items():
-            noise = torch.randn(value.shape, generator=generator) / value.shape[1]
-            parameters[name].data = (value.cpu() + 0.1 * noise).to(value)
+            parameters[name].data = made(value).to(value)
         yield
     finally:
         for name, value in kept.items():

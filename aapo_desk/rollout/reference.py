@@ -44,6 +44,7 @@ def settings(config: RunConfig, policy: Policy, resolved: ResolvedModel, pool: R
     return {
         "format": FORMAT,
         "model": identity(config.model, resolved),
+        **({} if policy.backend == "transformers" else {"backend": policy.backend}),  # as banks have it from before
         "trust_remote_code": config.model.trust_remote_code,
         "quantization": config.model.quantization,
         "dtype": str(choose_dtype(config.model.compute_dtype, policy.device)),

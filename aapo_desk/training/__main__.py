@@ -8,7 +8,10 @@ import sys
 import warnings
 from pathlib import Path
 
+from aapo_desk.models.unsloth import UnslothError
 from aapo_desk.store import RunDirectory, RunWriter
+from aapo_desk.training import backend as backends
+from aapo_desk.training.backend import StartOver
 from aapo_desk.training.control import AlreadyRunning, Control, StopRequested, locked
 
 log = logging.getLogger("aapo_desk.training")
@@ -18,6 +21,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or not Path(arguments[0], "config.json").is_file():
         sys.stderr.write("usage: python -m aapo_desk.training RUN_DIR (a folder with a config.json)\n")
         return 2
+    environment = dict(os.environ)
     run = RunDirectory(Path(arguments[0]).resolve())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
@@ -34,10 +38,16 @@ def main(arguments: list[str]) -> int:
     except AlreadyRunning as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except StartOver:
+        sys.stderr.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def work(run: RunDirectory) -> int:
-    """Train under the lock, and leave the last word in status.json and the events."""
+    """Train under the lock, and leave the last word in status.json and the events.
+
+    Raises StartOver, with the run still starting, where this process cannot go on and a new one can.
+    """
     config = run.read_config()
     with Control(run, config.run.steps) as control:
         control.take_signals()
@@ -46,12 +56,15 @@ def work(run: RunDirectory) -> int:
             store = RunWriter(run)
             control.say(step=store.last_step())
             _train(run, store, control)
+        except StartOver:
+            assert store is not None
+            if control.stop.is_set():
+                return _stopped(store, control)
+            log.info("starting over without unsloth")
+            raise
         except StopRequested:
             assert store is not None
-            store.write_event("stopped", store.last_step())
-            control.say(state="stopped", phase="idle", progress=None, message="stopped; resume goes on from here")
-            log.info("stopped after step %d", store.last_step())
-            return 0
+            return _stopped(store, control)
         except Exception as error:
             log.exception("the run failed")
             line = next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -67,16 +80,28 @@ def work(run: RunDirectory) -> int:
         return 0
 
 
+def _stopped(store: RunWriter, control: Control) -> int:
+    store.write_event("stopped", store.last_step())
+    control.say(state="stopped", phase="idle", progress=None, message="stopped; resume goes on from here")
+    log.info("stopped after step %d", store.last_step())
+    return 0
+
+
 def _train(run: RunDirectory, store: RunWriter, control: Control) -> None:
     # Heavy imports come under the heartbeat: the run is seen to start at once.
     control.report("loading", None, "loading torch and transformers")
+    config = run.read_config()
+    backend = backends.settled(config, store)  # before transformers
     from aapo_desk.training.loop import Trainer
     from aapo_desk.training.setup import describe, prepared
 
-    config = run.read_config()
-    store.remember("about", describe(config))
-    with prepared(config, store, control) as ready:
-        Trainer(run, config, ready, store, control).train()
+    store.remember("about", describe(config, backend))
+    try:
+        with prepared(config, store, control, backend=backend) as ready:
+            Trainer(run, config, ready, store, control).train()
+    except UnslothError as error:
+        backends.give_up(store, error)
+        raise StartOver from error
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import free_bytes, shape_of
 from aapo_desk.models.sources import ModelError
+from aapo_desk.models.unsloth import UnslothError, first_line
 from aapo_desk.rollout import Sampling, can_be_fixed
-from aapo_desk.rollout.proof import prove
+from aapo_desk.rollout.proof import doubt, prove
 from aapo_desk.store import RunWriter, event_words
 from aapo_desk.training.probe import probe
 from aapo_desk.training.update import checkpoint_layers
@@ -39,13 +40,16 @@ def settled(
 ) -> dict[str, int]:
     """The run's choices: those on record, or new ones, compared with the plain path, probed and put on record.
 
-    Leaves ``policy`` and torch as the choices say. Raises ModelError where the run does not fit.
+    Leaves ``policy`` and torch as the choices say. Raises ModelError where the run does not fit, and UnslothError where
+    unsloth's layers do not give in this loop what they give by themselves.
     """
     kept = store.recall("choices")
     if kept is None:
         kept = choose(policy, config)
         apply(kept, policy)
         tell("comparing the fast paths with the plain one on this device")
+        if not policy.ours:
+            _look_at(policy, config, prompts)
         verdict = prove(policy, prompts, Sampling.of(config.rollout), kept)
         for line in verdict.refused:
             log.warning(line)
@@ -59,6 +63,19 @@ def settled(
     choices = ADDED | {key: int(value) for key, value in kept.items()}
     apply(choices, policy)
     return choices
+
+
+def _look_at(policy: Policy, config: RunConfig, prompts: Sequence[list[int]]) -> None:
+    """Raises UnslothError where the loop and unsloth do not get on."""
+    try:
+        reason = doubt(policy, prompts, Sampling.of(config.rollout))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = f"fails in a trial: {first_line(error)}"
+        log.debug(reason, exc_info=True)
+    if reason:
+        raise UnslothError(reason, imported=True)
 
 
 def _probe(
@@ -89,12 +106,15 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
     token_budget, batch_rows, checkpointing and shadow_weights: the plan by free memory; share_prompts: whether the
     update may compute completions behind one prompt, which is exact only without dropout; fixed_steps: whether the
     decode step is captured; row_mask: whether policy and reference share a batch;
-    own_update: whether 4-bit layers without a shadow go backward by our own function; threads: the CPU's.
+    own_update: whether 4-bit layers without a shadow go backward by our own function; threads: the CPU's. Where unsloth
+    computes the layers, row mask, shadow weights and own update are out.
     """
     shape, device = shape_of(policy), policy.device
     free = free_bytes(device) + loaded(shape, config, device.type)
     if device.type == "cuda" and spills():
         _refuse_to_spill(shape, config, free)
+    if not policy.ours:
+        config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"weights": "adapter"})})
     planned = plan(shape, config, free, device.type)
     return {
         "token_budget": planned.token_budget,
@@ -102,8 +122,8 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
         "checkpointing": int(planned.gradient_checkpointing),
         "shadow_weights": int(planned.shadow_weights),
         "fixed_steps": int(device.type == "cuda" and config.rollout.capture == "auto" and can_be_fixed(policy)),
-        "row_mask": 1,
-        "own_update": 1,
+        "row_mask": int(policy.ours),
+        "own_update": int(policy.ours),
         "share_prompts": int(config.lora.dropout == 0 and can_share(policy)),
         "threads": torch.get_num_threads(),
     }

@@ -16,7 +16,7 @@ from aapo_desk.config import RunConfig, banks_reference
 from aapo_desk.evaluation.held_out import HeldOut, judged_by
 from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
-from aapo_desk.models.policy import Policy
+from aapo_desk.models.policy import Backend, Policy
 from aapo_desk.rewards import RewardPool
 from aapo_desk.rollout import Bank, BankedReference, reference
 from aapo_desk.store import RunWriter, home
@@ -38,10 +38,13 @@ class Prepared:
 
 
 @contextmanager
-def prepared(config: RunConfig, store: RunWriter, control: Control, probed: bool = True) -> Iterator[Prepared]:
+def prepared(
+    config: RunConfig, store: RunWriter, control: Control, probed: bool = True, backend: Backend = "transformers"
+) -> Iterator[Prepared]:
     """Load data, model and reward workers; the workers end with the context. ``probed``: a step is measured before.
 
-    Raises ConfigError, ModelError and HubError with a line for the user.
+    Raises ConfigError, ModelError and HubError with a line for the user, and UnslothError where ``backend`` is unsloth
+    and does not work.
     """
 
     def tell(message: str, share: float | None = None) -> None:
@@ -55,7 +58,7 @@ def prepared(config: RunConfig, store: RunWriter, control: Control, probed: bool
     resolved = sources.resolve(config.model, tell)
     control.report("loading", None, f"loading {config.model.id}")
     fence()
-    policy = load_policy(config.model, config.lora, resolved, config.run.seed)
+    policy = load_policy(config.model, config.lora, resolved, config.run.seed, backend)
     train = _fit(policy, data.train, config, store, "train")
     held_out = _fit(policy, data.held_out, config, store, "held_out")
     refuse_empty(config.task, train)
@@ -111,9 +114,14 @@ def banked_reference(
     return BankedReference(config, policy, reference.settings(config, policy, resolved, pool), bank)
 
 
-def describe(config: RunConfig) -> dict[str, Any]:
+def describe(config: RunConfig, backend: Backend) -> dict[str, Any]:
     """The versions a run was made with, for its record."""
     from importlib.metadata import version
 
-    libraries = {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
-    return {"versions": {"aapo-desk": __version__, **libraries}, "algorithm": config.algorithm.name}
+    used = ("torch", "transformers", "peft", "bitsandbytes", *(["unsloth"] if backend == "unsloth" else []))
+    libraries = {name: version(name) for name in used}
+    return {
+        "versions": {"aapo-desk": __version__, **libraries},
+        "algorithm": config.algorithm.name,
+        "backend": backend,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from aapo_desk.models import logprobs
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import RowMask
 from aapo_desk.models.shadow import FourBitWeight, ShadowWeight
-from aapo_desk.rollout import Row, Sampling, decode, uniforms
+from aapo_desk.rollout import Row, Sampling, decode, proof, uniforms
 from aapo_desk.rollout.captured import FixedBatch
-from aapo_desk.rollout.proof import prove
+from aapo_desk.rollout.proof import doubt, prove
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21]]
@@ -122,3 +123,48 @@ def test_a_wrong_decode_step_is_found(policy: Policy, monkeypatch: pytest.Monkey
     monkeypatch.setattr(FixedBatch, "advance", of_a_wrong_token)
     verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
     assert verdict.choices == CHOICES | {"fixed_steps": 0}
+
+
+@pytest.fixture
+def foreign(policy: Policy) -> Policy:
+    """One whose layers another library computes."""
+    policy.backend = "unsloth"
+    policy.masks_rows = policy.own_update = False
+    return policy
+
+
+def test_layers_of_another_library_are_not_doubted_where_all_agrees(foreign: Policy) -> None:
+    before = {name: value.detach().clone() for name, value in foreign.adapter_parameters().items()}
+    assert doubt(foreign, PROMPTS, SAMPLING) is None
+    choices = {"row_mask": 0, "own_update": 0, "share_prompts": 1, "fixed_steps": 1}
+    assert prove(foreign, PROMPTS, SAMPLING, choices).choices == choices
+    assert all(torch.equal(value, before[name]) for name, value in foreign.adapter_parameters().items())
+
+
+def test_an_adapter_that_stays_on_for_the_reference_is_doubted(
+    foreign: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Policy, "as_reference", lambda self: nullcontext())
+    reason = doubt(foreign, PROMPTS, SAMPLING)
+    assert reason
+    assert "does not switch the adapter off" in reason
+
+
+def test_decoding_that_differs_from_the_own_forward_is_doubted(
+    foreign: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Policy.logits
+    monkeypatch.setattr(Policy, "logits", lambda self, hidden: right(self, hidden) * 1.5)
+    reason = doubt(foreign, PROMPTS, SAMPLING)
+    assert reason
+    assert "decodes otherwise" in reason
+
+
+def test_a_gradient_that_differs_from_the_own_forwards_is_doubted(
+    foreign: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = logprobs.pack_logps
+    monkeypatch.setattr(proof, "pack_logps", lambda *given: right(*given) * 0.5)
+    reason = doubt(foreign, PROMPTS, SAMPLING)
+    assert reason
+    assert "another gradient" in reason

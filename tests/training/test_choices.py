@@ -13,6 +13,7 @@ from aapo_desk.config import RunConfig, resolve
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import shape_of
 from aapo_desk.models.shadow import ShadowWeight
+from aapo_desk.models.unsloth import UnslothError
 from aapo_desk.store import RunReader, RunWriter, create_run
 from aapo_desk.training import choices as device_choices
 from aapo_desk.training.choices import settled
@@ -110,3 +111,39 @@ def test_a_path_that_fails_its_proof_is_left_and_the_run_says_so(
     assert [event.kind for event in events] == ["notice", "probe"]
     assert "the run goes without it" in events[0].data["message"]
     assert settle(store, policy, config) == choices
+
+
+def test_where_unsloth_computes_the_layers_nothing_of_ours_stands_in_for_them(
+    policy: Policy, store: RunWriter, tiny_config: dict[str, Any]
+) -> None:
+    policy.backend = "unsloth"
+    choices = settle(store, policy, resolve(tiny_config, {"rollout.weights": "shadow"}))
+    assert (choices["row_mask"], choices["own_update"], choices["shadow_weights"]) == (0, 0, 0)
+    assert choices["share_prompts"] == 1
+    assert not policy.masks_rows
+    assert policy.shadow is None
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [("decodes otherwise", "^decodes otherwise$"), (TypeError("no [0]"), "fails in a trial: TypeError")],
+)
+def test_an_unsloth_that_does_not_get_on_with_the_loop_is_not_trained_with(
+    policy: Policy,
+    store: RunWriter,
+    tiny_config: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    found: str | Exception,
+    said: str,
+) -> None:
+    def doubt(*_: object) -> str:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(device_choices, "doubt", doubt)
+    policy.backend = "unsloth"
+    with pytest.raises(UnslothError, match=said) as caught:
+        settle(store, policy, resolve(tiny_config))
+    assert caught.value.imported
+    assert store.recall("choices") is None
