@@ -119,5 +119,6 @@ def _write_traceback(error: Exception) -> Path:
     folder = home() / "logs"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    log.touch(mode=0o600)
     log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     return log

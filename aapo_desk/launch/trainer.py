@@ -201,6 +201,7 @@ def _alone(run: RunDirectory) -> Iterator[None]:
 
     The new trainer waits for it to be given back, and by then the first status is written. Raises LaunchError.
     """
+    run.lock.touch(mode=0o600)
     with run.lock.open("ab") as file:
         began = time.monotonic()
         while True:
@@ -226,8 +227,8 @@ def _spawn(run: RunDirectory, command: Sequence[str]) -> None:
     """Start the trainer in a session of its own and write the first status. Call it inside ``_alone``."""
     arguments = [*(command or python("aapo_desk.training")), str(run.path)]
     try:
+        run.log.touch(mode=0o600)
         with run.log.open("ab") as log:
-            run.log.chmod(0o600)
             log.write(f"{LOG_MARK}{time.strftime('%Y-%m-%d %H:%M:%S')} ---\n".encode())
             log.flush()
             process = subprocess.Popen(

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from aapo_desk.store.directory import RunDirectory, StoreError
-from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, newer_schema
+from aapo_desk.store.migration import check, upgrade_for_reading, version_of
+from aapo_desk.store.records import Event, Histogram, Sample
 from aapo_desk.store.trend import Trend
 
 STEPS_AT_ONCE = 500
@@ -68,9 +69,8 @@ class RunReader:
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
             started = time.perf_counter()
             try:
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version > SCHEMA_VERSION:
-                    raise StoreError(newer_schema(self.run, version))
+                if check(self.run, version_of(connection)):
+                    upgrade_for_reading(self.run)
                 yield connection
             except sqlite3.OperationalError:  # busy, or gone
                 raise
