@@ -86,6 +86,7 @@ class RunReader:
         if not self.run.database.exists():
             return False
         if not self._prepared:
+            self.run.refuse_newer()
             with self._open() as db:
                 self._prepared = bool(db.execute("PRAGMA user_version").fetchone()[0])
         return self._prepared
@@ -243,6 +244,16 @@ class RunReader:
             for step, low, high, counts in rows:
                 found[int(step)] = Histogram(float(low), float(high), json.loads(counts))
         return found
+
+    def events(self, most: int) -> list[Event]:
+        """The last events, oldest first."""
+        if not self.ready:
+            return []
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT id, time, step, kind, data FROM events ORDER BY id DESC LIMIT ?", (most,)
+            ).fetchall()
+        return [_event(row) for row in reversed(rows)]
 
     def system(self, after: int = 0, most: int = 120) -> list[tuple[int, dict[str, Any]]]:
         """The last snapshots of the machine behind the one numbered ``after``, with their numbers, oldest first."""

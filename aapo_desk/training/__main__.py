@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from aapo_desk.store import RunDirectory, RunWriter
+from aapo_desk.store import RunDirectory, RunWriter, StoreError
 from aapo_desk.training.control import AlreadyRunning, Control, StopRequested, locked
 
 log = logging.getLogger("aapo_desk.training")
@@ -37,8 +37,12 @@ def main(arguments: list[str]) -> int:
 
 
 def work(run: RunDirectory) -> int:
-    """Train under the lock, and leave the last word in status.json and the events."""
-    config = run.read_config()
+    """Train under the lock, and leave the last word in status.json and the events. A newer version's run is refused."""
+    try:
+        config = run.read_config()
+    except StoreError as error:  # nothing of it is touched
+        sys.stderr.write(f"{error}\n")
+        return 1
     with Control(run, config.run.steps) as control:
         control.take_signals()
         store: RunWriter | None = None

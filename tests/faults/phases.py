@@ -1,8 +1,8 @@
 """Where a trainer is killed: the phases of a run, and a blow at a random instant inside one of them.
 
-The product knows nothing of this. A forked trainer wraps the functions of a phase before it starts, and kills its
-whole process group with SIGKILL either when a random time inside the phase has passed (also in the middle of a system call or
-of a kernel of torch) or at a random line of Python in it (so that a phase of microseconds is hit at each of its places).
+The product knows nothing of this. A forked trainer wraps the functions of a phase before it starts, and kills its whole
+process group with SIGKILL: when a random time in the phase has passed (also in the middle of a system call or of one of
+torch's kernels), or at a random line of Python in it (so that a phase of microseconds is hit at each of its places).
 """
 
 from __future__ import annotations
