@@ -150,7 +150,7 @@ pickle.loads(pickle.dumps(collections.Counter))
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[tuple[Path, list[str]]]:
+def life(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, list[str]]:
     """A run that was trained, resumed, shown, evaluated and exported under the eyes of a witness: its folder, and what
     the witness saw."""
     folder = tmp_path_factory.mktemp("life")
@@ -167,7 +167,7 @@ def life(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         arguments = [sys.executable, "-P", "-c", LIFE, str(run.path), str(folder / "kept")]
         done = subprocess.run(arguments, env=variables, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    yield run.path, seen.read_text().splitlines()
+    return run.path, seen.read_text().splitlines()
 
 
 def configuration(model: Path) -> dict[str, Any]:
