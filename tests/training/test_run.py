@@ -137,12 +137,14 @@ def test_the_adapter_moves_and_every_number_is_there(desk_home: Path, config: di
     assert [event.kind for event in delta.events] == ["probe", "started", "checkpoint", "finished"]
 
 
-def test_sigterm_checkpoints_and_ends_and_a_resume_goes_on(desk_home: Path, config: dict[str, Any]) -> None:
+def test_sigterm_and_sigint_checkpoint_and_end_and_a_resume_goes_on(desk_home: Path, config: dict[str, Any]) -> None:
     whole, stopped = new_run(config, "whole"), new_run(config, "stopped")
     finish(whole)
     with trainer(stopped) as process:
         wait_for(stopped, lambda: written_step(stopped) >= 2)
-        process.terminate()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):  # who asks again changes nothing
+            process.send_signal(number)
+            time.sleep(0.01)
         assert process.wait(60) == 0
     assert stopped.read_status()["state"] == "stopped"
     last = written_step(stopped)
