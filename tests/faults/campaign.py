@@ -6,9 +6,11 @@ import json
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -31,7 +33,7 @@ PATIENCE = 180.0
 
 @dataclass
 class Tally:
-    """What came of the kills in one phase. All but the first three have to be 0."""
+    """What came of the kills in one phase. All but the first two have to be 0."""
 
     kills: int = 0
     steps_redone: int = 0
@@ -45,7 +47,9 @@ class Tally:
     """Databases with a step missing, doubled or not whole."""
     torn_checkpoints: int = 0
     not_resumed: int = 0
-    """Runs that did not go on from their newest checkpoint, or lost more steps than lie between two checkpoints."""
+    """Runs that did not go on from their newest checkpoint."""
+    lost_more: int = 0
+    """Runs that lost more steps than lie between two checkpoints."""
 
 
 @dataclass
@@ -96,6 +100,7 @@ def _blow(phase: str, number: int, chance: random.Random) -> Blow:
 
 def _disturb(run: RunDirectory, blows: list[Blow], profiles: dict[str, Profile], result: Result) -> None:
     """Kill a run until it finishes between two blows, or has been killed often; then let it come to its end."""
+    course = Course()
     for _ in range(KILLS_A_RUN):
         if not blows:
             break
@@ -109,7 +114,7 @@ def _disturb(run: RunDirectory, blows: list[Blow], profiles: dict[str, Profile],
             return
         tally = result.tallies[blow.phase]
         tally.kills += 1
-        _look_at(run, pid, tally)
+        _look_at(run, pid, tally, course)
     _, status = _train(run, Watch())
     if status != 0:
         result.different.append(
@@ -117,14 +122,24 @@ def _disturb(run: RunDirectory, blows: list[Blow], profiles: dict[str, Profile],
         )
 
 
-def _look_at(run: RunDirectory, pid: int, tally: Tally) -> None:
+@dataclass
+class Course:
+    """Of a run that is killed: its newest checkpoint when it was started last, and how often it has said to go on."""
+
+    newest: int = 0
+    resumed: int = 0
+
+
+def _look_at(run: RunDirectory, pid: int, tally: Tally, course: Course) -> None:
     """What a killed trainer has left, before anybody touches it."""
     tally.left_over += _outlived(pid)
     tally.not_crashed += launch.state(run) != "crashed" or not launch.reason(run)
     with _copied(run) as db:
         tally.integrity += db.execute("PRAGMA integrity_check").fetchone() != ("ok",)
         whole, last = _whole_steps(db)
+        from_steps = _resumed(db)
     tally.half_steps += not whole
+    tally.not_resumed += from_steps[course.resumed :] not in ([], [course.newest])
     found = checkpoints.list_checkpoints(run.checkpoints)
     for checkpoint in found:
         try:
@@ -134,7 +149,8 @@ def _look_at(run: RunDirectory, pid: int, tally: Tally) -> None:
     newest = found[0].step if found else 0
     every = run.read_config().run.checkpoint_every
     tally.steps_redone += last - newest
-    tally.not_resumed += not 0 <= last - newest <= every
+    tally.lost_more += not 0 <= last - newest <= every
+    course.newest, course.resumed = newest, len(from_steps)
 
 
 def _outlived(session: int) -> int:
@@ -163,6 +179,14 @@ def _copied(run: RunDirectory) -> Iterator[sqlite3.Connection]:
                 shutil.copy(path, folder)
         with closing(sqlite3.connect(Path(folder, run.database.name))) as db:
             yield db
+
+
+def _resumed(db: sqlite3.Connection) -> list[int]:
+    """The steps that the run went on from, by its events."""
+    if not db.execute("PRAGMA user_version").fetchone()[0]:
+        return []
+    rows = db.execute("SELECT data FROM events WHERE kind = 'resumed' ORDER BY id")
+    return [json.loads(data)["from_step"] for (data,) in rows]
 
 
 def _whole_steps(db: sqlite3.Connection) -> tuple[bool, int]:
@@ -250,7 +274,7 @@ def _train(run: RunDirectory, watch: Watch, after: Callable[[], None] = lambda: 
         if done:
             return pid, os.waitstatus_to_exitcode(status)
         if time.monotonic() > deadline:
-            os.kill(pid, 6)  # faulthandler writes where it hangs
+            os.kill(pid, signal.SIGABRT)  # faulthandler writes where it hangs
         time.sleep(0.005)
 
 
@@ -272,6 +296,8 @@ def _become_trainer(run: RunDirectory, watch: Watch, after: Callable[[], None]) 
 
         status = main([str(run.path)])
         after()
+    except BaseException:  # noqa: BLE001 - this process must not go on as the one that forked it
+        traceback.print_exc()
     finally:
         os._exit(status)
 
