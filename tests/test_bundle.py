@@ -145,8 +145,18 @@ def test_the_users_data_are_in_it_only_when_asked_for_and_tokens_never(
     assert "~/models/mine" in parts["train.log"]
 
 
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink()
+
+
+def _instead(path: Path, make: Callable[[Path], None]) -> None:
+    path.unlink()
+    make(path)
+
+
 DAMAGE: dict[str, tuple[Callable[[RunDirectory], Any], set[str]]] = {
-    "no database": (lambda run: run.database.unlink(), set()),
+    "no database": (lambda run: _remove(run.database), set()),
     "a database that is none": (
         lambda run: run.database.write_bytes(b"x" * 8192),
         {"record.json", "events.jsonl", "metrics.jsonl", "evaluations.json", "system.jsonl"},
@@ -155,10 +165,10 @@ DAMAGE: dict[str, tuple[Callable[[RunDirectory], Any], set[str]]] = {
     "a configuration of nobody": (lambda run: run.config.write_text("[]"), set()),
     "a status of nonsense": (lambda run: run.status.write_text('{"state": 3, "heartbeat": "x"}'), set()),
     "nothing but a configuration": (
-        lambda run: [path.unlink() for path in run.path.iterdir() if path.is_file() and path != run.config],
+        lambda run: _remove(*(path for path in run.path.iterdir() if path.is_file() and path != run.config)),
         {"meta.json", "status.json", "train.log"},
     ),
-    "a log that is a folder": (lambda run: (run.log.unlink(), run.log.mkdir()), set()),
+    "a log that is a folder": (lambda run: _instead(run.log, Path.mkdir), set()),
 }
 
 
@@ -189,7 +199,8 @@ def test_the_command_writes_it_here_under_the_runs_name(crashed: RunDirectory, c
         (["last", "--bundle", "--to", "out.tar"], 2, "--to = 'out.tar': must be a folder that is there, or a name"),
         (["last", "--bundle", "--to", "no/out.zip"], 2, "/here/no does not exist"),
         (["last", "--bundle", "--to", "taken.zip"], 2, "exists already; give another name or remove it"),
-        (["last", "--bundle", "--to", f"{'x' * 300}.zip"], 1, "cannot be written: File name too long"),
+        (["last", "--bundle", "--to", f"{'x' * 300}.zip"], 2, "cannot be used: File name too long"),
+        (["last", "--bundle", "--to", f"{'x' * 250}.zip"], 1, "cannot be written: File name too long"),
     ],
 )
 @pytest.mark.usefixtures("crashed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -196,4 +197,5 @@ def _write(target: Path, parts: Mapping[str, str]) -> None:
     except OSError as error:
         raise BundleError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)

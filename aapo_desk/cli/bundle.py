@@ -61,12 +61,16 @@ def export(
 def _target(to: str | None, name: str) -> Path:
     """Raises ConfigError where nothing is to be written."""
     target = (user_path(to) if to is not None else Path(name)).absolute()
-    if target.is_dir():
-        target /= name
+    try:
+        if target.is_dir():
+            target /= name
+        taken = target.exists()
+    except OSError as error:
+        raise ConfigError(Problem("--to", f"cannot be used: {error.strerror or error}", to)) from None
     if target.suffix.lower() != ENDING:
         raise ConfigError(Problem("--to", f"must be a folder that is there, or a name ending in {ENDING}", to))
     if not target.parent.is_dir():
         raise ConfigError(Problem("--to", f"the folder {target.parent} does not exist", to))
-    if target.exists():
+    if taken:
         raise ConfigError(Problem("--to", "exists already; give another name or remove it", str(target)))
     return target

@@ -62,10 +62,11 @@ class Result:
 
     @property
     def losses(self) -> int:
-        kept = ("kills", "steps_redone")
-        return len(self.different) + sum(
-            value for tally in self.tallies.values() for name, value in asdict(tally).items() if name not in kept
-        )
+        allowed = ("kills", "steps_redone")
+        lost: list[int] = [
+            value for tally in self.tallies.values() for name, value in asdict(tally).items() if name not in allowed
+        ]
+        return len(self.different) + sum(lost)
 
 
 def kill_and_resume(

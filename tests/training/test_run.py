@@ -69,6 +69,14 @@ def adapter(run: RunDirectory, step: int = STEPS) -> bytes:
     return (run.checkpoints / f"step_{step:06d}" / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
+def metrics_without_clocks(run: RunDirectory) -> list[tuple[int, dict[str, Any]]]:
+    clocks = ("seconds_", "tokens_per_second", "memory_mb")
+    return [
+        (step, {key: value for key, value in data.items() if not key.startswith(clocks)})
+        for step, _, data in RunReader(run).poll().metrics
+    ]
+
+
 def test_the_adapter_moves_and_every_number_is_there(desk_home: Path, config: dict[str, Any]) -> None:
     run = new_run(config | {"run": {"steps": 3}}, "numbers")
     finish(run)
