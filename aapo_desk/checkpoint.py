@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aapo_desk.models.policy import Policy
-from aapo_desk.store import read_json
+from aapo_desk.store import RunDirectory, StoreError, flush, newer, read_json
 
 FORMAT = 1
 ADAPTER = "adapter"
@@ -47,10 +47,12 @@ class Checkpoint:
         return self.path / ADAPTER
 
     def read_state(self) -> dict[str, Any]:
-        """Raises CheckpointError where a file is missing or not what was written."""
+        """Raises CheckpointError where a file is missing or not what was written, StoreError for a newer format."""
         state = read_json(self.path / "state.json")
-        if state is None or state.get("format") != FORMAT:
+        if state is None or not isinstance(form := state.get("format"), int):
             raise CheckpointError(f"{self.path} has no readable state.json")
+        if form > FORMAT:  # not damaged: to go back to an older one would lose what a newer version learned
+            raise StoreError(newer(RunDirectory(self.path.parent.parent), f"{self.path.name}: format", form, FORMAT))
         for name, checksum in state["checksums"].items():
             file = self.path / name
             if not file.is_file() or _sha256(file) != checksum:
@@ -71,7 +73,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
 
 
 def newest_whole(folder: Path) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
-    """The newest checkpoint that is whole, its state, and why newer ones were passed over."""
+    """The newest checkpoint that is whole, its state, and why newer ones were passed over. Raises as ``read_state``."""
     refused: list[str] = []
     for checkpoint in list_checkpoints(folder):
         try:
@@ -100,7 +102,8 @@ def save(
     target = folder / checkpoint_name(step)
     aside = folder / f".{target.name}.{os.getpid()}"
     _remove_leftovers(folder)
-    (aside / ADAPTER).mkdir(parents=True)
+    aside.mkdir(mode=0o700)
+    (aside / ADAPTER).mkdir(mode=0o700)
     _save_adapter(policy, aside / ADAPTER)
     save_file(_optimizer_tensors(policy, optimizer), aside / "optimizer.safetensors")
     files = [path for path in sorted(aside.rglob("*")) if path.is_file()]
@@ -113,12 +116,15 @@ def save(
         "checksums": {str(path.relative_to(aside)): _sha256(path) for path in files},
     }
     (aside / "state.json").write_text(json.dumps(state, indent=2))
-    for path in [*files, aside / "state.json", aside / ADAPTER, aside]:
-        _flush(path)
-    if target.exists():
-        shutil.rmtree(target)
+    for path in [*files, aside / "state.json"]:
+        path.chmod(0o600)
+        flush(path)
+    for path in (aside / ADAPTER, aside):
+        flush(path)
+    if target.exists():  # damaged, and passed over when this run was resumed
+        _remove(target)
     aside.rename(target)
-    _flush(folder)
+    flush(folder)
     return Checkpoint(target, step)
 
 
@@ -153,7 +159,14 @@ def prune(folder: Path, keep: int, always: set[int]) -> None:
     """Remove all but the newest ``keep`` checkpoints and those of the steps in ``always``."""
     for checkpoint in list_checkpoints(folder)[keep:]:
         if checkpoint.step not in always:
-            shutil.rmtree(checkpoint.path)
+            _remove(checkpoint.path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; no part of it is ever there under its name."""
+    leaving = path.with_name(f".{path.name}.gone")
+    path.rename(leaving)
+    shutil.rmtree(leaving)
 
 
 def _save_adapter(policy: Policy, folder: Path) -> None:
@@ -192,12 +205,3 @@ def _leftovers(folder: Path) -> Iterator[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Have the kernel put a file, or a folder's entries, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -44,7 +44,7 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
     """What a run of ``config`` would find: numbers of problems, prompt lengths in tokens, the first prompts as text.
 
     The data come first, so that a slip there is known before a model is fetched. Raises ConfigError for what the user
-    can mend in the configuration, ModelError and hub.HubError where the model or the data cannot be had.
+    can mend in the configuration, ModelError and HubError where the model or the data cannot be had.
     """
     told = _without_share(progress)
     sources.check_id(config.model)

@@ -128,6 +128,16 @@ def test_ctrl_c_while_watching_leaves_the_run_running(living: RunDirectory) -> N
     assert not list(living.commands.iterdir())
 
 
+def test_a_terminal_that_disappears_takes_the_follower_along_and_leaves_the_run_running(living: RunDirectory) -> None:
+    with following(living, "ends") as process:
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGHUP
+    time.sleep(0.1)
+    assert launch.state(living) == "running"
+    assert not list(living.commands.iterdir())
+
+
 def test_ctrl_c_in_the_preflight_starts_nothing(tmp_path: Path, tiny_config: dict[str, Any]) -> None:
     preset = tmp_path / "tiny.yaml"
     preset.write_text(json.dumps(tiny_config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from aapo_desk import launch
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.launch import LaunchError
 from aapo_desk.launch.child import environment
-from aapo_desk.store import RunDirectory, create_run, list_runs
+from aapo_desk.store import RunDirectory, create_run, find_run, list_runs, runs_folder
 from tests.stand_in import STAND_IN, TRAINER, exists, lives, nothing_left_running, until
 
 __all__ = ["nothing_left_running"]
@@ -133,28 +134,53 @@ def test_a_failed_run_gives_the_trainers_own_reason() -> None:
     assert launch.reason(run) == "CUDA ran out of memory"
 
 
-def test_a_run_without_a_word_yet_is_starting_while_it_is_new() -> None:
+@pytest.mark.parametrize("age", [3600, -3600])  # old, or the clock has been set back since
+def test_a_run_without_a_word_yet_is_starting_while_it_is_new(age: float) -> None:
     run = create_run(config())
     assert launch.state(run) == "starting"
-    os.utime(run.config, (time.time() - 3600,) * 2)
+    os.utime(run.config, (time.time() - age,) * 2)
     assert launch.state(run) == "crashed"
 
 
+@pytest.mark.parametrize("claimed", ["starting", "running"])
 @pytest.mark.parametrize(
-    ("age", "host", "expected"),
+    ("age", "host", "alive"),
     [
-        (0, socket.gethostname(), "crashed"),  # its process is gone
-        (0, "another-machine", "starting"),  # nobody here can look, so it is believed for a while
-        (3600, "another-machine", "crashed"),
+        (0, socket.gethostname(), False),  # its process is gone
+        (0, "another-machine", True),  # nobody here can look, so it is believed for a while
+        (3600, "another-machine", False),
+        (-3600, "another-machine", False),  # a clock was set
     ],
 )
-def test_a_claim_to_be_starting_is_believed_only_while_it_can_be_true(age: float, host: str, expected: str) -> None:
+def test_a_claim_to_live_without_a_lock_is_believed_only_while_it_can_be_true(
+    age: float, host: str, alive: bool, claimed: str
+) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     run = create_run(config())
-    status = {"state": "starting", "heartbeat": time.time() - age, "pid": ended.pid, "host": host}
+    run.lock.touch()  # left over, held by nobody
+    status = {"state": claimed, "heartbeat": time.time() - age, "pid": ended.pid, "host": host}
     run.status.write_text(json.dumps(status))
-    assert launch.state(run) == expected
+    assert launch.state(run) == (claimed if alive else "crashed")
+    if alive:
+        with pytest.raises(LaunchError, match=f"is {claimed} already"):
+            launch.resume(run, command=STAND_IN)
+
+
+def test_a_run_directory_that_was_moved_here_from_another_machine_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = create_run(config(), "moved")
+    there.lock.touch()
+    status = {"state": "running", "step": 3, "heartbeat": time.time() - 60, "pid": os.getpid(), "host": "old-machine"}
+    there.status.write_text(json.dumps(status))
+    monkeypatch.setenv("AAPO_DESK_HOME", str(tmp_path / "new-home"))
+    shutil.copytree(there.path, runs_folder() / there.id)
+    here = find_run("moved")
+    assert launch.state(here) == "crashed", "a process here has the number that its trainer had there"
+    launch.resume(here, command=STAND_IN)
+    until(lambda: launch.state(here) == "running")
+    assert not launch.is_alive(there)
 
 
 def test_asking_whether_it_lives_does_not_keep_a_trainer_from_its_lock() -> None:

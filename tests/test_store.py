@@ -28,6 +28,7 @@ from aapo_desk.store import (
     RunReader,
     RunWriter,
     Sample,
+    SampleReader,
     StepRecord,
     StoreError,
     create_run,
@@ -201,6 +202,46 @@ def test_part_by_part_each_event_comes_with_the_steps_before_it() -> None:
         assert all(steps[-1] - 250 <= event.step <= steps[-1] for event in delta.events)
     assert steps == list(range(1, 1701))
     assert events == list(range(100, 1701, 100))
+
+
+def test_a_clock_that_is_set_back_hides_no_step_and_no_event() -> None:
+    run = create_run(config())
+    writer = RunWriter(run)
+    for step in range(1, 9):
+        writer.write_step(replace(record(step), time=time.time() + (3600 if step < 5 else -3600)))
+        writer.write_event("checkpoint", step)
+    writer.close()
+    reader = RunReader(run)
+    steps: list[int] = []
+    events: list[int] = []
+    for _ in range(5):
+        delta = reader.poll(2)
+        steps += [step for step, _, _ in delta.metrics]
+        events += [event.step for event in delta.events]
+    assert steps == events == list(range(1, 9))
+
+
+def test_twenty_readers_at_once_see_every_step_while_it_is_written() -> None:
+    run = create_run(config())
+    writer = RunWriter(run)
+    seen: list[list[int]] = [[] for _ in range(20)]
+
+    def read(steps: list[int]) -> None:
+        reader = SampleReader(run)
+        while 60 not in steps:
+            for step, _, _ in reader.poll().metrics:
+                steps.append(step)
+                assert len(reader.samples(step)) == 6
+
+    readers = [threading.Thread(target=read, args=(steps,)) for steps in seen]
+    for reader in readers:
+        reader.start()
+    for step in range(1, 61):
+        writer.write_step(record(step))
+    for reader in readers:
+        reader.join(60)
+    writer.close()
+    assert seen == [list(range(1, 61))] * 20
 
 
 def test_an_overview_of_a_long_run_is_short_and_takes_nothing_from_what_is_read_later() -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from aapo_desk import __version__
-from aapo_desk.cli import bench, compare, data, doctor, evaluate, export, fit, presets, rewards, runs, train
+from aapo_desk.cli import bench, bundle, compare, data, doctor, evaluate, export, fit, presets, rewards, runs, train
 from aapo_desk.cli.output import complain, interactive
 from aapo_desk.cli.start import Ascii, Offline, ReadOnly, open_screen
 from aapo_desk.config import ConfigError
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 train.add_to(app)
 runs.add_to(app)
+bundle.add_to(runs.app)
 presets.add_to(app)
 fit.add_to(app)
 rewards.add_to(app)
@@ -119,5 +120,6 @@ def _write_traceback(error: Exception) -> Path:
     folder = home() / "logs"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    log.touch(mode=0o600)
     log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     return log

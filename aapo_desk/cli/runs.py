@@ -19,7 +19,7 @@ from aapo_desk.store import RunDirectory, RunReader, StoreError, event_words, fi
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
 
-app = typer.Typer(help="The runs: list, show, remove.", rich_markup_mode=None)
+app = typer.Typer(help="The runs: list, show, remove, export.", rich_markup_mode=None)
 
 
 def add_to(parent: typer.Typer) -> None:

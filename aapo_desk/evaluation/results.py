@@ -71,7 +71,9 @@ def opened(folder: Path, head: Head) -> Iterator[Results]:
 
     Raises EvaluationError where another process is at work on them, or lines are missing.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # of folders in between, mkdir would not use the mode
+    folder.mkdir(exist_ok=True, mode=0o700)
+    (folder / ROWS).touch(mode=0o600)
     with (folder / ROWS).open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

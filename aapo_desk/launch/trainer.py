@@ -29,6 +29,7 @@ COMMANDS: tuple[Command, ...] = ("pause", "resume", "stop", "checkpoint")
 LIVE = frozenset({"starting", "running", "paused", "stopping"})
 
 # A new process is believed to be coming up for this long before it holds its lock: Python may start from a cold disk.
+# A heartbeat from another host, which comes once a second, is believed as long.
 SECONDS_TO_TAKE_THE_LOCK = 30.0
 # How long a launch waits for those who hold the lock for a moment.
 SECONDS_TO_WAIT_FOR_READERS = 1.0
@@ -67,20 +68,26 @@ def _state(run: RunDirectory, alive: bool) -> str:
     claimed = str(status.get("state", "starting"))
     if alive or claimed not in LIVE:
         return claimed
-    if claimed == "starting" and _coming_up(run, status):
-        return claimed
-    return "crashed"
+    return claimed if _may_live(run, claimed, status) else "crashed"
 
 
-def _coming_up(run: RunDirectory, status: dict[str, Any]) -> bool:
-    """Whether a process that holds no lock yet may still be on its way to it."""
+def _may_live(run: RunDirectory, claimed: str, status: dict[str, Any]) -> bool:
+    """Whether there may be a trainer whose lock is not seen: it is on its way to it, or on another host.
+
+    Many network disks do not carry locks from host to host: there a fresh heartbeat has to do.
+    """
     if not status:
         with contextlib.suppress(OSError):  # created, not yet spawned
-            return time.time() - run.config.stat().st_mtime < SECONDS_TO_TAKE_THE_LOCK
+            return _is_now(run.config.stat().st_mtime)
         return False
-    if abs(time.time() - float(status.get("heartbeat", 0))) > SECONDS_TO_TAKE_THE_LOCK:
+    if not _is_now(float(status.get("heartbeat", 0))):
         return False
-    return status.get("host") != socket.gethostname() or _exists(int(status.get("pid", 0)))
+    return status.get("host") != socket.gethostname() or (claimed == "starting" and _exists(int(status.get("pid", 0))))
+
+
+def _is_now(moment: float) -> bool:
+    """A time in the future is as wrong as one long past: a clock was set."""
+    return abs(time.time() - moment) <= SECONDS_TO_TAKE_THE_LOCK
 
 
 def _exists(pid: int) -> bool:
@@ -201,6 +208,7 @@ def _alone(run: RunDirectory) -> Iterator[None]:
 
     The new trainer waits for it to be given back, and by then the first status is written. Raises LaunchError.
     """
+    run.lock.touch(mode=0o600)
     with run.lock.open("ab") as file:
         began = time.monotonic()
         while True:
@@ -226,8 +234,8 @@ def _spawn(run: RunDirectory, command: Sequence[str]) -> None:
     """Start the trainer in a session of its own and write the first status. Call it inside ``_alone``."""
     arguments = [*(command or python("aapo_desk.training")), str(run.path)]
     try:
+        run.log.touch(mode=0o600)
         with run.log.open("ab") as log:
-            run.log.chmod(0o600)
             log.write(f"{LOG_MARK}{time.strftime('%Y-%m-%d %H:%M:%S')} ---\n".encode())
             log.flush()
             process = subprocess.Popen(

@@ -13,7 +13,14 @@ from typing import Any
 import platformdirs
 from pydantic import ValidationError
 
+from aapo_desk import __version__
 from aapo_desk.config import ConfigError, Problem, RunConfig, user_path
+
+FORMAT = 1
+"""Of a run directory: which files there are and what the JSON among them holds. The database has a version of its own.
+
+Run directories from before it was written down are of format 1.
+"""
 
 
 class StoreError(RuntimeError):
@@ -76,6 +83,8 @@ class RunDirectory:
         return self.path / "exports"
 
     def read_config(self) -> RunConfig:
+        """Raises StoreError where it cannot be read, or a newer version wrote it."""
+        self.refuse_newer()
         try:
             return RunConfig.model_validate_json(self.config.read_bytes())
         except OSError as error:
@@ -83,12 +92,20 @@ class RunDirectory:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
+            writer = self.read_meta().get("version")
+            by = f"; aapo-desk {writer} wrote it, this is {__version__}" if writer not in (None, __version__) else ""
             raise StoreError(
-                f"{self.config} is not a configuration of this version of aapo-desk: {where}: {first['msg']}"
+                f"{self.config} is not a configuration of this version of aapo-desk: {where}: {first['msg']}{by}"
             ) from error
 
     def read_meta(self) -> dict[str, Any]:
         return read_json(self.meta) or {"name": self.id}
+
+    def refuse_newer(self) -> None:
+        """Raises StoreError for a run directory of a newer format than this version knows."""
+        form = self.read_meta().get("format", FORMAT)
+        if form != FORMAT:
+            raise StoreError(newer(self, "run format", form, FORMAT))
 
     def read_status(self) -> dict[str, Any]:
         """The trainer's last word of itself: state, phase, step, steps, heartbeat, ... Empty before its first."""
@@ -97,6 +114,14 @@ class RunDirectory:
     @property
     def name(self) -> str:
         return str(self.read_meta().get("name", self.id))
+
+
+def newer(run: RunDirectory, what: str, found: object, known: int) -> str:
+    """The refusal of ``what`` a newer version wrote, in the format ``found``."""
+    return (
+        f"run {run.name} was written by a newer aapo-desk ({what} {found}, this one knows {known}); "
+        "upgrade aapo-desk to open it"
+    )
 
 
 def home() -> Path:
@@ -118,8 +143,10 @@ def create_run(config: RunConfig, name: str | None = None) -> RunDirectory:
     run.path.mkdir(mode=0o700)
     run.commands.mkdir(mode=0o700)
     run.checkpoints.mkdir(mode=0o700)
-    write_atomically(run.config, config.model_dump_json(indent=2))
-    write_atomically(run.meta, json.dumps({"name": name or run_id, "pinned": False, "notes": ""}))
+    meta = {"name": name or run_id, "pinned": False, "notes": "", "format": FORMAT, "version": __version__}
+    write_atomically(run.meta, json.dumps(meta))
+    write_atomically(run.config, config.model_dump_json(indent=2))  # the last: with it the folder is a run
+    flush(runs_folder())
     return run
 
 
@@ -191,16 +218,30 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_atomically(path: Path, text: str, durable: bool = True) -> None:
-    """Write a file so that a reader sees the old or the new one, never a part."""
+    """Write a file, private to the user, so that a reader sees the old or the new one, never a part.
+
+    ``durable``: it is on the disk when this comes back.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
+        aside.touch(mode=0o600)
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        aside.chmod(0o600)
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+    if durable:
+        flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Have the kernel put a file, or a folder's entries, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

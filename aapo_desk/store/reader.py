@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from aapo_desk.store.directory import RunDirectory, StoreError
-from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, newer_schema
+from aapo_desk.store.migration import check, upgrade_for_reading, version_of
+from aapo_desk.store.records import Event, Histogram, Sample
 from aapo_desk.store.trend import Trend
 
 STEPS_AT_ONCE = 500
@@ -68,9 +69,8 @@ class RunReader:
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
             started = time.perf_counter()
             try:
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version > SCHEMA_VERSION:
-                    raise StoreError(newer_schema(self.run, version))
+                if check(self.run, version_of(connection)):
+                    upgrade_for_reading(self.run)
                 yield connection
             except sqlite3.OperationalError:  # busy, or gone
                 raise
@@ -86,6 +86,7 @@ class RunReader:
         if not self.run.database.exists():
             return False
         if not self._prepared:
+            self.run.refuse_newer()
             with self._open() as db:
                 self._prepared = bool(db.execute("PRAGMA user_version").fetchone()[0])
         return self._prepared
@@ -243,6 +244,16 @@ class RunReader:
             for step, low, high, counts in rows:
                 found[int(step)] = Histogram(float(low), float(high), json.loads(counts))
         return found
+
+    def events(self, most: int) -> list[Event]:
+        """The last events, oldest first."""
+        if not self.ready:
+            return []
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT id, time, step, kind, data FROM events ORDER BY id DESC LIMIT ?", (most,)
+            ).fetchall()
+        return [_event(row) for row in reversed(rows)]
 
     def system(self, after: int = 0, most: int = 120) -> list[tuple[int, dict[str, Any]]]:
         """The last snapshots of the machine behind the one numbered ``after``, with their numbers, oldest first."""

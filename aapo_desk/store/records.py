@@ -8,10 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aapo_desk.store.directory import RunDirectory
-
-SCHEMA_VERSION = 1
-
 SCHEMA = """
 CREATE TABLE metrics(step INTEGER PRIMARY KEY, time REAL NOT NULL, data TEXT NOT NULL);
 CREATE TABLE histograms(step INTEGER NOT NULL, name TEXT NOT NULL, low REAL NOT NULL, high REAL NOT NULL,
@@ -27,6 +23,12 @@ CREATE TABLE events(id INTEGER PRIMARY KEY, time REAL NOT NULL, step INTEGER NOT
 CREATE TABLE evaluations(step INTEGER NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY(step, name));
 CREATE TABLE run(key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+"""Of a new database. A change of it comes with a migration."""
+
+MIGRATIONS: tuple[str, ...] = ()
+"""Statements, apart by semicolons: the first entry makes version 2 of a version 1, the next version 3 of that, ..."""
+
+SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
 
 def to_json(data: Mapping[str, Any]) -> str:
@@ -91,10 +93,3 @@ class StepRecord:
     metrics: dict[str, float]
     histograms: dict[str, Histogram]
     samples: list[Sample]
-
-
-def newer_schema(run: RunDirectory, version: int) -> str:
-    return (
-        f"run {run.name} was written by a newer aapo-desk (schema {version}, this one knows {SCHEMA_VERSION}); "
-        "upgrade aapo-desk to open it"
-    )

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aapo_desk.store.directory import RunDirectory, StoreError
-from aapo_desk.store.records import SCHEMA, SCHEMA_VERSION, StepRecord, finite, newer_schema, to_json
+from aapo_desk.store.directory import RunDirectory
+from aapo_desk.store.migration import check, upgrade, version_of
+from aapo_desk.store.records import SCHEMA, SCHEMA_VERSION, StepRecord, finite, to_json
 
 # File systems on which SQLite's shared-memory file does not work (the PRAGMA does not tell).
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "9p", "fuse.sshfs", "drvfs", "afs"}
@@ -44,6 +45,7 @@ class RunWriter:
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
         self.journal_mode = _journal_mode(run.path.resolve())
+        run.database.touch(mode=0o600)  # what SQLite puts beside it gets the same mode
         self._connection = sqlite3.connect(run.database, isolation_level=None, timeout=BUSY_MS / 1000)
         try:
             self._prepare()
@@ -52,21 +54,18 @@ class RunWriter:
             raise
 
     def _prepare(self) -> None:
-        if self._version() not in (0, SCHEMA_VERSION):
-            raise StoreError(newer_schema(self.run, self._version()))
-        self.run.database.chmod(0o600)
+        old = check(self.run, version_of(self._connection))
         self._connection.execute(f"PRAGMA journal_mode={self.journal_mode}")
         # FULL: a checkpoint must never be on disk without its steps, even after a power loss. Some ms a step.
         self._connection.execute("PRAGMA synchronous=FULL")
-        if self._version() == 0:
+        if old:
+            upgrade(self._connection)
+        if version_of(self._connection) == 0:
             with self._transaction():
                 for statement in SCHEMA.split(";"):
                     self._connection.execute(statement)
                 self._connection.execute("INSERT INTO run VALUES ('generation', '1')")
                 self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-
-    def _version(self) -> int:
-        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

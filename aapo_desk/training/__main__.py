@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from aapo_desk.models.unsloth import UnslothError
-from aapo_desk.store import RunDirectory, RunWriter
+from aapo_desk.store import RunDirectory, RunWriter, StoreError
 from aapo_desk.training import backend as backends
 from aapo_desk.training.backend import StartOver
 from aapo_desk.training.control import AlreadyRunning, Control, StopRequested, locked
@@ -44,11 +44,15 @@ def main(arguments: list[str]) -> int:
 
 
 def work(run: RunDirectory) -> int:
-    """Train under the lock, and leave the last word in status.json and the events.
+    """Train under the lock, and leave the last word in status.json and the events. A newer version's run is refused.
 
     Raises StartOver, with the run still starting, where this process cannot go on and a new one can.
     """
-    config = run.read_config()
+    try:
+        config = run.read_config()
+    except StoreError as error:  # nothing of it is touched
+        sys.stderr.write(f"{error}\n")
+        return 1
     with Control(run, config.run.steps) as control:
         control.take_signals()
         store: RunWriter | None = None

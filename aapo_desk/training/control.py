@@ -38,6 +38,7 @@ def locked(run: RunDirectory) -> Iterator[IO[str]]:
 
     A reader that looks at the lock may hold it for an instant, hence some patience. Raises AlreadyRunning.
     """
+    run.lock.touch(mode=0o600)
     with run.lock.open("w") as file:
         deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
         while True:
@@ -84,7 +85,7 @@ class Control:
         self._thread = threading.Thread(target=self._work, name="control", daemon=True)
 
     def __enter__(self) -> Control:
-        self.run.commands.mkdir(exist_ok=True)
+        self.run.commands.mkdir(exist_ok=True, mode=0o700)
         self._write()
         self._thread.start()
         return self
