@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aapo_desk.store.directory import RunDirectory, StoreError
+from aapo_desk.store.directory import RunDirectory, StoreError, read_json
 from aapo_desk.store.records import SCHEMA, SCHEMA_VERSION, StepRecord, finite, newer_schema, to_json
 
 # File systems on which SQLite's shared-memory file does not work (the PRAGMA does not tell).
@@ -142,6 +142,11 @@ class RunWriter:
         marks = ", ".join("?" * len(kinds))
         rows = self._connection.execute(f"SELECT kind, data FROM events WHERE kind IN ({marks}) ORDER BY id", kinds)
         return [(kind, json.loads(data)) for kind, data in rows]
+
+    def planned(self) -> int:
+        """The number of steps that the run was last said to take: by its events, else by its own configuration."""
+        kind, data = next(reversed(self.events("replanned", "forked")), ("", {}))
+        return int(data["steps"] if kind == "replanned" else (read_json(self.run.config) or {})["run"]["steps"])
 
     def rewind(self, step: int) -> int:
         """Remove what lies after ``step``; readers see a new generation and load again. Gives the generation.
