@@ -95,6 +95,8 @@ def show(run: Run, json: Json = False) -> None:
         "log": str(found.log),
         "adapter": str(adapter) if adapter else "none yet",
     }
+    if started := _inside(config, "lora", "start_from"):
+        lines["reference"] = f"the base with the adapter that training began from, frozen: {started}"
     if parent:
         lines["from"] = forked_words(parent)
     if facts["problem"]:
@@ -222,7 +224,8 @@ def _inside(config: dict[str, Any], section: str, key: str) -> Any:
 def _algorithm(config: dict[str, Any]) -> str:
     """The algorithm, and whether it departs from the paper."""
     name = _inside(config, "algorithm", "name")
-    return f"{name}{departures(name, _inside(config, 'algorithm', 'reference'), _inside(config, 'task', 'difficulty'))}"
+    decisive = (("algorithm", "reference"), ("task", "difficulty"), ("lora", "start_from"))
+    return f"{name}{departures(name, *(_inside(config, section, key) for section, key in decisive))}"
 
 
 def _number(value: float | None) -> str:

@@ -86,6 +86,7 @@ def configuration(preset: str, sets: list[str], name: str | None) -> RunConfig:
     if name is not None:
         check_name(name)
     launch.check(config)
+    launch.find_start(config)
     return config
 
 

@@ -7,6 +7,7 @@ the lock that it holds; everything else it says in the run directory.
 from aapo_desk.launch.errors import LaunchError
 from aapo_desk.launch.forking import fork, forked_config, kept_checkpoint
 from aapo_desk.launch.preflight import Preflight, check, preflight, show_data, with_absolute_paths
+from aapo_desk.launch.starting import find_start
 from aapo_desk.launch.trainer import (
     COMMANDS,
     LIVE,
@@ -28,6 +29,7 @@ __all__ = [
     "LaunchError",
     "Preflight",
     "check",
+    "find_start",
     "fork",
     "forked_config",
     "is_alive",

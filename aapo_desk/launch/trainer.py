@@ -16,12 +16,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 from aapo_desk.config import ConfigError, Problem, RunConfig
 from aapo_desk.launch.child import environment, python
 from aapo_desk.launch.errors import LaunchError
 from aapo_desk.launch.preflight import with_absolute_paths
+from aapo_desk.launch.starting import bring, find_start
 from aapo_desk.store import RunDirectory, RunReader, create_run, read_json, write_atomically
 
 Command = Literal["pause", "resume", "stop", "checkpoint"]
@@ -124,15 +126,20 @@ def start(
     config: RunConfig,
     name: str | None = None,
     command: Sequence[str] = (),
-    fill: Callable[[RunDirectory], None] = lambda _: None,
+    fill: Callable[[RunDirectory], None] | None = None,
 ) -> RunDirectory:
-    """A new run and its trainer. Raises ConfigError for a bad name, LaunchError where no process can be started.
+    """A new run and its trainer. Raises ConfigError for a bad name or an adapter to start from that is none,
+    LaunchError where no process can be started.
 
     Gives back at once: a trainer that dies while it starts is seen by ``state``, its reason by ``reason``.
     ``command`` is what runs, the run's folder comes after it; by default this package's trainer.
-    ``fill`` puts into the folder what the run begins with.
+    ``fill`` puts into the folder what the run begins with; by default the adapter that the configuration names.
     """
-    run = create_run(with_absolute_paths(config), name, fill)
+    if fill is None and (adapter := find_start(config)):
+        lora = config.lora.model_copy(update={"start_from": str(adapter)})
+        config = config.model_copy(update={"lora": lora})
+        fill = partial(bring, adapter)
+    run = create_run(with_absolute_paths(config), name, fill or (lambda _: None))
     try:
         with _alone(run):
             _spawn(run, command)

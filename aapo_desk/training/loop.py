@@ -24,6 +24,10 @@ from aapo_desk.training.watch import Watch
 log = logging.getLogger(__name__)
 
 PAUSE_POLL_SECONDS = 0.1
+FROM_ADAPTER = (
+    "training begins from the adapter {}; the reference is the base with that adapter, frozen, and what is measured "
+    "before training is that too"
+)
 NETWORK_DISK = "the run lies on a network disk: readers and trainer may wait for each other for a moment"
 
 
@@ -105,6 +109,7 @@ class Trainer:
             (self.store.journal_mode != "WAL", NETWORK_DISK),
             (self.prepared.parts.bank is not None, BANKED),
             (self.prepared.parts.difficulty is not None, ADAPTIVE),
+            (self.prepared.parts.policy.start is not None, FROM_ADAPTER.format(self.config.lora.start_from)),
         ):
             if applies and message not in said:
                 self.store.write_event("notice", self.step, message=message)

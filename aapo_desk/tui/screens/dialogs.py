@@ -97,7 +97,7 @@ def describe(row: PresetRow) -> Content:
         facts = {
             "model": ", ".join([one_line(model_label(config.model.id)), weights, f"on {device}"]),
             "task": f"{one_line(config.task.source)}, {config.evaluated_problems} problems held out",
-            "method": f"{algorithm_label(config.algorithm, config.task.difficulty)}, LoRA r={config.lora.r}, "
+            "method": f"{algorithm_label(config.algorithm, config.task.difficulty, config.lora.start_from)}, LoRA r={config.lora.r}, "
             f"learning rate {config.optimizer.learning_rate:g}",
             "steps": f"{config.run.steps} of {batch.prompts_per_step} prompts x {batch.group_size} completions, "
             f"up to {batch.max_new_tokens} tokens each",
