@@ -63,8 +63,8 @@ class LoraConfig(Section):
     start_from: str | None = Field(
         None,
         min_length=1,
-        description="An adapter to begin from: a folder in peft's layout, a run, or RUN@STEP. The reference then is the "
-        "base with that adapter, frozen. none: a new adapter.",
+        description="An adapter to begin from: a folder in peft's layout, a run, or RUN@STEP; none: a new one. The "
+        "reference then is the base with that adapter, frozen.",
     )
 
 

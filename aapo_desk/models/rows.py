@@ -3,8 +3,8 @@
     y = x W^T + mask · s (x A^T) B^T          mask: 1 for the policy's rows, 0 for the reference's
 
 The mask stands between A and B, on r numbers a token. A row whose mask is 0 gets the very numbers of the adapter
-switched off. W is read from its 4 bits at each use, or is a shadow weight. Where the reference has an adapter of its own
-(the one that training began from), the same is added for it with 1 - mask.
+switched off. W is read from its 4 bits at each use, or is a shadow weight. Where the reference has an adapter of its
+own (the one that training began from), that is added likewise with 1 - mask.
 
 For plain LoRA on linear layers, which is what this package makes. An adapter on another kind of layer is masked behind
 its own forward.
@@ -49,9 +49,14 @@ class RowMask:
             return output
         return output * _factor(self._factor, output)
 
-    def apply_to_others(self, output: Tensor) -> Tensor | None:
-        """``output`` [B, ...] with all but the masked rows 0; None where no row is masked."""
-        return None if self._factor is None else output * _factor(~self._factor, output)
+    @property
+    def masks(self) -> bool:
+        """Whether any row may have the adapter off."""
+        return self._factor is not None
+
+    def apply_to_others(self, output: Tensor) -> Tensor:
+        """``output`` [B, ...] with the rows 0 that ``apply`` leaves."""
+        return output if self._factor is None else output * _factor(~self._factor, output)
 
 
 def _factor(rows: Tensor, output: Tensor) -> Tensor:
@@ -98,10 +103,9 @@ def _forward(
     output: Tensor = base(inputs) if weight is None else weight.linear(inputs, base.bias)
     down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     output = _add(output, mask.apply(linear(inputs.to(down.dtype), down) * layer.scaling[ADAPTER]), up)
-    if start is not None:
+    if start is not None and mask.masks:
         down, up = start
-        low = mask.apply_to_others(linear(inputs.to(down.dtype), down) * layer.scaling[ADAPTER])
-        output = output if low is None else _add(output, low, up)
+        output = _add(output, mask.apply_to_others(linear(inputs.to(down.dtype), down) * layer.scaling[ADAPTER]), up)
     return output
 
 

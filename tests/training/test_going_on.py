@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,10 @@ import pytest
 from aapo_desk import launch
 from aapo_desk.config import resolve
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, StoreError, create_run, event_words
-from aapo_desk.training.control import Control
-from aapo_desk.training.loop import Trainer
-from aapo_desk.training.setup import prepared
+from tests.training.in_process import NOBODY, train, weights
 
 STEPS, HALF = 4, 2
 CLOCKS = ("seconds_", "tokens_per_second", "memory_mb")
-NOBODY = [sys.executable, "-c", ""]
-"""In place of the trainer: here it works in this process."""
-
 pytestmark = pytest.mark.usefixtures("desk_home")
 
 
@@ -30,27 +24,6 @@ def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
         "task": tiny_config["task"] | {"held_out": 2},
         "evaluation": {"problems": 2},
     }
-
-
-def train(run: RunDirectory) -> RunDirectory:
-    """What the background process does."""
-    store = RunWriter(run)
-    settings = run.read_config()
-    control = Control(run, settings.run.steps)
-    control.say(state="running")
-    try:
-        with prepared(settings, store, control) as ready:
-            Trainer(run, settings, ready, store, control).train()
-        control.say(state="finished", step=store.last_step())
-    finally:
-        store.close()
-    return run
-
-
-def weights(run: RunDirectory, step: int = STEPS) -> list[bytes]:
-    """Of the adapter and of its optimiser."""
-    folder = run.checkpoints / f"step_{step:06d}"
-    return [(folder / name).read_bytes() for name in ("adapter/adapter_model.safetensors", "optimizer.safetensors")]
 
 
 def history(run: RunDirectory, steps: int = STEPS) -> list[Any]:
@@ -83,7 +56,7 @@ def test_going_on_past_the_plan_and_a_fork_end_as_a_single_longer_run(config: di
     assert short.read_status()["steps"] == STEPS
     train(short)
     assert short.config.read_bytes() == before
-    assert weights(short) == weights(whole)
+    assert weights(short, STEPS) == weights(whole, STEPS)
     assert history(short) == history(whole)
     assert evaluations(short) == evaluations(whole) | {HALF: evaluations(short)[HALF]}
     assert kinds(short) == [
@@ -93,7 +66,7 @@ def test_going_on_past_the_plan_and_a_fork_end_as_a_single_longer_run(config: di
     parent = RunReader(whole).poll()
     settings = launch.forked_config(whole, HALF, {})
     fork = train(launch.fork(whole, launch.kept_checkpoint(whole, HALF), settings, "fork", NOBODY))
-    assert weights(fork) == weights(whole)
+    assert weights(fork, STEPS) == weights(whole, STEPS)
     assert history(fork) == history(whole)
     assert evaluations(fork) == evaluations(whole)
     assert kinds(fork) == ["started", "checkpoint", "forked", "resumed", "checkpoint", "finished"]
@@ -116,7 +89,7 @@ def test_a_fork_with_other_settings_keeps_the_past_and_measures_the_base_anew_wh
     assert "choices" not in RunReader(fork).facts()  # another length has another plan
     train(fork)
     assert history(fork)[:HALF] == history(whole)[:HALF]
-    assert weights(fork) != weights(whole)
+    assert weights(fork, STEPS) != weights(whole, STEPS)
     asked = evaluations(fork)
     assert list(asked) == [0, STEPS]
     # The base, not the checkpoint: the parent's answers of before training, cut where this run's end.
