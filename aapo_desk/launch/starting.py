@@ -5,6 +5,7 @@ Whether its layers are those of the model is seen when the model has been loaded
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,10 @@ def _folder(given: str) -> Path:
     if path.is_dir():
         inside = path / "adapter"
         return (inside if inside.is_dir() else path).absolute()
-    reference, _, step = given.partition("@")
     if "/" in given:
         raise ConfigError(Problem(SETTING, "there is no such folder", given))
+    asked = re.fullmatch(r"(.+)@(\d+)", given)
+    reference, step = asked.groups() if asked else (given, "")
     try:
         run = find_run(reference)
     except ConfigError as error:
