@@ -46,8 +46,16 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
         r"--steps = 8: run done has done 9 steps; give the number it is to have in all, more than that",
     ),
     "resume: as many steps as are done": (["resume", "done", "--steps", "9"], WRONG_USE, r"has done 9 steps"),
-    "resume: no step": (["resume", "done", "--steps", "0"], WRONG_USE, r"'--steps': 0 is not in the range x>=1"),
-    "resume: no number": (["resume", "done", "--steps", "many"], WRONG_USE, r"'many' is not a valid int"),
+    "resume: no step": (
+        ["resume", "done", "--steps", "0"],
+        WRONG_USE,
+        r"'--steps': Input should be greater than or equal to 1",
+    ),
+    "resume: no number": (
+        ["resume", "done", "--steps", "many"],
+        WRONG_USE,
+        r"'--steps': Input should be a valid integer",
+    ),
     "resume: a plan that ends in the warm-up": (
         ["resume", "fresh", "--steps", "4"],
         WRONG_USE,

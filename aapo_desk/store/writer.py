@@ -145,8 +145,10 @@ class RunWriter:
 
     def planned(self) -> int:
         """The number of steps that the run was last said to take: by its events, else by its own configuration."""
-        kind, data = next(reversed(self.events("replanned", "forked")), ("", {}))
-        return int(data["steps"] if kind == "replanned" else (read_json(self.run.config) or {})["run"]["steps"])
+        said = self.events("replanned", "forked")
+        if said and said[-1][0] == "replanned":
+            return int(said[-1][1]["steps"])
+        return int((read_json(self.run.config) or {})["run"]["steps"])
 
     def rewind(self, step: int) -> int:
         """Remove what lies after ``step``; readers see a new generation and load again. Gives the generation.

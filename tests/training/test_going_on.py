@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,24 @@ def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
         "run": {"steps": STEPS, "checkpoint_every": HALF, "keep_checkpoints": 9},
         "task": tiny_config["task"] | {"held_out": 2},
         "evaluation": {"problems": 2},
+        "rewards": [{"name": "format", "options": {"pattern": "[a-m]"}}],  # its workers start quickly
     }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs that were trained, by name: a test copies them into its home."""
+    return {"home": tmp_path_factory.mktemp("trained")}
+
+
+@pytest.fixture
+def whole(desk_home: Path, config: dict[str, Any], trained: dict[str, Path]) -> RunDirectory:
+    """A run of all the steps at once."""
+    if "whole" not in trained:
+        trained["whole"] = train(create_run(resolve(config), "whole")).path.rename(
+            trained["home"] / "20260101-000000-0000"
+        )
+    return RunDirectory(shutil.copytree(trained["whole"], desk_home / "runs" / trained["whole"].name))
 
 
 def history(run: RunDirectory, steps: int = STEPS) -> list[Any]:
@@ -47,9 +65,9 @@ def evaluations(run: RunDirectory) -> dict[int, Any]:
     return {step: data["greedy"]["answers"] for step, _, data in RunReader(run).poll().evaluations}
 
 
-def test_going_on_past_the_plan_and_a_fork_end_as_a_single_longer_run(config: dict[str, Any]) -> None:
-    whole = train(create_run(resolve(config), "whole"))
-
+def test_going_on_past_the_plan_and_a_fork_end_as_a_single_longer_run(
+    whole: RunDirectory, config: dict[str, Any]
+) -> None:
     short = train(create_run(resolve(config, {"run.steps": HALF}), "short"))
     before = short.config.read_bytes()
     launch.resume(short, NOBODY, steps=STEPS)
@@ -78,9 +96,8 @@ def test_going_on_past_the_plan_and_a_fork_end_as_a_single_longer_run(config: di
 
 
 def test_a_fork_with_other_settings_keeps_the_past_and_measures_the_base_anew_where_it_asks_otherwise(
-    config: dict[str, Any],
+    whole: RunDirectory,
 ) -> None:
-    whole = train(create_run(resolve(config), "whole"))
     changes = {"optimizer.learning_rate": 2e-3, "rollout.max_new_tokens": 5}
     settings = launch.forked_config(whole, HALF, changes)
     fork = launch.fork(whole, launch.kept_checkpoint(whole, HALF), settings, "fork", NOBODY)
