@@ -24,6 +24,7 @@ def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
         "run": {"steps": STEPS, "checkpoint_every": HALF, "keep_checkpoints": 9},
         "task": tiny_config["task"] | {"held_out": 2},
         "evaluation": {"problems": 2},
+        "optimizer": {"learning_rate": 0.05},  # so that two steps change the greedy answers
         "rewards": [{"name": "format", "options": {"pattern": "[a-m]"}}],  # its workers start quickly
     }
 
@@ -98,7 +99,7 @@ def test_going_on_past_the_plan_and_a_fork_end_as_a_single_longer_run(
 def test_a_fork_with_other_settings_keeps_the_past_and_measures_the_base_anew_where_it_asks_otherwise(
     whole: RunDirectory,
 ) -> None:
-    changes = {"optimizer.learning_rate": 2e-3, "rollout.max_new_tokens": 5}
+    changes = {"optimizer.learning_rate": 0.1, "rollout.max_new_tokens": 5}
     settings = launch.forked_config(whole, HALF, changes)
     fork = launch.fork(whole, launch.kept_checkpoint(whole, HALF), settings, "fork", NOBODY)
     assert history(fork, HALF) == history(whole)[:HALF]
@@ -111,11 +112,11 @@ def test_a_fork_with_other_settings_keeps_the_past_and_measures_the_base_anew_wh
     assert list(asked) == [0, STEPS]
     # The base, not the checkpoint: the parent's answers of before training, cut where this run's end.
     assert [answer.startswith(cut) for answer, cut in zip(evaluations(whole)[0], asked[0], strict=True)] == [True, True]
-    assert [metrics["learning_rate"] for _, _, metrics in RunReader(fork).poll().metrics] == [1e-3, 1e-3, 2e-3, 2e-3]
+    assert [metrics["learning_rate"] for _, _, metrics in RunReader(fork).poll().metrics] == [0.05, 0.05, 0.1, 0.1]
     (said,) = [event_words(event.kind, event.data) for event in RunReader(fork).poll().events if event.kind == "forked"]
     assert said == (
         f"forked from run whole ({whole.id}) at step {HALF}, changed: rollout.max_new_tokens 6 -> 5; "
-        "optimizer.learning_rate 0.001 -> 0.002; what was measured before is not comparable, so the base is measured "
+        "optimizer.learning_rate 0.05 -> 0.1; what was measured before is not comparable, so the base is measured "
         "anew"
     )
 
