@@ -10,13 +10,10 @@ problems' difficulty: what it remembers of them is kept.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,65 +21,32 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aapo_desk.models.policy import Policy
-from aapo_desk.store import RunDirectory, StoreError, flush, newer, read_json
+from aapo_desk.store import flush
+from aapo_desk.store.checkpoints import (
+    ADAPTER,
+    FORMAT,
+    Checkpoint,
+    CheckpointError,
+    checkpoint_name,
+    checksum,
+    list_checkpoints,
+    newest_whole,
+    prune,
+    remove,
+)
 
-FORMAT = 1
-ADAPTER = "adapter"
-_NAME = re.compile(r"step_(\d{6,})")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that is not whole or does not fit; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One checkpoint's folder. ``state`` holds its step, the learning rate's position and the choices made."""
-
-    path: Path
-    step: int
-
-    @property
-    def adapter(self) -> Path:
-        return self.path / ADAPTER
-
-    def read_state(self) -> dict[str, Any]:
-        """Raises CheckpointError where a file is missing or not what was written, StoreError for a newer format."""
-        state = read_json(self.path / "state.json")
-        if state is None or not isinstance(form := state.get("format"), int):
-            raise CheckpointError(f"{self.path} has no readable state.json")
-        if form > FORMAT:  # not damaged: to go back to an older one would lose what a newer version learned
-            raise StoreError(newer(RunDirectory(self.path.parent.parent), f"{self.path.name}: format", form, FORMAT))
-        for name, checksum in state["checksums"].items():
-            file = self.path / name
-            if not file.is_file() or _sha256(file) != checksum:
-                raise CheckpointError(f"{self.path}: {name} is missing or damaged (its checksum is wrong)")
-        return state
-
-
-def checkpoint_name(step: int) -> str:
-    return f"step_{step:06d}"
-
-
-def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """The checkpoints in a run's folder, the newest first. What is half written does not count."""
-    if not folder.is_dir():
-        return []
-    found = [Checkpoint(path, int(match[1])) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return sorted(found, key=lambda checkpoint: checkpoint.step, reverse=True)
-
-
-def newest_whole(folder: Path) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
-    """The newest checkpoint that is whole, its state, and why newer ones were passed over. Raises as ``read_state``."""
-    refused: list[str] = []
-    for checkpoint in list_checkpoints(folder):
-        try:
-            return checkpoint, checkpoint.read_state(), refused
-        except CheckpointError as error:
-            refused.append(str(error))
-    if refused:
-        raise CheckpointError(f"no checkpoint can be used: {'; '.join(refused)}")
-    return None
+__all__ = [
+    "ADAPTER",
+    "Checkpoint",
+    "CheckpointError",
+    "checkpoint_name",
+    "list_checkpoints",
+    "load_adapter",
+    "newest_whole",
+    "prune",
+    "restore",
+    "save",
+]
 
 
 def save(
@@ -113,7 +77,7 @@ def save(
         "choices": choices,
         "loss_scale": loss_scale,
         **({"difficulty": difficulty} if difficulty is not None else {}),
-        "checksums": {str(path.relative_to(aside)): _sha256(path) for path in files},
+        "checksums": {str(path.relative_to(aside)): checksum(path) for path in files},
     }
     (aside / "state.json").write_text(json.dumps(state, indent=2))
     for path in [*files, aside / "state.json"]:
@@ -122,7 +86,7 @@ def save(
     for path in (aside / ADAPTER, aside):
         flush(path)
     if target.exists():  # damaged, and passed over when this run was resumed
-        _remove(target)
+        remove(target)
     aside.rename(target)
     flush(folder)
     return Checkpoint(target, step)
@@ -153,20 +117,6 @@ def load_adapter(checkpoint: Checkpoint, policy: Policy) -> None:
     result: Any = set_peft_model_state_dict(policy.model, loaded)
     if result.unexpected_keys:
         raise CheckpointError(f"{checkpoint.path} does not fit this model: {result.unexpected_keys[0]}")
-
-
-def prune(folder: Path, keep: int, always: set[int]) -> None:
-    """Remove all but the newest ``keep`` checkpoints and those of the steps in ``always``."""
-    for checkpoint in list_checkpoints(folder)[keep:]:
-        if checkpoint.step not in always:
-            _remove(checkpoint.path)
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint; no part of it is ever there under its name."""
-    leaving = path.with_name(f".{path.name}.gone")
-    path.rename(leaving)
-    shutil.rmtree(leaving)
 
 
 def _save_adapter(policy: Policy, folder: Path) -> None:
@@ -200,8 +150,3 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _leftovers(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if path.name.startswith(".step_"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -42,6 +42,7 @@ def test_what_may_be_none_may_be_left_empty() -> None:
     optional = {path for path, setting in ALL.items() if setting.optional}
     assert optional == {
         "model.revision",
+        "lora.start_from",
         "task.split",
         "task.problem_column",
         "task.answer_column",

@@ -14,7 +14,21 @@ from typing import Annotated
 import typer
 
 from aapo_desk import __version__
-from aapo_desk.cli import bench, bundle, compare, data, doctor, evaluate, export, fit, presets, rewards, runs, train
+from aapo_desk.cli import (
+    bench,
+    bundle,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    export,
+    fit,
+    fork,
+    presets,
+    rewards,
+    runs,
+    train,
+)
 from aapo_desk.cli.output import complain, interactive
 from aapo_desk.cli.start import Ascii, Offline, ReadOnly, open_screen
 from aapo_desk.config import ConfigError
@@ -33,6 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 train.add_to(app)
+fork.add_to(app)
 runs.add_to(app)
 bundle.add_to(runs.app)
 presets.add_to(app)

@@ -14,7 +14,7 @@ from typing import Any
 from aapo_desk.cli.lines import base_against_tuned, evaluation_line, event_line, step_line
 from aapo_desk.cli.output import complain, printable, say
 from aapo_desk.launch import LIVE, LaunchError, kill, reason, request, state
-from aapo_desk.store import Delta, RunDirectory, RunReader, read_json
+from aapo_desk.store import Delta, RunDirectory, RunReader
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -25,13 +25,17 @@ class Follower:
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
         self.reader = RunReader(run)
-        self.steps = int((read_json(run.config) or {}).get("run", {}).get("steps", 0))
+        self.read_plan()
         self.evaluations: dict[int, dict[str, Any]] = {}
         self.best: int | None = None
         self._step = 0
         self._event = 0
         self._told: dict[int, str] = {}
         self._message = ""
+
+    def read_plan(self) -> None:
+        """See how many steps the run is to take."""
+        self.steps = int(self.run.read_settings().get("run", {}).get("steps", 0))
 
     def skip(self) -> None:
         """Take what there is as said."""

@@ -15,7 +15,16 @@ from aapo_desk.cli.output import complain, interactive, printable, say, say_json
 from aapo_desk.cli.train import Run
 from aapo_desk.config import ConfigError, Problem, departures
 from aapo_desk.health import standing
-from aapo_desk.store import RunDirectory, RunReader, StoreError, event_words, find_run, list_runs, read_json
+from aapo_desk.store import (
+    RunDirectory,
+    RunReader,
+    StoreError,
+    event_words,
+    find_run,
+    forked_words,
+    list_runs,
+    read_json,
+)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
 
@@ -46,13 +55,14 @@ def show(run: Run, json: Json = False) -> None:
     """Show a run: state, last step, evaluations, folder."""
     found = find_run(run)
     facts = summary(found)
-    config = read_json(found.config) or {}
+    config = found.read_settings()
     reader = RunReader(found)
     delta = reader.poll()
     evaluations = {step: data for step, name, data in delta.evaluations if name == "held_out"}
     probed = next((event.data for event in reversed(delta.events) if event.kind == "probe"), None)
     alarms = standing((event.kind, event.data) for event in delta.events)
     last = reader.last_metrics()
+    parent = reader.facts().get("parent")
     adapter = next(reversed(adapters(found).values()), None)
     if json:
         for data in evaluations.values():
@@ -64,6 +74,7 @@ def show(run: Run, json: Json = False) -> None:
                 "adapter": str(adapter) if adapter else None,
                 "metrics": last[1] if last else {},
                 "probe": probed,
+                "parent": parent,
                 "alarms": [alarm.as_json() for alarm in alarms],
                 "evaluations": {str(step): data for step, data in evaluations.items()},
                 "exports": exports(found),
@@ -84,6 +95,10 @@ def show(run: Run, json: Json = False) -> None:
         "log": str(found.log),
         "adapter": str(adapter) if adapter else "none yet",
     }
+    if started := _inside(config, "lora", "start_from"):
+        lines["reference"] = f"the base with the adapter that training began from, frozen: {started}"
+    if parent:
+        lines["from"] = forked_words(parent)
     if facts["problem"]:
         lines["problem"] = facts["problem"]
     if probed:
@@ -169,7 +184,7 @@ def summary(run: RunDirectory) -> dict[str, Any]:
 
     The configuration is taken as it lies there, not checked: a run of another version must not hide the others.
     """
-    config = read_json(run.config) or {}
+    config = run.read_settings()
     status = run.read_status()
     facts: dict[str, Any] = {
         "id": run.id,
@@ -209,7 +224,8 @@ def _inside(config: dict[str, Any], section: str, key: str) -> Any:
 def _algorithm(config: dict[str, Any]) -> str:
     """The algorithm, and whether it departs from the paper."""
     name = _inside(config, "algorithm", "name")
-    return f"{name}{departures(name, _inside(config, 'algorithm', 'reference'), _inside(config, 'task', 'difficulty'))}"
+    decisive = (("algorithm", "reference"), ("task", "difficulty"), ("lora", "start_from"))
+    return f"{name}{departures(name, *(_inside(config, section, key) for section, key in decisive))}"
 
 
 def _number(value: float | None) -> str:

@@ -72,7 +72,7 @@ def _train(
         raise typer.Exit(open_screen(start=(config, name), ascii_only=ascii_only))
     run = _start(config, name)
     if detach:
-        _say_how_to_reach(run)
+        say_how_to_reach(run)
         return
     say(f"run {run.name} started; see it also with: aapo-desk watch {run.id}")
     raise typer.Exit(follow(Follower(run), ends_the_run=True))
@@ -86,11 +86,20 @@ def configuration(preset: str, sets: list[str], name: str | None) -> RunConfig:
     if name is not None:
         check_name(name)
     launch.check(config)
+    launch.find_start(config)
     return config
 
 
 def _start(config: RunConfig, name: str | None) -> RunDirectory:
     """Preflight in plain lines, then the trainer."""
+    return launch.start(looked_at(config), name)
+
+
+def looked_at(config: RunConfig) -> RunConfig:
+    """The configuration with the commits that a preflight found, which is told in plain lines.
+
+    Raises as ``launch.preflight``; ends the program where it is cancelled.
+    """
     try:
         found = launch.preflight(config, progress=lambda line: say(printable(line)))
     except KeyboardInterrupt:
@@ -98,7 +107,7 @@ def _start(config: RunConfig, name: str | None) -> RunDirectory:
         raise typer.Exit(130) from None
     for line in _description(config, found):
         say(line)
-    return launch.start(found.pin(config), name)
+    return found.pin(config)
 
 
 def _description(config: RunConfig, found: launch.Preflight) -> list[str]:
@@ -127,19 +136,33 @@ def watch(run: Run, headless: Headless = False, read_only: ReadOnly = False, asc
 
 def resume(
     run: Run,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            metavar="N",
+            min=1,
+            help="Take N steps in all, further than planned; also for a run that has finished.",
+            show_default=False,
+        ),
+    ] = None,
     detach: Detach = False,
     headless: Headless = False,
     ascii_only: Ascii = None,
     offline: Offline = False,
 ) -> None:
-    """Unpause a run, or go on from its last checkpoint."""
+    """Unpause a run, or go on from its last checkpoint; with --steps further than planned.
+
+    With a constant learning rate (the default) a run that goes on further ends as one that was planned so long.
+    """
     found = find_run(run)
     follower = Follower(found)
     if headless or not interactive():
         follower.skip()
-    launch.resume(found)
+    launch.resume(found, steps=steps)
+    follower.read_plan()
     if detach:
-        _say_how_to_reach(found)
+        say_how_to_reach(found)
         return
     if interactive() and not headless:
         raise typer.Exit(open_screen(run=found, ascii_only=ascii_only))
@@ -147,7 +170,8 @@ def resume(
     raise typer.Exit(follow(follower, ends_the_run=True))
 
 
-def _say_how_to_reach(run: RunDirectory) -> None:
+def say_how_to_reach(run: RunDirectory) -> None:
+    """What to type next for a run that was started and left alone."""
     say(f"run {run.name} started" if run.name == run.id else f"run {run.name} started ({run.id})")
     say(f"watch: aapo-desk watch {run.id}")
     say(f"stop:  aapo-desk stop {run.id}")

@@ -64,6 +64,12 @@ class LoraConfig(Section):
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
         "all-linear", description="The layers that get an adapter: all-linear, or a list of layer names."
     )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description="An adapter to begin from: a folder in peft's layout, a run, or RUN@STEP; none: a new one. The "
+        "reference then is the base with that adapter, frozen.",
+    )
 
 
 class TaskConfig(Section):
@@ -186,10 +192,11 @@ def banks_reference(name: object, reference: object) -> bool:
     return reference == "bank" and name in REFERENCE_ALGORITHMS
 
 
-def departures(name: object, reference: object, difficulty: object) -> str:
+def departures(name: object, reference: object, difficulty: object, start_from: object = None) -> str:
     """How a run with these settings departs from the paper, as words behind its algorithm's; mostly empty."""
     banked = ", banked reference" if banks_reference(name, reference) else ""
-    return banked + (", adaptive difficulty" if difficulty == "adaptive" else "")
+    started = ", from an adapter" if start_from else ""
+    return banked + (", adaptive difficulty" if difficulty == "adaptive" else "") + started
 
 
 class RolloutConfig(Section):

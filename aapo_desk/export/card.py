@@ -35,7 +35,7 @@ def card(source: Source, form: Form, record: Mapping[str, Any], file: str | None
         f"# {source.run.name}\n",
         _what(source, form, record),
         "## Held-out accuracy\n",
-        _accuracy(record),
+        _accuracy(record, config.lora.start_from),
         "## Training\n",
         _settings(config, source.step, record),
         _curves(source),
@@ -71,13 +71,13 @@ def _what(source: Source, form: Form, record: Mapping[str, Any]) -> str:
     )
 
 
-def _accuracy(record: Mapping[str, Any]) -> str:
+def _accuracy(record: Mapping[str, Any], start_from: str | None) -> str:
     held_out = record.get("held_out")
     if held_out is None:
         return "Not measured.\n"
     run = held_out["run"]
     rows = [
-        ("base, as it was trained on", _interval(held_out["base"])),
+        ("base, as it was trained on" if start_from is None else "before training", _interval(held_out["base"])),
         ("tuned, as it was trained", _interval(run)),
         ("this export", _interval(held_out["greedy"])),
     ]
@@ -107,6 +107,7 @@ def _settings(config: RunConfig, step: int, record: Mapping[str, Any]) -> str:
         "base": f"`{config.model.id}`" + (f" at `{record['base']['revision']}`" if record["base"]["revision"] else ""),
         "base while training": quantised,
         "adapter": f"LoRA r={config.lora.r}, alpha={config.lora.alpha}, on {_targets(config)}",
+        **({"began from": f"the adapter `{config.lora.start_from}`"} if config.lora.start_from else {}),
         "task": f"`{config.task.source}`",
         "rewards": rewards,
         "algorithm": config.algorithm.name,

@@ -1,11 +1,13 @@
-"""Start, find, pause, resume, stop and end trainer processes.
+"""Start, fork, find, pause, resume, stop and end trainer processes.
 
 The trainer is a process of its own, in its own session, that outlives whoever started it. Whether it lives is told by
 the lock that it holds; everything else it says in the run directory.
 """
 
 from aapo_desk.launch.errors import LaunchError
+from aapo_desk.launch.forking import fork, forked_config, kept_checkpoint
 from aapo_desk.launch.preflight import Preflight, check, preflight, show_data, with_absolute_paths
+from aapo_desk.launch.starting import find_start
 from aapo_desk.launch.trainer import (
     COMMANDS,
     LIVE,
@@ -27,7 +29,11 @@ __all__ = [
     "LaunchError",
     "Preflight",
     "check",
+    "find_start",
+    "fork",
+    "forked_config",
     "is_alive",
+    "kept_checkpoint",
     "kill",
     "preflight",
     "reason",

@@ -14,14 +14,16 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
-from aapo_desk.config import RunConfig
+from aapo_desk.config import ConfigError, Problem, RunConfig
 from aapo_desk.launch.child import environment, python
 from aapo_desk.launch.errors import LaunchError
 from aapo_desk.launch.preflight import with_absolute_paths
+from aapo_desk.launch.starting import bring, find_start
 from aapo_desk.store import RunDirectory, RunReader, create_run, read_json, write_atomically
 
 Command = Literal["pause", "resume", "stop", "checkpoint"]
@@ -127,13 +129,24 @@ def _last_error(run: RunDirectory, died_young: bool) -> str | None:
     return error
 
 
-def start(config: RunConfig, name: str | None = None, command: Sequence[str] = ()) -> RunDirectory:
-    """A new run and its trainer. Raises ConfigError for a bad name, LaunchError where no process can be started.
+def start(
+    config: RunConfig,
+    name: str | None = None,
+    command: Sequence[str] = (),
+    fill: Callable[[RunDirectory], None] | None = None,
+) -> RunDirectory:
+    """A new run and its trainer. Raises ConfigError for a bad name or an adapter to start from that is none,
+    LaunchError where no process can be started.
 
     Gives back at once: a trainer that dies while it starts is seen by ``state``, its reason by ``reason``.
     ``command`` is what runs, the run's folder comes after it; by default this package's trainer.
+    ``fill`` puts into the folder what the run begins with; by default the adapter that the configuration names.
     """
-    run = create_run(with_absolute_paths(config), name)
+    if fill is None and (adapter := find_start(config)):
+        lora = config.lora.model_copy(update={"start_from": str(adapter)})
+        config = config.model_copy(update={"lora": lora})
+        fill = partial(bring, adapter)
+    run = create_run(with_absolute_paths(config), name, fill or (lambda _: None))
     try:
         with _alone(run):
             _spawn(run, command)
@@ -143,12 +156,19 @@ def start(config: RunConfig, name: str | None = None, command: Sequence[str] = (
     return run
 
 
-def resume(run: RunDirectory, command: Sequence[str] = ()) -> None:
+def resume(run: RunDirectory, command: Sequence[str] = (), steps: int | None = None) -> None:
     """Unpause a paused trainer, or start one that goes on from the last checkpoint.
 
-    Raises LaunchError where neither makes sense: it runs already, or it has finished.
+    With ``steps`` the run is to take so many in all from now on, also one that has finished.
+    Raises LaunchError where neither makes sense: it runs already, or it has finished; ConfigError for ``steps`` that
+    are done already.
     """
     current = state(run)
+    if steps is not None and current in LIVE:
+        raise LaunchError(
+            f"run {run.name} is {current}, and its plan is changed between two starts; "
+            f"stop it first with: aapo-desk stop {run.id}"
+        )
     if current == "paused" or (current == "running" and _pause_pending(run)):
         request(run, "resume")
         return
@@ -156,13 +176,31 @@ def resume(run: RunDirectory, command: Sequence[str] = ()) -> None:
         raise LaunchError(f"run {run.name} is {current} already")
     with _alone(run):
         current = _state(run, alive=False)
-        if current == "finished":
-            raise LaunchError(f"run {run.name} has finished all its steps; there is nothing left to do")
         if current in LIVE:
             raise LaunchError(f"run {run.name} is {current} already")
+        if steps is not None:
+            _replan(run, steps)
+        if current == "finished" and (run.replanned_steps() or 0) <= int(run.read_status().get("step", 0)):
+            raise LaunchError(
+                f"run {run.name} has finished all its steps; to go further: aapo-desk resume {run.id} --steps N"
+            )
         for left_over in run.commands.glob("*.json"):  # meant for the trainer that is gone
             left_over.unlink(missing_ok=True)
         _spawn(run, command)
+
+
+def _replan(run: RunDirectory, steps: int) -> None:
+    """Raises ConfigError for a number of steps that the run cannot end at."""
+    last = RunReader(run).last_metrics()
+    done = last[0] if last else 0
+    if steps <= done:
+        message = f"run {run.name} has done {done} steps; give the number it is to have in all, more than that"
+        raise ConfigError(Problem("--steps", message, steps))
+    warmup = run.read_config().optimizer.warmup_steps
+    if steps < warmup:
+        message = f"is less than optimizer.warmup_steps ({warmup}); the learning rate would never arrive"
+        raise ConfigError(Problem("--steps", message, steps))
+    run.replan(steps)
 
 
 def request(run: RunDirectory, command: Command) -> None:
@@ -253,12 +291,11 @@ def _spawn(run: RunDirectory, command: Sequence[str]) -> None:
     threading.Thread(target=process.wait, name=f"trainer {run.id}", daemon=True).start()
     now = time.time()
     before = run.read_status()
-    planned = (read_json(run.config) or {}).get("run", {}).get("steps", 0)
     status = {
         "state": "starting",
         "phase": "preparing",
         "step": before.get("step", 0),
-        "steps": before.get("steps", planned),
+        "steps": run.read_settings().get("run", {}).get("steps", 0),
         "progress": None,
         "message": FIRST_WORDS,
         "heartbeat": now,

@@ -1,4 +1,7 @@
-"""The policy: one base model in memory with a LoRA adapter; the reference is the same model with the adapter off."""
+"""The policy: one base model in memory with a LoRA adapter; the reference is the same model with the adapter off.
+
+Of a run that began from an existing adapter the reference is the base with that one, frozen as it was.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from aapo_desk.models.rows import RowMask, adapted_layers, adapter_by_row, trained_layers
+from aapo_desk.models.rows import ADAPTER, RowMask, StartWeights, adapted_layers, adapter_by_row, trained_layers
 from aapo_desk.models.shadow import Shadow, make_shadow
 
 Backend = Literal["transformers", "unsloth"]
@@ -35,6 +38,9 @@ class Policy:
     """Whether an update without shadow weights may compute the adapted layers by our own function; else peft does."""
     shadow: Shadow | None = None
     """Base weights at hand (``use_shadow``); None: they are made of their 4 bits at each use."""
+
+    start: StartWeights | None = None
+    """What the reference has on (``starting.start_from``); None: nothing, it is the base."""
 
     @property
     def causal(self) -> Any:
@@ -84,14 +90,23 @@ class Policy:
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
-        """Inside, the adapter is off: the frozen base speaks."""
-        with self.model.disable_adapter():
+        """Inside, the adapter is off, or as the run began with it: the frozen reference speaks. No gradient flows."""
+        if self.start is None:
+            with self.model.disable_adapter():
+                yield
+            return
+        weights = {layer: (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight) for layer in self.start}
+        own = {layer: (down.data, up.data) for layer, (down, up) in weights.items()}
+        try:
+            _put(weights, self.start)
             yield
+        finally:
+            _put(weights, own)
 
     @contextmanager
     def adapter_on_rows(self) -> Iterator[RowMask]:
         """Inside, each row of a batch has the adapter on or off, as the mask yielded here is set."""
-        with adapter_by_row(self.model, self.shadow) as mask:
+        with adapter_by_row(self.model, self.shadow, self.start) as mask:
             yield mask
 
     @contextmanager
@@ -104,3 +119,9 @@ class Policy:
                 yield
         finally:
             self.model.eval()
+
+
+def _put(weights: StartWeights, values: StartWeights) -> None:
+    for layer, pair in weights.items():
+        for weight, value in zip(pair, values[layer], strict=True):
+            weight.data = value

@@ -3,7 +3,8 @@
     y = x W^T + mask · s (x A^T) B^T          mask: 1 for the policy's rows, 0 for the reference's
 
 The mask stands between A and B, on r numbers a token. A row whose mask is 0 gets the very numbers of the adapter
-switched off. W is read from its 4 bits at each use, or is a shadow weight.
+switched off. W is read from its 4 bits at each use, or is a shadow weight. Where the reference has an adapter of its
+own (the one that training began from), that is added likewise with 1 - mask.
 
 For plain LoRA on linear layers, which is what this package makes. An adapter on another kind of layer is masked behind
 its own forward.
@@ -11,7 +12,7 @@ its own forward.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -23,6 +24,9 @@ from torch.nn.functional import linear
 from aapo_desk.models.shadow import FourBitWeight, FrozenWeight, Shadow, ShadowWeight, is_four_bit
 
 ADAPTER = "default"
+
+StartWeights = Mapping[Any, tuple[Tensor, Tensor]]
+"""By peft's layer: A [r, in] and B [out, r] of the adapter that training began from."""
 
 
 class RowMask:
@@ -43,7 +47,21 @@ class RowMask:
         """``output`` [B, ...] with the masked rows 0."""
         if self._factor is None:
             return output
-        return output * self._factor.to(output.dtype).reshape(-1, *[1] * (output.dim() - 1))
+        return output * _factor(self._factor, output)
+
+    @property
+    def masks(self) -> bool:
+        """Whether any row may have the adapter off."""
+        return self._factor is not None
+
+    def apply_to_others(self, output: Tensor) -> Tensor:
+        """``output`` [B, ...] with the rows 0 that ``apply`` leaves."""
+        return output if self._factor is None else output * _factor(~self._factor, output)
+
+
+def _factor(rows: Tensor, output: Tensor) -> Tensor:
+    """[B] bool as what ``output`` [B, ...] is multiplied by."""
+    return rows.to(output.dtype).reshape(-1, *[1] * (output.dim() - 1))
 
 
 def adapted_layers(model: nn.Module) -> list[Any]:
@@ -52,14 +70,18 @@ def adapted_layers(model: nn.Module) -> list[Any]:
 
 
 @contextmanager
-def adapter_by_row(model: nn.Module, shadow: Shadow | None) -> Iterator[RowMask]:
-    """Inside, the adapted layers obey the mask yielded here and use the shadow weights. No gradient flows there."""
+def adapter_by_row(model: nn.Module, shadow: Shadow | None, start: StartWeights | None = None) -> Iterator[RowMask]:
+    """Inside, the adapted layers obey the mask yielded here and use the shadow weights. No gradient flows there.
+
+    ``start``: what masked rows have on instead, on linear layers.
+    """
     mask = RowMask()
     hooks = []
     replaced = []
     for layer in adapted_layers(model):
         if isinstance(layer.base_layer, nn.Linear):
-            layer.forward = partial(_forward, layer, shadow.layers.get(layer) if shadow else None, mask)
+            weight, other = shadow.layers.get(layer) if shadow else None, start.get(layer) if start else None
+            layer.forward = partial(_forward, layer, weight, other, mask)
             replaced.append(layer)
         else:
             behind = layer.lora_B[ADAPTER]
@@ -73,12 +95,22 @@ def adapter_by_row(model: nn.Module, shadow: Shadow | None) -> Iterator[RowMask]
             hook.remove()
 
 
-def _forward(layer: Any, weight: ShadowWeight | None, mask: RowMask, inputs: Tensor) -> Tensor:
+def _forward(
+    layer: Any, weight: ShadowWeight | None, start: tuple[Tensor, Tensor] | None, mask: RowMask, inputs: Tensor
+) -> Tensor:
     """One adapted linear layer: [B, ..., in] -> [B, ..., out]."""
     base = layer.base_layer
     output: Tensor = base(inputs) if weight is None else weight.linear(inputs, base.bias)
     down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-    low = mask.apply(linear(inputs.to(down.dtype), down) * layer.scaling[ADAPTER])
+    output = _add(output, mask.apply(linear(inputs.to(down.dtype), down) * layer.scaling[ADAPTER]), up)
+    if start is not None and mask.masks:
+        down, up = start
+        output = _add(output, mask.apply_to_others(linear(inputs.to(down.dtype), down) * layer.scaling[ADAPTER]), up)
+    return output
+
+
+def _add(output: Tensor, low: Tensor, up: Tensor) -> Tensor:
+    """``output`` [B, ..., out] + ``low`` [B, ..., r] B^T, in place where that can be."""
     if output.dtype == up.dtype:
         output.view(-1, output.shape[-1]).addmm_(low.view(-1, low.shape[-1]), up.t())
         return output

@@ -21,6 +21,7 @@ import torch
 from aapo_desk.config import RunConfig
 from aapo_desk.models.loading import choose_dtype
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.rows import StartWeights
 from aapo_desk.models.sources import ResolvedModel, identity
 from aapo_desk.rewards import RewardPool
 from aapo_desk.rollout.bank import Bank, Group
@@ -41,7 +42,9 @@ def settings(config: RunConfig, policy: Policy, resolved: ResolvedModel, pool: R
     Chat template and system prompt are not here: they are in the prompt's tokens.
     """
     rollout = config.rollout
-    return {
+    # Only where there is one: what was banked before there could be stays good.
+    start = {"start": _weights(policy.start)} if policy.start is not None else {}
+    return start | {
         "format": FORMAT,
         "model": identity(config.model, resolved),
         **({} if policy.backend == "transformers" else {"backend": policy.backend}),  # as banks have it from before
@@ -126,6 +129,15 @@ class Lookup:
         new = {self.keys[place]: scored[m * size : (m + 1) * size] for m, place in enumerate(self.missing)}
         groups = {**self.groups, **self.reference.bank.keep(new)}
         return [one for key in self.keys for one in groups[key]]
+
+
+def _weights(start: StartWeights) -> str:
+    """Names the adapter that the reference has on by its numbers."""
+    found = hashlib.sha256()
+    for pair in start.values():
+        for value in pair:
+            found.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _digest(value: Any) -> str:

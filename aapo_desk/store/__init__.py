@@ -4,6 +4,7 @@
 transaction a step; readers open read-only, ask for what is newer than what they have and close at once.
 """
 
+from aapo_desk.store.checkpoints import Checkpoint, CheckpointError, list_checkpoints
 from aapo_desk.store.curves import CurveReader
 from aapo_desk.store.directory import (
     RunDirectory,
@@ -21,16 +22,19 @@ from aapo_desk.store.directory import (
     runs_folder,
     write_atomically,
 )
+from aapo_desk.store.forking import copy_history
 from aapo_desk.store.reader import Delta, RunReader
 from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, StepRecord
 from aapo_desk.store.samples import Place, SampleReader, Span
 from aapo_desk.store.trend import Trend
-from aapo_desk.store.wording import event_words
+from aapo_desk.store.wording import event_words, forked_words
 from aapo_desk.store.writer import NETWORK_FILE_SYSTEMS, RunWriter, file_system
 
 __all__ = [
     "NETWORK_FILE_SYSTEMS",
     "SCHEMA_VERSION",
+    "Checkpoint",
+    "CheckpointError",
     "CurveReader",
     "Delta",
     "Event",
@@ -46,12 +50,15 @@ __all__ = [
     "StoreError",
     "Trend",
     "check_name",
+    "copy_history",
     "create_run",
     "event_words",
     "file_system",
     "find_run",
     "flush",
+    "forked_words",
     "home",
+    "list_checkpoints",
     "list_runs",
     "newer",
     "pin_run",

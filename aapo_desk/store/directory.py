@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,11 @@ class RunDirectory:
     @property
     def config(self) -> Path:
         return self.path / "config.json"
+
+    @property
+    def plan(self) -> Path:
+        """How many steps the run is to take, where it was told so after its configuration was written."""
+        return self.path / "plan.json"
 
     @property
     def meta(self) -> Path:
@@ -82,9 +89,40 @@ class RunDirectory:
     def exports(self) -> Path:
         return self.path / "exports"
 
+    @property
+    def start_adapter(self) -> Path:
+        """The adapter that the run began with, where it was given one (``lora.start_from``)."""
+        return self.path / "start_adapter"
+
     def read_config(self) -> RunConfig:
-        """Raises StoreError where it cannot be read, or a newer version wrote it."""
+        """The run's configuration, ``run.steps`` as last planned. Raises StoreError where it cannot be
+        read, or a newer version wrote it.
+        """
         self.refuse_newer()
+        config = self._read_config()
+        steps = self.replanned_steps()
+        if steps is None:
+            return config
+        return config.model_copy(update={"run": config.run.model_copy(update={"steps": steps})})
+
+    def read_settings(self) -> dict[str, Any]:
+        """The same as it lies there, not checked, also of another version; empty where it cannot be read."""
+        settings = read_json(self.config) or {}
+        steps = self.replanned_steps()
+        if steps is not None and isinstance(settings.get("run"), dict):
+            settings["run"]["steps"] = steps
+        return settings
+
+    def replanned_steps(self) -> int | None:
+        """The steps that the run is to take in all, where that was changed; config.json itself never changes."""
+        steps = (read_json(self.plan) or {}).get("steps")
+        return steps if isinstance(steps, int) and steps > 0 else None
+
+    def replan(self, steps: int) -> None:
+        """Let the run take so many steps in all, from its trainer's next start on. Raises OSError."""
+        write_atomically(self.plan, json.dumps({"steps": steps}))
+
+    def _read_config(self) -> RunConfig:
         try:
             return RunConfig.model_validate_json(self.config.read_bytes())
         except OSError as error:
@@ -134,8 +172,13 @@ def runs_folder() -> Path:
     return home() / "runs"
 
 
-def create_run(config: RunConfig, name: str | None = None) -> RunDirectory:
-    """A new run's folder with its configuration, private to the user. Raises ConfigError for a bad name."""
+def create_run(
+    config: RunConfig, name: str | None = None, fill: Callable[[RunDirectory], None] = lambda _: None
+) -> RunDirectory:
+    """A new run's folder with its configuration, private to the user. Raises ConfigError for a bad name.
+
+    ``fill`` puts in what the run begins with. It is a run for everyone once that has been done, whole or not at all.
+    """
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     check_name(name) if name is not None else None
     run = RunDirectory(runs_folder() / run_id)
@@ -144,8 +187,13 @@ def create_run(config: RunConfig, name: str | None = None) -> RunDirectory:
     run.commands.mkdir(mode=0o700)
     run.checkpoints.mkdir(mode=0o700)
     meta = {"name": name or run_id, "pinned": False, "notes": "", "format": FORMAT, "version": __version__}
-    write_atomically(run.meta, json.dumps(meta))
-    write_atomically(run.config, config.model_dump_json(indent=2))  # the last: with it the folder is a run
+    try:
+        write_atomically(run.meta, json.dumps(meta))
+        fill(run)
+        write_atomically(run.config, config.model_dump_json(indent=2))  # the last: with it the folder is a run
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
     flush(runs_folder())
     return run
 

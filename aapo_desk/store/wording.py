@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+SPLITS = ("run.seed", "task.source", "task.split", "task.held_out", "task.options", "task.revision")
+"""Settings that decide which problems are held out."""
+
 
 def event_words(kind: str, data: Mapping[str, Any]) -> str:
     """An event as half a sentence. It may quote a model or a user's code: whoever shows it makes it harmless."""
     match kind:
         case "resumed":
             return f"resumed after step {data.get('from_step')}"
+        case "replanned":
+            return _replanned_words(data)
+        case "forked":
+            return forked_words(data)
         case "dropped":
             return f"dropped {data.get('count')} problems ({data.get('source')}): their prompts are too long"
         case "checkpoint":
@@ -36,6 +43,32 @@ def event_words(kind: str, data: Mapping[str, Any]) -> str:
             return "finished"
     facts = ", ".join(f"{key}={value}" for key, value in data.items())
     return f"{kind}: {facts}" if facts else kind
+
+
+def _replanned_words(data: Mapping[str, Any]) -> str:
+    """A plan that was changed. The rate of a schedule that ends with the plan depends on where that is."""
+    steps, schedule = data.get("steps"), data.get("schedule")
+    words = f"planned to take {steps} steps instead of {data.get('before')}"
+    if schedule == "constant":
+        return words
+    return (
+        f"{words}; the {schedule} learning rate falls to that end from now on, so the steps before this one had other "
+        f"rates than in a single run of {steps} steps"
+    )
+
+
+def forked_words(data: Mapping[str, Any]) -> str:
+    """Where a run was forked from, and which settings are its own."""
+    name, number = data.get("name"), data.get("id")
+    changed = data.get("changed") or {}
+    words = f"forked from run {name if name == number else f'{name} ({number})'} at step {data.get('step')}"
+    if changed:
+        words += ", changed: " + "; ".join(f"{path} {old} -> {new}" for path, (old, new) in changed.items())
+    if not data.get("evaluations", True):
+        words += "; what was measured before is not comparable, so the base is measured anew"
+    if any(path.startswith(SPLITS) for path in changed):
+        words += "; problems that are held out now may have been trained on before"
+    return words
 
 
 def _probe_words(data: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aapo_desk.store.directory import RunDirectory
+from aapo_desk.store.directory import RunDirectory, read_json
 from aapo_desk.store.migration import check, upgrade, version_of
 from aapo_desk.store.records import SCHEMA, SCHEMA_VERSION, StepRecord, finite, to_json
 
@@ -141,6 +141,13 @@ class RunWriter:
         marks = ", ".join("?" * len(kinds))
         rows = self._connection.execute(f"SELECT kind, data FROM events WHERE kind IN ({marks}) ORDER BY id", kinds)
         return [(kind, json.loads(data)) for kind, data in rows]
+
+    def planned(self) -> int:
+        """The number of steps that the run was last said to take: by its events, else by its own configuration."""
+        said = self.events("replanned", "forked")
+        if said and said[-1][0] == "replanned":
+            return int(said[-1][1]["steps"])
+        return int((read_json(self.run.config) or {})["run"]["steps"])
 
     def rewind(self, step: int) -> int:
         """Remove what lies after ``step``; readers see a new generation and load again. Gives the generation.

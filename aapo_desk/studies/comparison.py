@@ -10,7 +10,7 @@ from typing import Any
 
 from aapo_desk import launch
 from aapo_desk.config import ConfigError, Problem
-from aapo_desk.store import RunDirectory, StoreError, read_json
+from aapo_desk.store import RunDirectory, StoreError
 from aapo_desk.studies.curve import Axis, Curve, Points
 from aapo_desk.studies.held_out import NAME, FinalEvaluation, final_evaluation
 
@@ -100,7 +100,7 @@ class Comparer:
         """Raises ConfigError for none, more than ``MOST_RUNS``, or one that is there twice."""
         check_runs(runs)
         self.runs = list(runs)
-        self._configs = [read_json(run.config) or {} for run in runs]
+        self._configs = [run.read_settings() for run in runs]
         self._curves = [Curve(run) for run in runs]
 
     def read(self, metric: str, smoothing: float) -> Comparison:

@@ -15,7 +15,7 @@ Axis = Literal["step", "time", "tokens"]
 AXES: tuple[Axis, ...] = ("step", "time", "tokens")
 
 MOST_POINTS = 1000
-BEGINNINGS = {"started", "resumed"}
+BEGINNINGS = {"started", "resumed", "forked"}
 TOKENS = "completion_tokens"
 
 

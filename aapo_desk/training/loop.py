@@ -24,6 +24,11 @@ from aapo_desk.training.watch import Watch
 log = logging.getLogger(__name__)
 
 PAUSE_POLL_SECONDS = 0.1
+FROM_ADAPTER = (
+    "training begins from the adapter {}; the reference is the base with that adapter, frozen, and what is measured "
+    "before training is that too"
+)
+NETWORK_DISK = "the run lies on a network disk: readers and trainer may wait for each other for a moment"
 
 
 @dataclasses.dataclass
@@ -48,6 +53,8 @@ class Trainer:
         self._resume()
         self.control.say(state="running", step=self.step)
         try:
+            if self.step and self.prepared.held_out is not None and 0 not in self.store.evaluations(NAME):
+                self._evaluate_base()  # a fork that asks other problems, or otherwise, than its parent did
             while True:
                 if self._evaluation_due():
                     self._evaluate()
@@ -84,20 +91,37 @@ class Trainer:
                 parts.difficulty.restore(state.get("difficulty"), even)
             self.step = self.saved = checkpoint.step
         if not began_before:
-            self.store.remember("started", time.time())
+            self._begin()
+        if began_before or self.step:  # a fork begins behind a checkpoint
+            self.store.rewind(self.step)
+            self.watch.resume(self.store.evaluations(NAME))
+            self.store.write_event("resumed", self.step, from_step=self.step)
+            self._tell_the_plan()
+            log.info("going on from step %d", self.step)
+
+    def _begin(self) -> None:
+        """The run's first words, but those that a fork has from its parent."""
+        self.store.remember("started", time.time())
+        if not self.step:
             self.store.write_event("started", 0)
-            if self.store.journal_mode != "WAL":
-                message = "the run lies on a network disk: readers and trainer may wait for each other for a moment"
-                self.store.write_event("notice", 0, message=message)
-            if self.prepared.parts.bank is not None:
-                self.store.write_event("notice", 0, message=BANKED)
-            if self.prepared.parts.difficulty is not None:
-                self.store.write_event("notice", 0, message=ADAPTIVE)
-            return
-        self.store.rewind(self.step)
-        self.watch.resume(self.store.evaluations(NAME))
-        self.store.write_event("resumed", self.step, from_step=self.step)
-        log.info("going on from step %d", self.step)
+        said = {data.get("message") for _, data in self.store.events("notice")}
+        for applies, message in (
+            (self.store.journal_mode != "WAL", NETWORK_DISK),
+            (self.prepared.parts.bank is not None, BANKED),
+            (self.prepared.parts.difficulty is not None, ADAPTIVE),
+            (self.prepared.parts.policy.start is not None, FROM_ADAPTER.format(self.config.lora.start_from)),
+        ):
+            if applies and message not in said:
+                self.store.write_event("notice", self.step, message=message)
+
+    def _tell_the_plan(self) -> None:
+        """Say once that the run is to take another number of steps than was said last."""
+        before = self.store.planned()
+        if before != self.config.run.steps:
+            schedule = self.config.optimizer.schedule
+            self.store.write_event(
+                "replanned", self.step, before=before, steps=self.config.run.steps, schedule=schedule
+            )
 
     def _step(self) -> None:
         number = self.step + 1
@@ -165,20 +189,28 @@ class Trainer:
         return due and self.prepared.held_out is not None and self.step not in self.store.evaluations(NAME)
 
     def _evaluate(self) -> None:
-        asked = self.prepared.held_out
-        assert asked is not None
-        data = evaluate(
-            self.prepared.parts.policy,
-            asked,
-            self.config,
-            base=self.store.evaluations(NAME).get(0),
-            batch_rows=min(EVALUATED_AT_ONCE, self.prepared.parts.choices["batch_rows"]),
-            progress=lambda share: self.control.report("evaluation", share, f"evaluating after step {self.step}"),
-            fixed=bool(self.prepared.parts.choices["fixed_steps"]),
-        )
+        data = self._answers(self.store.evaluations(NAME).get(0), f"evaluating after step {self.step}")
         self.store.write_evaluation(self.step, NAME, data)
         self.watch.evaluation(self.step, self.store.evaluations(NAME))
         log.info("held-out accuracy after step %d: greedy %s", self.step, data["greedy"]["accuracy"])
+
+    def _evaluate_base(self) -> None:
+        self.store.write_evaluation(0, NAME, self._answers(None, "evaluating the base", adapter=False))
+
+    def _answers(self, base: dict[str, Any] | None, message: str, adapter: bool = True) -> dict[str, Any]:
+        """An evaluation of the policy, or without the adapter of the reference."""
+        asked = self.prepared.held_out
+        assert asked is not None
+        return evaluate(
+            self.prepared.parts.policy,
+            asked,
+            self.config,
+            base=base,
+            batch_rows=min(EVALUATED_AT_ONCE, self.prepared.parts.choices["batch_rows"]),
+            progress=lambda share: self.control.report("evaluation", share, message),
+            fixed=bool(self.prepared.parts.choices["fixed_steps"]),
+            adapter=adapter,
+        )
 
     def _save(self) -> None:
         """A checkpoint of the last finished step, unless there is one or nothing has been learned yet."""
@@ -207,7 +239,9 @@ class Trainer:
             step, data = item
             return data["greedy"]["accuracy"] or 0.0, data["sampled"]["accuracy"] or 0.0, step
 
-        evaluated = {step: data for step, data in self.store.evaluations(NAME).items() if step}
+        # A fork has evaluations of steps whose checkpoints its parent has.
+        kept = {one.step for one in checkpoints.list_checkpoints(self.run.checkpoints)}
+        evaluated = {step: data for step, data in self.store.evaluations(NAME).items() if step in kept}
         return max(evaluated.items(), key=rank)[0] if evaluated else None
 
     def _finish(self) -> None:

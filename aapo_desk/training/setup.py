@@ -12,11 +12,12 @@ import torch
 
 from aapo_desk import __version__, tasks
 from aapo_desk.algorithms import build
-from aapo_desk.config import RunConfig, banks_reference
+from aapo_desk.config import RunConfig, banks_reference, user_path
 from aapo_desk.evaluation.held_out import HeldOut, judged_by
 from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
 from aapo_desk.models.policy import Backend, Policy
+from aapo_desk.models.starting import start_from
 from aapo_desk.rewards import RewardPool
 from aapo_desk.rollout import Bank, BankedReference, reference
 from aapo_desk.store import RunWriter, home
@@ -59,6 +60,9 @@ def prepared(
     control.report("loading", None, f"loading {config.model.id}")
     fence()
     policy = load_policy(config.model, config.lora, resolved, config.run.seed, backend)
+    if config.lora.start_from is not None:
+        own = store.run.start_adapter
+        start_from(policy, own if own.is_dir() else user_path(config.lora.start_from))
     train = _fit(policy, data.train, config, store, "train")
     held_out = _fit(policy, data.held_out, config, store, "held_out")
     refuse_empty(config.task, train)

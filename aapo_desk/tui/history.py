@@ -16,7 +16,7 @@ from aapo_desk.store import Delta, Event
 EVENTS_KEPT = 500
 RECENT_STEPS = 20
 STEP_SECONDS = ("seconds_rollout", "seconds_reward", "seconds_update")
-BEGINNINGS = {"started", "resumed"}
+BEGINNINGS = {"started", "resumed", "forked"}
 
 Metrics = tuple[int, float, dict[str, float | None]]
 

@@ -28,9 +28,12 @@ def state_label(state: str) -> str:
     return f"{STATE_SYMBOLS.get(state, '?')} {state}"
 
 
-def algorithm_label(algorithm: AlgorithmConfig, difficulty: str = "off") -> str:
-    """``AAPO``; ``AAPO, banked reference`` where a run departs from the paper. ``difficulty``: as in ``task``."""
-    return algorithm.name.upper() + departures(algorithm.name, algorithm.reference, difficulty)
+def algorithm_label(algorithm: AlgorithmConfig, difficulty: str = "off", start_from: str | None = None) -> str:
+    """``AAPO``; ``AAPO, banked reference`` where a run departs from the paper.
+
+    ``difficulty``: as in ``task``; ``start_from``: as in ``lora``.
+    """
+    return algorithm.name.upper() + departures(algorithm.name, algorithm.reference, difficulty, start_from)
 
 
 def duration(seconds: float) -> str:

@@ -71,7 +71,7 @@ class _Known:
         """The run as it is now; the same object as before where nothing has changed."""
         new = self._row
         for part, files, read in (
-            ("config", (self._run.config,), self._read_config),
+            ("config", (self._run.config, self._run.plan), self._read_config),
             ("meta", (self._run.meta,), self._read_meta),
             ("numbers", (self._run.database, self._run.write_ahead), self._read_numbers),
             ("status", (self._run.status,), self._read_status),

@@ -50,6 +50,15 @@ def test_time_between_a_crash_and_a_resume_is_not_training_time() -> None:
     assert history.elapsed(1015.0) == 65.0
 
 
+def test_time_between_a_checkpoint_and_its_fork_is_not_training_time() -> None:
+    history = History()
+    taken_along = steps(1, 5)  # until 50
+    taken_along.events = [event("started", 0.0), event("forked", 9000.0)]
+    history.extend(taken_along)
+    history.extend(Delta(metrics=[(6, 9030.0, {})], events=[event("resumed", 9010.0)]))
+    assert history.elapsed(None) == 70.0
+
+
 def test_the_rest_takes_the_median_step_and_the_evaluations_to_come() -> None:
     history = History()
     parts = {"seconds_rollout": 3.0, "seconds_reward": 0.5, "seconds_update": 1.5}

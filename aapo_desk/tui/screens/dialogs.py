@@ -94,11 +94,11 @@ def describe(row: PresetRow) -> Content:
         batch = config.rollout
         weights = "4-bit weights (nf4)" if config.model.quantization == "nf4" else "weights not quantised"
         device = "the GPU if there is one" if config.model.device == "auto" else f"the {config.model.device.upper()}"
+        algorithm = algorithm_label(config.algorithm, config.task.difficulty, config.lora.start_from)
         facts = {
             "model": ", ".join([one_line(model_label(config.model.id)), weights, f"on {device}"]),
             "task": f"{one_line(config.task.source)}, {config.evaluated_problems} problems held out",
-            "method": f"{algorithm_label(config.algorithm, config.task.difficulty)}, LoRA r={config.lora.r}, "
-            f"learning rate {config.optimizer.learning_rate:g}",
+            "method": f"{algorithm}, LoRA r={config.lora.r}, learning rate {config.optimizer.learning_rate:g}",
             "steps": f"{config.run.steps} of {batch.prompts_per_step} prompts x {batch.group_size} completions, "
             f"up to {batch.max_new_tokens} tokens each",
         }

@@ -89,6 +89,7 @@ class PreparingScreen(DeskScreen[None]):
 
         try:
             launch.check(self._config)
+            launch.find_start(self._config)
             found = launch.preflight(self._config, lambda text: self._post(Progress(text)), self._cancelled)
             if self._cancelled.is_set():
                 return

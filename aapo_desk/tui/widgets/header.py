@@ -81,7 +81,9 @@ class HeaderFacts:
             progress=status.get("progress"),
             message=str(status.get("message") or ""),
             model=model_label(config.model.id) if config else "",
-            algorithm=algorithm_label(config.algorithm, config.task.difficulty) if config else "",
+            algorithm=algorithm_label(config.algorithm, config.task.difficulty, config.lora.start_from)
+            if config
+            else "",
             elapsed=history.elapsed(now if live else None),
             remaining=history.remaining(steps, config.evaluation.every, bool(config.evaluated_problems))
             if config

@@ -65,7 +65,7 @@ class HeatMap(Plot):
 
     def _put(self, items: dict[int, Histogram | None]) -> None:
         self._items = items
-        self._known = sorted(step for step, item in items.items() if item is not None and any(item.counts))
+        self._known = _alike({step: item for step, item in items.items() if item is not None and any(item.counts)})
         self._drawn_for = None
         self.refresh()
 
@@ -129,6 +129,12 @@ class HeatMap(Plot):
 
     def _label_at(self, row: int) -> tuple[str, str]:
         return (label, "┤") if (label := self._axis_labels.get(row)) else ("", "│")
+
+
+def _alike(items: Mapping[int, Histogram]) -> list[int]:
+    """The steps whose bins are those of the last: a fork may have other edges than what it took along."""
+    last = items[max(items)] if items else None
+    return sorted(step for step, item in items.items() if last and (item.low, item.high) == (last.low, last.high))
 
 
 def _density(column: list[float] | None, place: int, peak: float) -> str:

@@ -1,0 +1,50 @@
+"""A policy that begins from an existing adapter. Its reference is the base with that adapter, frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from aapo_desk.config import ConfigError, Problem
+from aapo_desk.models.policy import Policy
+from aapo_desk.models.rows import ADAPTER, adapted_layers
+
+SETTING = "lora.start_from"
+
+
+def start_from(policy: Policy, folder: Path) -> None:
+    """Give the policy the adapter in a folder of peft's layout, and keep that as what the reference has on.
+
+    The policy is to have a fresh adapter of the same rank, scale and layers. Raises ConfigError where the folder's is
+    another one, with what differs first.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    if any(not isinstance(layer.base_layer, nn.Linear) for layer in adapted_layers(policy.model)):
+        raise _refusal("works for adapters on linear layers, and this model has others among lora.targets", folder)
+    try:
+        loaded = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise _refusal(f"cannot be read: {error}", folder) from error
+    own: dict[str, Any] = get_peft_model_state_dict(policy.model, save_embedding_layers=False)
+    for name in sorted(own.keys() ^ loaded.keys()):
+        who = "the run has it and the adapter does not" if name in own else "the adapter has it and the run does not"
+        message = f"has other layers than lora.targets gives this model ({name}: {who}); set lora.targets as its are"
+        raise _refusal(message, folder)
+    for name, value in own.items():
+        if value.shape != loaded[name].shape:
+            shapes = f"{list(loaded[name].shape)}, where this model has {list(value.shape)}"
+            raise _refusal(f"belongs to another model: {name} has the shape {shapes}", folder)
+    set_peft_model_state_dict(policy.model, loaded)
+    policy.start = {
+        layer: (layer.lora_A[ADAPTER].weight.detach().clone(), layer.lora_B[ADAPTER].weight.detach().clone())
+        for layer in adapted_layers(policy.model)
+    }
+
+
+def _refusal(message: str, folder: Path) -> ConfigError:
+    return ConfigError(Problem(SETTING, message, str(folder)))
