@@ -208,8 +208,8 @@ def _inside(config: dict[str, Any], section: str, key: str) -> Any:
 
 def _algorithm(config: dict[str, Any]) -> str:
     """The algorithm, and whether it departs from the paper."""
-    name = _inside(config, "algorithm", "name")
-    return f"{name}{departures(name, _inside(config, 'algorithm', 'reference'), _inside(config, 'task', 'difficulty'))}"
+    name, reference, pairing = (_inside(config, "algorithm", key) for key in ("name", "reference", "pairing"))
+    return f"{name}{departures(name, reference, _inside(config, 'task', 'difficulty'), pairing)}"
 
 
 def _number(value: float | None) -> str:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from aapo_desk import checkpoint as checkpoints
+from aapo_desk.algorithms.aapo import PAIRED_BY_MEAN
 from aapo_desk.checkpoint import Checkpoint
 from aapo_desk.config import RunConfig
 from aapo_desk.evaluation.held_out import NAME, evaluate
@@ -91,6 +92,8 @@ class Trainer:
                 self.store.write_event("notice", 0, message=message)
             if self.prepared.parts.bank is not None:
                 self.store.write_event("notice", 0, message=BANKED)
+            if self.config.algorithm.method.has_margin and self.config.algorithm.pairing == "mean":
+                self.store.write_event("notice", 0, message=PAIRED_BY_MEAN)
             if self.prepared.parts.difficulty is not None:
                 self.store.write_event("notice", 0, message=ADAPTIVE)
             return

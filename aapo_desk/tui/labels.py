@@ -30,7 +30,7 @@ def state_label(state: str) -> str:
 
 def algorithm_label(algorithm: AlgorithmConfig, difficulty: str = "off") -> str:
     """``AAPO``; ``AAPO, banked reference`` where a run departs from the paper. ``difficulty``: as in ``task``."""
-    return algorithm.name.upper() + departures(algorithm.name, algorithm.reference, difficulty)
+    return algorithm.name.upper() + departures(algorithm.name, algorithm.reference, difficulty, algorithm.pairing)
 
 
 def duration(seconds: float) -> str:

@@ -18,8 +18,9 @@ from aapo_desk.config import resolve
 from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, Sample, create_run
 from aapo_desk.training.control import Control
+from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import prepared
-from aapo_desk.training.step import Parts, StepResult, run_step
+from aapo_desk.training.step import StepResult, run_step
 from tests.training.test_run import adapter, finish, metrics_without_clocks, new_run, trainer, wait_for, written_step
 
 STEPS, PROMPTS, GROUP = 8, 2, 4
