@@ -3,14 +3,15 @@
     score       s    = row mean of lp (logl), or of exp(lp - old) (lratio)
     objective   J    = mean over all prompts of  mean+ s - tau log mean- exp(s / tau)     + right, - wrong completions
                        without soft_maximum:     mean+ s - mean- s                        ("DisCO-b")
-    loss        L    = -J + beta [KL - delta]+ KL                  [.]+ is a weight: no gradient goes through it
+    loss        L    = -J + beta / 2 [KL - delta]+ ^2
                 KL   = token mean of  old - lp  (kl),  or of  (old - lp) + exp(-(old - lp)) - 1  (low_var_kl)
 
 Rewards are labels, exactly 0 or 1; there is no advantage. A prompt whose completions are all right or all wrong has no
 score term, but counts among the prompts.
 
-Deviations from the authors' code: J and KL are over the whole step, not over each micro-batch; tau is theirs unless it
-is given (10 for logl, 1 for lratio); unscorable completions are left out.
+Deviations from the authors' code: theirs has the gradient of this loss and another value; J and KL are over the whole
+step, not over each micro-batch; tau is theirs unless it is given (10 for logl, 1 for lratio); unscorable completions
+are left out.
 """
 
 from __future__ import annotations
@@ -51,8 +52,7 @@ def make(
         apart = base.log_ratio(logps, batch)
         scores = base.row_means(logps if score == "logl" else torch.exp(apart), batch).reshape(batch.rewards.shape)
         divergence = base.token_mean(-apart if kl == "kl" else torch.exp(apart) - apart - 1, batch)
-        weight = beta * (divergence - delta).clamp(min=0).detach()
-        return weight * divergence - objective(scores, batch)
+        return beta / 2 * (divergence - delta).clamp(min=0).square() - objective(scores, batch)
 
     return Algorithm(
         "disco",

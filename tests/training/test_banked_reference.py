@@ -192,7 +192,7 @@ def stored(run: RunDirectory) -> list[list[Sample]]:
 def test_a_banked_run_says_that_it_is_one_and_a_run_without_reference_does_not(
     desk_home: Path, config: dict[str, Any]
 ) -> None:
-    grpo = new_run(config | {"algorithm": {"name": "grpo", "reference": "bank"}, "run": {"steps": 1}}, "grpo")
+    grpo = new_run(config | {"algorithm": {"name": "grpo"}, "run": {"steps": 1}}, "grpo")
     finish(grpo)
     assert [event.kind for event in RunReader(grpo).poll().events] == ["probe", "started", "checkpoint", "finished"]
     assert not any(sample.is_reference for sample in RunReader(grpo).samples(1))
