@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         r"rloo has no ratio .* exactly one update; variant: ppo_seq has one",
     ),
     "no update": (algorithm("grpo", "updates_per_rollout=0"), r"algorithm\.updates_per_rollout = 0.*greater than or"),
-    "an unknown option": (
+    "an option that an algorithm does not have": (
         algorithm("dapo", "options.max_refils=2"),
         r"dapo has no option 'max_refils'; it has: .*max_refills; did you mean algorithm\.options\.max_refills\?",
     ),
@@ -187,7 +187,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         algorithm("grpo", "options.beta=-1"),
         r"option beta = -1: must be a number of at least 0",
     ),
-    "a temperature of zero": (algorithm("disco", "options.tau=0"), r"option tau = 0: must be a number above 0"),
+    "a tau of zero": (algorithm("disco", "options.tau=0"), r"option tau = 0: must be a number above 0"),
     "a part of a refill": (algorithm("dapo", "options.max_refills=1.5"), r"max_refills = 1\.5: must be a whole number"),
     "a word for a number": (algorithm("apa", "options.alpha=much"), r"option alpha = 'much': must be a number"),
     "a number for a switch": (algorithm("gpg", "options.adjust=1"), r"option adjust = 1: must be true or false"),
