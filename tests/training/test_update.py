@@ -160,6 +160,7 @@ def test_several_updates_are_the_formula_with_the_log_probs_from_before_the_firs
             loss = loss + terms.mean() / len(rows)
         loss.backward()
         for parameter in other.adapter_parameters().values():
+            assert parameter.grad is not None
             parameter.data -= rate * parameter.grad
     assert clipped > 5
     assert done.update_norm > 0.01
