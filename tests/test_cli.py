@@ -128,10 +128,11 @@ def test_show_tells_a_run_and_its_evaluations(finished: RunDirectory, capsys: Ou
     [
         ({"name": "aapo"}, "aapo"),
         ({"name": "aapo", "reference": "bank"}, "aapo, banked reference"),
-        ({"name": "grpo", "reference": "bank"}, "grpo"),
+        ({"name": "aapo", "pairing": "mean"}, "aapo, margin to the reference's mean"),
+        ({"name": "grpo"}, "grpo"),
     ],
 )
-def test_show_tells_the_algorithm_and_whether_its_reference_is_banked(
+def test_show_tells_the_algorithm_and_how_it_departs_from_the_paper(
     algorithm: dict[str, Any], said: str, capsys: Output
 ) -> None:
     create_run(resolve({"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}, "algorithm": algorithm}))

@@ -55,7 +55,7 @@ def refusal(*items: str) -> str:
         ("run.steps=0", "run.steps = 0 (from --set): must be greater than or equal to 1"),
         ("run.seed=-1", "run.seed = -1 (from --set): must be greater than or equal to 0"),
         ("algorithm.margin_low=0.5", "margin_low (0.5) is above margin_high (0.28)"),
-        ("algorithm.name=dpo", "algorithm.name = 'dpo' (from --set): must be 'aapo' or 'grpo'"),
+        ("algorithm.name=dpo", "algorithm.name = 'dpo' (from --set): must be 'aapo', 'grpo', 'dr_grpo', "),
         ("algorithm.reference=banked", "algorithm.reference = 'banked' (from --set): must be 'fresh' or 'bank'"),
         ("model.device=gpu", "model.device = 'gpu' (from --set): must be 'auto', 'cuda' or 'cpu'"),
         ("model.quantization=true", "model.quantization = True (from --set): must be 'nf4' or 'none'"),
@@ -233,3 +233,48 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
         load_yaml(tmp_path / "missing.yaml")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_yaml(tmp_path)
+
+
+PAPER = {"name": "aapo", "scale_rewards": False, "aggregation": "groups", "margin_low": -0.5, "reference": "bank"}
+
+
+@pytest.mark.parametrize(
+    ("section", "items", "expected"),
+    [
+        (PAPER, ["algorithm.name=gpg"], {"name": "gpg", "scale_rewards": False, "aggregation": "tokens"}),
+        (PAPER, ["algorithm.name=grpo"], {"scale_rewards": False, "margin_low": -0.2, "reference": "fresh"}),
+        (PAPER, ["algorithm.name=rloo"], {"scale_rewards": False, "reference": "fresh"}),
+        (PAPER, ["algorithm.name=aapo"], PAPER),
+        ({}, ["algorithm.name=gpg"], {"scale_rewards": False}),
+        ({"scale_rewards": True}, ["algorithm.name=gpg"], {"scale_rewards": False}),  # only what was AAPO's anyway
+        ({}, ["algorithm.name=gpg", "algorithm.scale_rewards=true"], {"scale_rewards": True}),
+        ({}, ["algorithm.name=apa"], {"scale_rewards": True}),
+        (
+            {"name": "grpo", "options": {"beta": 0.1}, "updates_per_rollout": 2},
+            ["algorithm.name=dapo", "algorithm.options.epsilon_high=0.3"],
+            {"options": {"epsilon_high": 0.3}, "updates_per_rollout": 2},
+        ),
+        ({"name": "grpo", "updates_per_rollout": 2}, ["algorithm.name=aapo"], {"updates_per_rollout": 1}),
+        ({"name": "grpo", "updates_per_rollout": 2}, ["algorithm.name=rloo"], {"updates_per_rollout": 1}),
+        (
+            {"name": "grpo", "updates_per_rollout": 2},
+            ["algorithm.name=rloo", "algorithm.options={variant: ppo_seq}"],
+            {"updates_per_rollout": 2},
+        ),
+    ],
+)
+def test_another_algorithm_leaves_out_what_only_the_presets_has(
+    section: dict[str, Any], items: list[str], expected: dict[str, Any]
+) -> None:
+    base = {"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}, "algorithm": section}
+    for data in (base, resolve(base).model_dump()):  # from a file, and from a form that has every value
+        found = resolve(data, parse_set(items)).algorithm.model_dump()
+        assert {key: found[key] for key in expected} == expected
+
+
+def test_a_run_of_an_older_version_is_read_whatever_its_settings_mean_today() -> None:
+    section = {"name": "grpo", "aggregation": "groups", "margin_low": -0.5}
+    old = {"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}, "algorithm": section}
+    assert RunConfig.model_validate(old).algorithm.aggregation == "groups"
+    with pytest.raises(ConfigError):
+        resolve(old)

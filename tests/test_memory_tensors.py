@@ -7,6 +7,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,21 @@ def test_an_update_allocates_what_is_estimated(
     sizes = settings(number=dtype.itemsize, tokens=512, scored=384, longest=256, logits_at_once=at_once)
     estimated = estimate(ModelShape.from_config(BIG.to_dict()), replace(sizes, checkpointing=checkpointing))
     assert allocated(micro_batch, tmp_path) == pytest.approx(estimated.update - estimated.resident, rel=0.1)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_a_pass_before_the_update_allocates_less_than_the_smallest_update(tmp_path: Path, reference: bool) -> None:
+    """Old or reference log-probs of the same micro-batch: so the update's peak stays the estimate's, whoever asks."""
+    policy = adapted(BIG, torch.float32)
+    packs = [Pack([5] * 64, [[6] * 48] * 4)] * 2
+
+    def before() -> None:
+        with torch.no_grad(), policy.as_reference() if reference else nullcontext():
+            pack_logps(policy, packs, 192)
+
+    sizes = settings(number=4, tokens=512, scored=384, longest=256, logits_at_once=1 << 25, checkpointing=True)
+    estimated = estimate(ModelShape.from_config(BIG.to_dict()), sizes)
+    assert allocated(before, tmp_path) < 0.9 * (estimated.update - estimated.resident)
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])

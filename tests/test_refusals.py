@@ -19,7 +19,7 @@ import yaml
 from aapo_desk import hardware, preview
 from aapo_desk.cli.app import run
 from aapo_desk.cli.train import configuration
-from aapo_desk.config import RunConfig, resolve
+from aapo_desk.config import METHODS, RunConfig, resolve
 from aapo_desk.launch.child import environment
 from aapo_desk.store import create_run, list_runs
 
@@ -50,6 +50,15 @@ def here(desk_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_
 
 FROM_FILE = ("--set", "task.held_out=5", "--set", "evaluation.problems=5", "--set")
 COUNTDOWN = ("--set", "task.source=countdown", "--set")
+
+
+def algorithm(name: str, *sets: str) -> list[str]:
+    """A command that takes this algorithm."""
+    settings = (f"algorithm.name={name}", *(f"algorithm.{item}" for item in sets))
+    return ["train", "tiny.yaml", *(part for item in settings for part in ("--set", item))]
+
+
+LABELS = ("--set", "rewards=[{name: math}]")
 REFUSED: dict[str, tuple[list[str], str]] = {
     "an unknown preset": (["train", "demmo"], r"demmo.*no such preset.*did you mean demo\?"),
     "a preset file that is not there": (["train", "no/such.yaml"], r"no/such\.yaml.*there is no such file"),
@@ -156,6 +165,72 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["train", "tiny.yaml", "--set", "rewards.0={name: countdown, options: {well_formed: 2}}"],
         r"rewards\.0\.options\.well_formed = 2: must be a number from 0 to 1",
     ),
+    "several updates of AAPO": (
+        algorithm("aapo", "updates_per_rollout=2"),
+        r"updates_per_rollout = 2: aapo has no ratio .* each rollout serves exactly one update",
+    ),
+    "several updates of GPG": (algorithm("gpg", "updates_per_rollout=4"), r"updates_per_rollout = 4: gpg has no ratio"),
+    "several updates of RLOO by REINFORCE": (
+        algorithm("rloo", "updates_per_rollout=2"),
+        r"rloo has no ratio .* exactly one update; variant: ppo_seq has one",
+    ),
+    "no update": (algorithm("grpo", "updates_per_rollout=0"), r"algorithm\.updates_per_rollout = 0.*greater than or"),
+    "an option that an algorithm does not have": (
+        algorithm("dapo", "options.max_refils=2"),
+        r"dapo has no option 'max_refils'; it has: .*max_refills; did you mean algorithm\.options\.max_refills\?",
+    ),
+    "an option of an algorithm that has none": (
+        algorithm("aapo", "options.beta=0.1"),
+        r"aapo has no option 'beta'; it has: none",
+    ),
+    "an option below its range": (
+        algorithm("grpo", "options.beta=-1"),
+        r"option beta = -1: must be a number of at least 0",
+    ),
+    "a tau of zero": (algorithm("disco", "options.tau=0"), r"option tau = 0: must be a number above 0"),
+    "a part of a refill": (algorithm("dapo", "options.max_refills=1.5"), r"max_refills = 1\.5: must be a whole number"),
+    "a word for a number": (algorithm("apa", "options.alpha=much"), r"option alpha = 'much': must be a number"),
+    "a number for a switch": (algorithm("gpg", "options.adjust=1"), r"option adjust = 1: must be true or false"),
+    "an unknown variant": (algorithm("p3o", "options.variant=v3"), r"option variant = 'v3': must be v2 or v1"),
+    "a margin for GRPO": (
+        algorithm("grpo", "margin_low=-0.5"),
+        r"algorithm\.margin_low = -0\.5 \(from --set\): grpo has no margin.*leave it out, or set algorithm\.name=aapo",
+    ),
+    "an upper margin for APA": (algorithm("apa", "margin_high=1"), r"algorithm\.margin_high = 1\.0.*apa has no margin"),
+    "a bank without a reference": (
+        algorithm("p3o", "reference=bank"),
+        r"algorithm\.reference = 'bank'.*p3o has no margin",
+    ),
+    "pairing without a margin": (algorithm("loop", "pairing=mean"), r"algorithm\.pairing = 'mean'.*loop has no margin"),
+    "pairing where the margin is one number": (
+        algorithm("aapo", "pairing=mean", "margin_low=0", "margin_high=0"),
+        r"algorithm\.pairing = 'mean'.*margin_low and margin_high are equal",
+    ),
+    "an unknown pairing": (algorithm("aapo", "pairing=random"), r"algorithm\.pairing = 'random'.*'index' or 'mean'"),
+    "aggregation where it means nothing": (
+        algorithm("gpg", "aggregation=groups"),
+        r"algorithm\.aggregation = 'groups'.*gpg has no margin",
+    ),
+    "scaling where there is none": (
+        algorithm("dr_grpo", "scale_rewards=true"),
+        r"algorithm\.scale_rewards = True.*dr_grpo never divides by the group's deviation",
+    ),
+    "two rewards for DisCO": (
+        algorithm("disco"),
+        r"rewards: .*disco.*exactly 0 or 1: exactly one.*count: math, format",
+    ),
+    "a weight for DisCO": (
+        [*algorithm("disco"), *LABELS, "--set", "rewards.0.weight=0.5"],
+        r"rewards\.0\.weight = 0\.5: .*disco.*it must be 1",
+    ),
+    "a graded reward for DisCO": (
+        [*algorithm("disco"), "--set", "rewards=[{name: length}]"],
+        r"rewards\.0\.name = 'length': .*disco.*those that are 0 or 1 are math",
+    ),
+    "a partly right answer for DisCO": (
+        [*algorithm("disco"), "--set", "rewards=[{name: countdown, options: {well_formed: 0.1}}]"],
+        r"rewards\.0\.options\.well_formed = 0\.1: .*disco.*it must be 0",
+    ),
     "no preset": (["train"], r"Missing argument 'PRESET\|FILE'"),
     "an unknown option": (["demo", "--hedless"], r"No such option: --hedless.*--headless"),
     "an unknown command": (["trian"], r"No such command 'trian'"),
@@ -235,6 +310,13 @@ def test_a_value_that_only_looks_wrong_is_accepted(item: str, path: str, value: 
     section, key = path.split(".")
     assert getattr(getattr(config, section), key) == value
     assert found["train"] > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_algorithm_is_accepted_by_one_line(name: str) -> None:
+    rewards = ["rewards=[{name: math}, {name: length, weight: 0}]"] if METHODS[name].labels else []
+    config, _ = accepted(f"algorithm.name={name}", *rewards)
+    assert config.algorithm.name == name
 
 
 def test_a_reward_may_have_a_negative_weight_and_the_margins_may_be_equal() -> None:

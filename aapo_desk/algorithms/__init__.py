@@ -1,16 +1,27 @@
 """How rewards become a gradient: pure tensor functions, one file an algorithm."""
 
-from aapo_desk.algorithms import aapo, grpo
+import importlib
+import inspect
+
 from aapo_desk.algorithms.base import Advantages, Algorithm, Batch, Objective
-from aapo_desk.config import AlgorithmConfig
+from aapo_desk.config import AlgorithmConfig, RolloutConfig
 
 __all__ = ["Advantages", "Algorithm", "Batch", "Objective", "build"]
 
 
-def build(config: AlgorithmConfig) -> Algorithm:
-    """The algorithm that a configuration names."""
-    if config.name == "grpo":
-        return grpo.make(
-            config.option("epsilon_low"), config.option("epsilon_high"), config.option("beta"), config.scale_rewards
-        )
-    return aapo.make(config.margin_low, config.margin_high, config.scale_rewards, aggregation=config.aggregation)
+def build(config: AlgorithmConfig, rollout: RolloutConfig | None = None) -> Algorithm:
+    """The algorithm that a configuration names: ``make`` in its file takes by name what it wants of the settings.
+
+    These are those of ``algorithm``, its own options, and of the rollout ``max_tokens`` (the longest completion) and
+    ``rows`` (completions in a step).
+    """
+    make = importlib.import_module(f"aapo_desk.algorithms.{config.name}").make
+    sizes = rollout or RolloutConfig()
+    known = {
+        **config.model_dump(exclude={"name", "options"}),
+        "max_tokens": sizes.max_new_tokens,
+        "rows": sizes.prompts_per_step * sizes.group_size,
+        **config.own_options,
+    }
+    made: Algorithm = make(**{key: known[key] for key in inspect.signature(make).parameters if key in known})
+    return made

@@ -13,7 +13,9 @@ Deviations from the authors' code:
    over groups: ``aggregation="groups"``.
 2. rr is the reward of a completion that the reference sampled. Their open-rs variant scores a slice of the prompt.
 3. A constant group is found by max == min, not by std == 0, which misses float noise.
-4. Unscorable completions (NaN) are left out of the mean, the deviation and the loss; where only the reference's
+4. ``pairing="mean"`` holds each completion against the mean of the reference's group in place of its i-th
+   completion, whose own chance the margin then does not carry. A variant of ours, not the paper's.
+5. Unscorable completions (NaN) are left out of the mean, the deviation and the loss; where only the reference's
    completion is unscorable, the margin is 0.
 """
 
@@ -22,7 +24,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aapo_desk.algorithms.base import Advantages, Algorithm, Batch, group_advantage, per_row
+from aapo_desk.algorithms.base import Advantages, Algorithm, Batch, group_advantage, per_row, row_sums, token_mean
+
+PAIRED_BY_MEAN = (
+    "each completion is held against the mean of its problem's reference completions: a variant of ours, in place of "
+    "the paper's pairing by index"
+)
 
 
 def make(
@@ -31,21 +38,24 @@ def make(
     scale_rewards: bool = True,
     std_eps: float = 1e-4,
     aggregation: str = "tokens",
+    pairing: str = "index",
 ) -> Algorithm:
     def advantages(batch: Batch) -> Advantages:
         assert batch.reference_rewards is not None
         group = group_advantage(batch.rewards, scale_rewards, std_eps)
-        margin = (batch.rewards - batch.reference_rewards).clamp(margin_low, margin_high)
+        against = batch.reference_rewards
+        if pairing == "mean":
+            against = against.nanmean(1, keepdim=True)
+        margin = (batch.rewards - against).clamp(margin_low, margin_high)
         return Advantages(group, torch.nan_to_num(margin, nan=0.0))
 
     def loss(logps: Tensor, batch: Batch, advantages: Advantages) -> Tensor:
-        counted = batch.counted
-        terms = counted * -logps * per_row(advantages.total)
+        terms = -logps * per_row(advantages.total)
         if aggregation == "tokens":
-            return terms.sum() / counted.sum().clamp(min=1)
+            return token_mean(terms, batch)
         prompts = batch.rewards.shape[0]
-        tokens = counted.reshape(prompts, -1).sum(1)
-        means = terms.reshape(prompts, -1).sum(1) / tokens.clamp(min=1)
+        tokens = batch.counted.reshape(prompts, -1).sum(1)
+        means = row_sums(terms, batch).reshape(prompts, -1).sum(1) / tokens.clamp(min=1)
         return means.sum() / (tokens > 0).sum().clamp(min=1)
 
     return Algorithm("aapo", advantages, loss, needs_reference_rewards=True)

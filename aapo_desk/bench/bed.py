@@ -19,8 +19,8 @@ from aapo_desk.store import RunWriter, create_run
 from aapo_desk.tasks.order import step_problems
 from aapo_desk.training.choices import apply
 from aapo_desk.training.control import Control
+from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import describe, prepared
-from aapo_desk.training.step import Parts
 
 NEVER_DRAWN = -1
 """As the token that ends a completion: every completion runs to its longest."""

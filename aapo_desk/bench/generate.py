@@ -11,8 +11,8 @@ from transformers import GenerationConfig
 from aapo_desk.bench.bed import about, parts_of
 from aapo_desk.bench.jobs import Job, Measured
 from aapo_desk.models.loading import choose_device
+from aapo_desk.training.parts import Parts
 from aapo_desk.training.peaks import Peaks
-from aapo_desk.training.step import Parts
 
 
 def measure(job: Job) -> Measured:

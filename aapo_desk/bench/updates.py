@@ -9,8 +9,8 @@ import torch
 from aapo_desk.bench.bed import about, parts_of
 from aapo_desk.bench.jobs import Job, Measured
 from aapo_desk.models.loading import choose_device
+from aapo_desk.training.parts import Parts
 from aapo_desk.training.peaks import Peaks, held_mb
-from aapo_desk.training.step import Parts
 from aapo_desk.training.update import Rollout, update
 
 

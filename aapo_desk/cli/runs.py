@@ -224,7 +224,12 @@ def _inside(config: dict[str, Any], section: str, key: str) -> Any:
 def _algorithm(config: dict[str, Any]) -> str:
     """The algorithm, and whether it departs from the paper."""
     name = _inside(config, "algorithm", "name")
-    decisive = (("algorithm", "reference"), ("task", "difficulty"), ("lora", "start_from"))
+    decisive = (
+        ("algorithm", "reference"),
+        ("task", "difficulty"),
+        ("algorithm", "pairing"),
+        ("lora", "start_from"),
+    )
     return f"{name}{departures(name, *(_inside(config, section, key) for section, key in decisive))}"
 
 

@@ -4,6 +4,7 @@ Every value has one ``Field`` in ``sections``; it feeds validation, ``--set``, t
 (``rollout.group_size``) are fixed, since people script against them.
 """
 
+from aapo_desk.config.algorithms import METHODS, REFERENCE_ALGORITHMS, Choice, Method, Number, Switch
 from aapo_desk.config.problems import ConfigError, Problem
 from aapo_desk.config.resolving import (
     differences,
@@ -16,8 +17,6 @@ from aapo_desk.config.resolving import (
     value_at,
 )
 from aapo_desk.config.sections import (
-    ALGORITHM_OPTIONS,
-    REFERENCE_ALGORITHMS,
     AlgorithmConfig,
     EvaluationConfig,
     Int,
@@ -36,14 +35,17 @@ from aapo_desk.config.sections import (
 from aapo_desk.config.settings import Setting, settings
 
 __all__ = [
-    "ALGORITHM_OPTIONS",
+    "METHODS",
     "REFERENCE_ALGORITHMS",
     "AlgorithmConfig",
+    "Choice",
     "ConfigError",
     "EvaluationConfig",
     "Int",
     "LoraConfig",
+    "Method",
     "ModelConfig",
+    "Number",
     "OptimizerConfig",
     "Problem",
     "RewardConfig",
@@ -52,6 +54,7 @@ __all__ = [
     "RunSection",
     "Section",
     "Setting",
+    "Switch",
     "TaskConfig",
     "banks_reference",
     "departures",

@@ -14,8 +14,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from aapo_desk.config.algorithms import METHODS, carried_over, misplaced, wrong_updates
 from aapo_desk.config.problems import ConfigError, Problem
-from aapo_desk.config.sections import RewardConfig, RunConfig, Section, default_rewards
+from aapo_desk.config.sections import AlgorithmConfig, RewardConfig, RunConfig, Section, default_rewards
 
 
 def user_path(text: str | Path) -> Path:
@@ -54,15 +55,45 @@ def resolve(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = None,
     tree = _copy(data)
     if "rewards" not in tree and any(path.startswith("rewards.") for path in overrides or {}):
         tree["rewards"] = [reward.model_dump() for reward in default_rewards()]
+    _change_algorithm(tree, overrides or {})
     for path, value in (overrides or {}).items():
         _put(tree, path, value)
     try:
-        return RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(tree)
     except ValidationError as error:
         problems = [_problem(detail, overrides or {}, origin) for detail in error.errors()]
         # A value that fits no branch of a union is reported once a branch: the first says enough.
         firsts = {problem.path: problem for problem in reversed(problems)}
         raise ConfigError(*reversed(firsts.values())) from None
+    # Not a rule of RunConfig: what older runs hold is to be read, whatever it means today.
+    values = config.algorithm.model_dump()
+    if wrong := misplaced(config.algorithm.name, values, _algorithm_defaults()):
+        places = {f"algorithm.{key}": message for key, message in wrong.items()}
+        found = ((path, message, _where(path, overrides or {}, origin)) for path, message in places.items())
+        raise ConfigError(*(Problem(path, message, value_at(config, path), where) for path, message, where in found))
+    return config
+
+
+def _algorithm_defaults() -> dict[str, Any]:
+    return {key: field.get_default(call_default_factory=True) for key, field in AlgorithmConfig.model_fields.items()}
+
+
+def _change_algorithm(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Where ``overrides`` name another algorithm than the preset, leave out what only the preset's has."""
+    section, name = tree.get("algorithm"), overrides.get("algorithm.name")
+    defaults = _algorithm_defaults()
+    if not isinstance(section, dict) or not isinstance(name, str) or section.get("name", defaults["name"]) == name:
+        return
+    tree["algorithm"] = carried_over(section, defaults, name)
+    if name in METHODS and wrong_updates(name, _options_in(overrides), 2):
+        tree["algorithm"].pop("updates_per_rollout", None)
+
+
+def _options_in(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The algorithm's own options among the overrides."""
+    whole, prefix = overrides.get("algorithm.options"), "algorithm.options."
+    single = {path.removeprefix(prefix): value for path, value in overrides.items() if path.startswith(prefix)}
+    return {**whole, **single} if isinstance(whole, dict) else single
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -138,8 +169,7 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
 def _problem(detail: ErrorDetails, overrides: Mapping[str, Any], origin: str) -> Problem:
     """What pydantic found, in the user's terms."""
     path = ".".join(str(part) for part in _data_path(detail["loc"]))
-    set_here = any(f"{item}.".startswith(f"{path}.") or f"{path}.".startswith(f"{item}.") for item in overrides)
-    where = "--set" if set_here else origin
+    where = _where(path, overrides, origin)
     given = detail.get("input")
     context = detail.get("ctx", {})
     if path == "lora.targets":
@@ -164,6 +194,12 @@ def _problem(detail: ErrorDetails, overrides: Mapping[str, Any], origin: str) ->
             message = re.sub(r"a valid dictionary.*", "a mapping", message)
             message = re.sub(r" after validation, not \d+", "", message)
             return Problem(path, message, given, where)
+
+
+def _where(path: str, overrides: Mapping[str, Any], origin: str) -> str:
+    """Where a value at a path comes from."""
+    set_here = any(f"{item}.".startswith(f"{path}.") or f"{path}.".startswith(f"{item}.") for item in overrides)
+    return "--set" if set_here else origin
 
 
 def _data_path(location: tuple[int | str, ...]) -> Iterator[int | str]:

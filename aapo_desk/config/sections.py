@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from aapo_desk.config.algorithms import METHODS, REFERENCE_ALGORITHMS, Method, wrong_options, wrong_updates
 
 
 def _not_bool(value: Any) -> Any:
@@ -133,21 +134,20 @@ class RewardConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="The reward's own options.")
 
 
-ALGORITHM_OPTIONS: dict[str, dict[str, float]] = {
-    "aapo": {},
-    "grpo": {"epsilon_low": 0.2, "epsilon_high": 0.2, "beta": 0.0},
-}
-"""Each algorithm's own options with their defaults; none may be negative."""
-
-REFERENCE_ALGORITHMS = ("aapo",)
-"""Those that need the reference's rewards."""
+if TYPE_CHECKING:
+    AlgorithmName = str
+else:
+    AlgorithmName = Literal[tuple(METHODS)]
 
 
 class AlgorithmConfig(Section):
-    name: Literal["aapo", "grpo"] = Field("aapo", description="How rewards become a gradient.")
+    name: AlgorithmName = Field("aapo", description="How rewards become a gradient.")
     margin_low: Float = Field(-0.2, description="AAPO: the margin r - r_ref is not taken below this.")
     margin_high: Float = Field(0.28, description="AAPO: the margin r - r_ref is not taken above this.")
-    scale_rewards: bool = Field(True, description="Divide the group advantage by the group's deviation.")
+    scale_rewards: bool = Field(
+        True,
+        description="Divide the group advantage by the group's deviation. Left out: as the algorithm's authors do.",
+    )
     reference: Literal["fresh", "bank"] = Field(
         "fresh",
         description="AAPO: fresh: the reference samples its completions in every step; bank: once a prompt, and its "
@@ -157,12 +157,27 @@ class AlgorithmConfig(Section):
         "tokens",
         description="AAPO: mean over the step's tokens; groups: inside each group, then over groups.",
     )
-    pairing: Literal["index"] = Field(
-        "index", description="index: completion i is held against the reference's completion i."
+    pairing: Literal["index", "mean"] = Field(
+        "index",
+        description="AAPO: index: completion i is held against the reference's completion i; mean: against the mean "
+        "of the reference's group (a variant of ours).",
+    )
+    updates_per_rollout: Int = Field(
+        1, ge=1, description="Updates on the same completions; more than 1 only where a ratio corrects for it."
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="The algorithm's own options, such as {beta: 0.04} for grpo."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scaled_as_usual(cls, data: Any) -> Any:
+        """The default of ``scale_rewards`` is the algorithm's."""
+        if not isinstance(data, dict) or "scale_rewards" in data:
+            return data
+        name = data.get("name", cls.model_fields["name"].default)
+        method = METHODS.get(name) if isinstance(name, str) else None
+        return data | {"scale_rewards": method.scales} if method else data
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
@@ -173,18 +188,22 @@ class AlgorithmConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _options_known(self) -> Self:
-        known = ALGORITHM_OPTIONS[self.name]
-        for key, value in self.options.items():
-            if key not in known:
-                raise ValueError(f"{self.name} has no option {key!r}; it has: {', '.join(known) or 'none'}")
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ValueError(f"option {key} = {value!r}: must be a number of at least 0")
+    def _fits_the_algorithm(self) -> Self:
+        wrong = wrong_options(self.name, self.options)
+        wrong = wrong or wrong_updates(self.name, self.options, self.updates_per_rollout)
+        if wrong:
+            raise ValueError(wrong)
         return self
 
-    def option(self, key: str) -> float:
-        """One of the algorithm's own options, or its default."""
-        return float(self.options.get(key, ALGORITHM_OPTIONS[self.name][key]))
+    @property
+    def method(self) -> Method:
+        """What is known of the algorithm."""
+        return METHODS[self.name]
+
+    @property
+    def own_options(self) -> dict[str, Any]:
+        """The algorithm's own options, with the defaults of those that are left out."""
+        return self.method.complete(self.options)
 
 
 def banks_reference(name: object, reference: object) -> bool:
@@ -192,11 +211,14 @@ def banks_reference(name: object, reference: object) -> bool:
     return reference == "bank" and name in REFERENCE_ALGORITHMS
 
 
-def departures(name: object, reference: object, difficulty: object, start_from: object = None) -> str:
+def departures(
+    name: object, reference: object, difficulty: object, pairing: object = "index", start_from: object = None
+) -> str:
     """How a run with these settings departs from the paper, as words behind its algorithm's; mostly empty."""
     banked = ", banked reference" if banks_reference(name, reference) else ""
+    paired = ", margin to the reference's mean" if pairing == "mean" and name in REFERENCE_ALGORITHMS else ""
     started = ", from an adapter" if start_from else ""
-    return banked + (", adaptive difficulty" if difficulty == "adaptive" else "") + started
+    return banked + paired + (", adaptive difficulty" if difficulty == "adaptive" else "") + started
 
 
 class RolloutConfig(Section):
@@ -227,7 +249,7 @@ class OptimizerConfig(Section):
 
 
 class RunSection(Section):
-    steps: Int = Field(100, ge=1, description="Updates of the adapter.")
+    steps: Int = Field(100, ge=1, description="Rollouts, each followed by its update of the adapter, or updates.")
     seed: Int = Field(0, ge=0, lt=2**31, description="Everything random in the run follows from it.")
     checkpoint_every: Int = Field(10, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: Int = Field(2, ge=1, description="Newest checkpoints kept; the best one is kept besides.")

@@ -92,6 +92,8 @@ def margin_saturated(view: View, stands: bool) -> Alarm | None:
 
 def unscorable(view: View, stands: bool) -> Alarm | None:
     count, rows = sum(view.values("unscorable", WINDOW)), WINDOW * scored_rows(view.config)
+    refilled = sum(finite("refilled_groups", view.window(WINDOW)))
+    rows += round(refilled) * view.config.rollout.group_size
     if count <= at.MOST_UNSCORABLE[stands] * rows:
         return None
     names = ", ".join(reward.name for reward in view.config.rewards)

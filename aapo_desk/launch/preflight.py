@@ -60,6 +60,7 @@ def check(config: RunConfig) -> None:
         lambda: tasks.check(config.task),
         lambda: rewards.check(config.rewards),
         lambda: _check_recipes(config),
+        lambda: _check_labels(config),
     )
     for look in checks:
         try:
@@ -78,6 +79,16 @@ def _check_recipes(config: RunConfig) -> None:
         if reward.name == "reasoning_gym":
             message = "scores only problems of task.source=reasoning-gym:NAME"
             raise ConfigError(Problem(f"rewards.{index}.name", message, reward.name))
+
+
+def _check_labels(config: RunConfig) -> None:
+    """Some algorithms learn from right and wrong alone."""
+    from aapo_desk.rewards import not_labels
+
+    if config.algorithm.method.labels and (found := not_labels(config.rewards)):
+        path, why, given = found
+        needed = f"algorithm.name={config.algorithm.name} learns from rewards that are exactly 0 or 1: {why}"
+        raise ConfigError(Problem(path, needed, given))
 
 
 def _check_device(config: RunConfig) -> None:

@@ -11,9 +11,10 @@ Bytes, with c those of a number of the compute dtype (2 or 4):
     update       activations kept for the backward pass + max(logits of the head, one layer being computed)
 
 The update's peak follows the tokens of its micro-batch and nothing else, since the head computes ``LOGITS_AT_ONCE``
-logits at a time. What a layer keeps of a token is read off the forward pass of transformers' Llama, Qwen and Gemma with
-peft's LoRA, and attention that forms no matrix. Tests hold it against what autograd saves and torch allocates on a CPU,
-and the totals against published peaks of TRL's GRPOTrainer on GPUs.
+logits at a time. A pass without a gradient, for old or reference log-probs, keeps nothing of a layer and takes less, so
+no algorithm needs more than another. What a layer keeps of a token is read off the forward pass of transformers' Llama,
+Qwen and Gemma with peft's LoRA, and attention that forms no matrix. Tests hold it against what autograd saves and torch
+allocates on a CPU, and the totals against published peaks of TRL's GRPOTrainer on GPUs.
 """
 
 from __future__ import annotations

@@ -7,6 +7,6 @@ user's own is ``FILE.py:FUNCTION``. An answer that hangs or breaks a reward is u
 from aapo_desk.rewards.base import Completion, RewardError, Score
 from aapo_desk.rewards.checking import check
 from aapo_desk.rewards.pool import RewardPool, part_names
-from aapo_desk.rewards.ranges import bounds
+from aapo_desk.rewards.ranges import bounds, not_labels
 
-__all__ = ["Completion", "RewardError", "RewardPool", "Score", "bounds", "check", "part_names"]
+__all__ = ["Completion", "RewardError", "RewardPool", "Score", "bounds", "check", "not_labels", "part_names"]

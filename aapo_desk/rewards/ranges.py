@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aapo_desk.rewards import cosine, overlong, repetition
+from aapo_desk.rewards.builtin import BUILT_IN
 
 if TYPE_CHECKING:
     from aapo_desk.config import RewardConfig
@@ -30,3 +31,26 @@ def bounds(rewards: Sequence[RewardConfig]) -> Bounds:
 
 def _zero_to_one(_: Mapping[str, Any]) -> Bounds:
     return 0.0, 1.0
+
+
+_LABELS = ("math", "format", "readable", "numeric", "countdown")
+"""The built-in rewards that are 1 or 0, unless an option makes them something else."""
+
+
+def not_labels(rewards: Sequence[RewardConfig]) -> tuple[str, str, Any] | None:
+    """Where, why and by what value the weighted sum can be something else than 0 or 1; None where it cannot.
+
+    A user's own reward is believed: what it gives is looked at when it has given it.
+    """
+    counting = [(index, reward) for index, reward in enumerate(rewards) if reward.weight]
+    if len(counting) != 1:
+        names = ", ".join(reward.name for _, reward in counting) or "none"
+        return "rewards", f"exactly one of them may count, of weight 1; here count: {names}", None
+    index, reward = counting[0]
+    if reward.weight != 1:
+        return f"rewards.{index}.weight", "it must be 1", reward.weight
+    if reward.name in BUILT_IN and reward.name not in _LABELS:
+        return f"rewards.{index}.name", f"those that are 0 or 1 are {', '.join(_LABELS)}", reward.name
+    if reward.name == "countdown" and (partly := reward.options.get("well_formed", 0)) not in (0, 1):
+        return f"rewards.{index}.options.well_formed", "it must be 0", partly
+    return None

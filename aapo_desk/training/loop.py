@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from aapo_desk import checkpoint as checkpoints
+from aapo_desk.algorithms.aapo import PAIRED_BY_MEAN
 from aapo_desk.checkpoint import Checkpoint
 from aapo_desk.config import RunConfig
 from aapo_desk.evaluation.held_out import NAME, evaluate
@@ -108,6 +109,7 @@ class Trainer:
         for applies, message in (
             (self.store.journal_mode != "WAL", NETWORK_DISK),
             (self.prepared.parts.bank is not None, BANKED),
+            (self.config.algorithm.method.has_margin and self.config.algorithm.pairing == "mean", PAIRED_BY_MEAN),
             (self.prepared.parts.difficulty is not None, ADAPTIVE),
             (self.prepared.parts.policy.start is not None, FROM_ADAPTER.format(self.config.lora.start_from)),
         ):

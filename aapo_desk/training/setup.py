@@ -25,7 +25,7 @@ from aapo_desk.tasks.difficulty import Difficulty
 from aapo_desk.tasks.prompts import Fit, fit, refuse_empty
 from aapo_desk.training.choices import fence, settled
 from aapo_desk.training.control import Control
-from aapo_desk.training.step import Parts
+from aapo_desk.training.parts import Parts
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def prepared(
         parts = Parts(
             config,
             policy,
-            build(config.algorithm),
+            build(config.algorithm, config.rollout),
             optimizer,
             pool,
             train.problems,

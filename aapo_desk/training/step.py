@@ -3,72 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import psutil
 import torch
+from torch import Tensor
 
 from aapo_desk.algorithms import Algorithm
 from aapo_desk.config import RunConfig
 from aapo_desk.evaluation.held_out import judged_by
-from aapo_desk.models.policy import Policy
-from aapo_desk.rewards import RewardPool, part_names
-from aapo_desk.rollout import (
-    BankedReference,
-    Drawn,
-    Lookup,
-    Row,
-    Sampling,
-    Side,
-    Sides,
-    decode,
-    derive_seed,
-    score,
-    uniforms,
-)
+from aapo_desk.rewards import part_names
+from aapo_desk.rollout import Side, Sides, derive_seed
 from aapo_desk.store import Histogram, Sample, StepRecord
 from aapo_desk.tasks import Problem
-from aapo_desk.tasks.difficulty import Difficulty
 from aapo_desk.tasks.order import step_problems
-from aapo_desk.training.metrics import Edges, advantage_metrics, mean, reward_metrics
-from aapo_desk.training.packing import Cost
-from aapo_desk.training.peaks import give_back
-from aapo_desk.training.scaling import LossScale
+from aapo_desk.training.gathering import gather
+from aapo_desk.training.metrics import NAN, advantage_metrics, mean, reward_metrics
+from aapo_desk.training.parts import Parts, Report, make_room
 from aapo_desk.training.update import Rollout, Update, learning_rate, update
-
-Report = Callable[[str, float | None], None]
-"""Phase and its progress, 0 to 1."""
-
-
-@dataclass
-class Parts:
-    """All that a step works with."""
-
-    config: RunConfig
-    policy: Policy
-    algorithm: Algorithm
-    optimizer: torch.optim.Optimizer
-    pool: RewardPool
-    train: list[Problem]
-    prompts: list[list[int]]
-    """Token ids of each training problem's prompt."""
-    choices: dict[str, int]
-    """What was chosen for this device and model. Kept in the run's record and replayed."""
-    bank: BankedReference | None = None
-    """None: the reference is sampled in each step, where it is needed."""
-    difficulty: Difficulty | None = None
-    """None: problems come evenly."""
-    edges: Edges = field(init=False)
-    cost: Cost = field(init=False)
-    scale: LossScale | None = field(init=False)
-    """Where the model computes in float16."""
-
-    def __post_init__(self) -> None:
-        self.edges = Edges.of(self.config)
-        self.scale = LossScale.for_policy(self.policy)
-        self.cost = Cost.of(self.policy.causal.config.get_text_config())
 
 
 @dataclass(frozen=True)
@@ -85,39 +38,30 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
     torch.manual_seed(derive_seed(config.run.seed, "step", step))
     choice = parts.difficulty.choose(config.rollout.prompts_per_step) if parts.difficulty else None
     chosen = choice.problems if choice else _in_order(parts, step)
-    problems = [parts.train[index] for index in chosen]
-    prompts = [parts.prompts[index] for index in chosen]
-
-    _make_room(parts)
-    clock = [time.perf_counter()]
-    banked = parts.bank.look_up(prompts, problems) if parts.bank else None
-    drawn = _roll_out(parts, problems, prompts, banked, step, lambda share: report("rollout", share))
-    clock.append(time.perf_counter())
-    report("reward", None)
-    sides = _score(parts, drawn, banked)
-    clock.append(time.perf_counter())
-    _make_room(parts)
+    make_room(parts)
+    gathered = gather(parts, chosen, step, report)
+    sides = gathered.sides
+    make_room(parts)
     report("update", 0.0)
+    started = time.perf_counter()
     rate = learning_rate(config.optimizer, step, config.run.steps)
+    prompts = [parts.prompts[index] for index in gathered.chosen]
     done = _update(parts, prompts, sides, rate, lambda share: report("update", share))
-    clock.append(time.perf_counter())
+    seconds = {**gathered.seconds, "update": time.perf_counter() - started}
 
-    metrics = _metrics(parts, sides, done) | _timings(clock, sides)
+    metrics = _metrics(parts, sides, done) | _timings(seconds, sides)
     metrics |= {"learning_rate": rate, "memory_mb": memory_mb(parts.policy.device)}
+    if parts.algorithm.max_refills:
+        metrics["refilled_groups"] = float(gathered.refilled)
     if parts.difficulty and choice:
         metrics["downweighted_share"] = parts.difficulty.downweighted
-        parts.difficulty.record(choice, _judged(config, sides.policy))
+        parts.difficulty.record(choice, _judged(config, gathered.first))
+    problems = [parts.train[index] for index in gathered.chosen]
     record = StepRecord(
-        step, time.time(), metrics, _histograms(parts, sides, done), _samples(step, problems, sides, done)
+        step, time.time(), metrics, _histograms(parts, sides, done), _samples(parts, step, problems, sides, done)
     )
     unscorable = [(one.score.error or "", one.text) for one in sides.new if one.score.total is None]
     return StepResult(record, done, unscorable)
-
-
-def _make_room(parts: Parts) -> None:
-    """Where memory is short, what a phase has freed goes back before the next one begins."""
-    if parts.choices["checkpointing"]:
-        give_back(parts.policy.device)
 
 
 def _in_order(parts: Parts, step: int) -> list[int]:
@@ -155,70 +99,19 @@ def _update(
         token_budget=parts.choices["token_budget"],
         cost=parts.cost if parts.choices["share_prompts"] else None,
         scale=parts.scale,
+        updates=parts.config.algorithm.updates_per_rollout,
         progress=progress,
-    )
-
-
-def _roll_out(
-    parts: Parts,
-    problems: Sequence[Problem],
-    prompts: Sequence[list[int]],
-    banked: Lookup | None,
-    step: int,
-    progress: Callable[[float], None],
-) -> list[Drawn]:
-    """The policy's completions and, where the algorithm needs them, the reference's, sampled in one batch.
-
-    With a bank the reference's are those of the prompts that it lacks, in a batch of their own.
-    """
-    config = parts.config.rollout
-    sides = [True, False] if parts.algorithm.needs_reference_rewards and banked is None else [True]
-    groups = range(config.group_size)
-    rows = [Row(prompt, adapter) for adapter in sides for prompt in range(len(prompts)) for _ in groups]
-    numbers = uniforms(len(rows), config.max_new_tokens, derive_seed(parts.config.run.seed, "rollout", step))
-    batch_rows = parts.choices["batch_rows"]
-    fixed = bool(parts.choices["fixed_steps"])
-    first = len(prompts) / (len(prompts) + len(banked.missing if banked else []))
-    done = decode(
-        parts.policy,
-        prompts,
-        rows,
-        config.max_new_tokens,
-        Sampling.of(config),
-        numbers,
-        batch_rows,
-        progress=lambda share: progress(first * share),
-        fixed=fixed,
-    )
-    half = len(prompts) * config.group_size
-    drawn = [Drawn(done.take(range(start, start + half)), problems) for start in range(0, len(rows), half)]
-    if banked:
-        drawn += banked.draw(batch_rows, lambda share: progress(first + (1 - first) * share), fixed)
-    return drawn
-
-
-def _score(parts: Parts, drawn: Sequence[Drawn], banked: Lookup | None) -> Sides:
-    config = parts.config.rollout
-    policy, *others = score(parts.pool, parts.policy.tokenizer, drawn, config.max_new_tokens)
-    sampled = [one for side in others for one in side]
-    reference = banked.complete(sampled) if banked else sampled
-    return Sides(
-        drawn[0].completions,
-        Side(policy, config.group_size),
-        Side(reference, config.group_size) if parts.algorithm.needs_reference_rewards else None,
-        policy + sampled,
     )
 
 
 def _metrics(parts: Parts, sides: Sides, done: Update) -> dict[str, float]:
     rewards = sides.policy.rewards
-    algorithm = parts.config.algorithm
     completions = sides.completions
     scale = parts.scale
     scaling = {"loss_scale": scale.factor, "loss_scale_skipped": float(scale.skipped)} if scale else {}
     return {
         **reward_metrics(rewards, sides.reference_rewards, [one.score.parts for one in sides.policy.scored]),
-        **advantage_metrics(done.advantages, rewards, algorithm.margin_low, algorithm.margin_high),
+        **_signal(parts, rewards, done),
         "entropy": float(completions.entropy.sum() / completions.lengths.sum()),
         "completion_tokens": mean(completions.lengths),
         "truncated": mean((~completions.ended).double()),
@@ -231,29 +124,44 @@ def _metrics(parts: Parts, sides: Sides, done: Update) -> dict[str, float]:
     }
 
 
-def _timings(clock: Sequence[float], sides: Sides) -> dict[str, float]:
+def _signal(parts: Parts, rewards: Tensor, done: Update) -> dict[str, float]:
+    """What there is to learn from. Not a number where the algorithm has no such term, lest it be read as 0."""
+    algorithm, settings = parts.algorithm, parts.config.algorithm
+    found = advantage_metrics(done.advantages, rewards, settings.margin_low, settings.margin_high)
+    if not algorithm.needs_reference_rewards:
+        found |= dict.fromkeys(("margin", "margin_low_share", "margin_high_share"), NAN)
+    if not algorithm.has_advantages:
+        assert done.taught is not None
+        taught = mean(done.taught[~torch.isnan(rewards)].double())
+        found |= {"advantage_abs": NAN, "teaching_group": NAN, "teaching": taught}
+    return found
+
+
+def _timings(seconds: Mapping[str, float], sides: Sides) -> dict[str, float]:
     """Seconds of each phase, and completion tokens a second (the reference's too) while decoding."""
-    rollout, reward, update_seconds = (after - before for before, after in pairwise(clock))
     tokens = sum(one.tokens for one in sides.new)
     return {
-        "tokens_per_second": tokens / max(rollout, 1e-9),
-        "seconds_rollout": rollout,
-        "seconds_reward": reward,
-        "seconds_update": update_seconds,
+        "tokens_per_second": tokens / max(seconds["rollout"], 1e-9),
+        **{f"seconds_{phase}": value for phase, value in seconds.items()},
     }
 
 
 def _histograms(parts: Parts, sides: Sides, done: Update) -> dict[str, Histogram]:
-    values = {
-        "group_advantage": done.advantages.group,
-        "margin": done.advantages.margin,
-        "advantage": done.advantages.total,
-        "reward": sides.policy.rewards,
-        "completion_tokens": sides.completions.lengths.double(),
-    }
+    values = {"reward": sides.policy.rewards, "completion_tokens": sides.completions.lengths.double()}
+    values |= {name: term for name, term in _terms(parts.algorithm, done).items() if term is not None}
     if sides.reference:
         values["reference_reward"] = sides.reference.rewards
     return {name: parts.edges.histogram(name, value) for name, value in values.items()}
+
+
+def _terms(algorithm: Algorithm, done: Update) -> dict[str, Tensor | None]:
+    """The advantage's terms [P, G], None for those that the algorithm does not have."""
+    terms = done.advantages
+    return {
+        "group_advantage": terms.group if algorithm.has_advantages else None,
+        "margin": terms.margin if algorithm.needs_reference_rewards else None,
+        "advantage": terms.total if algorithm.has_advantages else None,
+    }
 
 
 def memory_mb(device: torch.device) -> float:
@@ -263,14 +171,15 @@ def memory_mb(device: torch.device) -> float:
     return float(psutil.Process().memory_info().rss / 2**20)
 
 
-def _samples(step: int, problems: Sequence[Problem], sides: Sides, done: Update) -> list[Sample]:
+def _samples(parts: Parts, step: int, problems: Sequence[Problem], sides: Sides, done: Update) -> list[Sample]:
     """Every completion of the step; the advantage's terms stand with the policy's."""
-    terms = [value.reshape(-1) for value in (done.advantages.group, done.advantages.margin, done.advantages.total)]
+    terms = _terms(parts.algorithm, done)
     samples = []
     for side in (sides.policy, sides.reference):
         for row, one in enumerate(side.scored if side else []):
             problem = problems[row // sides.policy.group_size]
-            group, margin, total = (float(term[row]) if side is sides.policy else None for term in terms)
+            own = terms if side is sides.policy else dict.fromkeys(terms)
+            group, margin, total = (None if term is None else float(term.reshape(-1)[row]) for term in own.values())
             samples.append(
                 Sample(
                     step=step,

@@ -55,7 +55,11 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Update:
-    """What an update did. Norms are of the whole adapter; ``applied`` is False where a number was not finite."""
+    """What an update did, or what the updates of one rollout did together.
+
+    Norms are of the whole adapter; ``applied`` is False where a number was not finite. Of several updates, ``loss`` and
+    ``grad_norm`` are means, ``update_norm`` is the sum of their ways, all else is the first's.
+    """
 
     advantages: Advantages
     loss: float
@@ -64,6 +68,8 @@ class Update:
     applied: bool
     logp_gap: float = math.nan
     """Mean distance of the update's log-probs from the rollout's, in nats a token; NaN where nothing was computed."""
+    taught: Tensor | None = None
+    """[P, G] bool: the rows that the first gradient came from"""
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -126,41 +132,67 @@ def update(
     token_budget: int,
     cost: Cost | None = None,
     scale: LossScale | None = None,
+    updates: int = 1,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Update:
-    """One step of the optimiser on one rollout. ``rewards`` [P, G], NaN where unscorable.
+    """``updates`` steps of the optimiser on one rollout. ``rewards`` [P, G], NaN where unscorable.
 
     ``cost`` lets completions share their prompt where that is cheaper; None computes every row alone. ``scale`` is used
-    and adapted; None: the gradient goes back as it is.
+    and adapted; None: the gradient goes back as it is. Before each of several updates the log-probs are computed anew,
+    without a gradient; those before the first are the old ones.
     """
     mask = rollout.mask()
 
     def logps(batch: Micro) -> Tensor:
         return pack_logps(policy, rollout.packs(batch), rollout.width, rollout.temperature)
 
-    every_row = rollout.cut(range(len(rollout.completions)), token_budget, cost)
-    reference = None
+    batch = Batch(rewards, mask, reference_rewards)
+    counting = [int(row) for row in batch.scorable.reshape(-1).nonzero()]
+    before = rollout.cut(counting, token_budget, cost)
     if algorithm.needs_reference_logps:
         with torch.no_grad(), policy.as_reference():
-            reference = _collect(logps, every_row, mask)
-    batch = Batch(rewards, mask, reference_rewards, reference_logps=reference)
-    current = torch.zeros_like(mask)
-    if algorithm.gradient_needs_logps:
-        with torch.no_grad():
-            current = _collect(logps, every_row, mask)
-    objective = algorithm.objective(batch, current)
+            batch = replace(batch, reference_logps=_collect(logps, before, mask))
+    done: list[Update] = []
+    for number in range(updates):
+        current = None
+        if updates > 1 or algorithm.gradient_needs_logps:
+            with torch.no_grad():
+                current = _collect(logps, before, mask)
+            if number == 0 and algorithm.needs_old_logps:
+                batch = replace(batch, old_logps=current)
+        objective = algorithm.objective(batch, torch.zeros_like(mask) if current is None else current)
 
-    # A row whose gradient is exactly 0 adds nothing; its tokens are in the denominator already.
-    teaching = [int(row) for row in objective.gradient.any(1).nonzero()]
-    optimizer.zero_grad(set_to_none=False)
-    with policy.training():
-        gradient = objective.gradient * scale.factor if scale else objective.gradient
-        seen = backpropagate(logps, gradient, rollout.cut(teaching, token_budget, cost), progress)
-    loss = algorithm.loss(current if algorithm.gradient_needs_logps else seen, batch, objective.advantages)
-    done = _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm, scale)
-    if scale:
-        scale.adapt(done.grad_norm)
-    return replace(done, logp_gap=_gap(rollout, seen, mask, teaching))
+        # A row whose gradient is exactly 0 adds nothing; its tokens are in the denominator already.
+        teaching = [int(row) for row in objective.gradient.any(1).nonzero()]
+        optimizer.zero_grad(set_to_none=False)
+        with policy.training():
+            gradient = objective.gradient * scale.factor if scale else objective.gradient
+            seen = backpropagate(
+                logps,
+                gradient,
+                rollout.cut(teaching, token_budget, cost),
+                lambda share, number=number: progress((number + share) / updates),  # type: ignore[misc]
+            )
+        loss = objective.loss if current is not None else algorithm.loss(seen, batch, objective.advantages)
+        one = _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm, scale)
+        if scale:
+            scale.adapt(one.grad_norm)
+        taught = objective.gradient.any(1).reshape(rewards.shape)
+        done.append(replace(one, logp_gap=_gap(rollout, seen, mask, teaching), taught=taught))
+    return _together(done)
+
+
+def _together(done: Sequence[Update]) -> Update:
+    """One rollout's updates as one."""
+    if len(done) == 1:
+        return done[0]
+    return replace(
+        done[0],
+        loss=sum(one.loss for one in done) / len(done),
+        grad_norm=sum(one.grad_norm for one in done) / len(done),
+        update_norm=sum(one.update_norm for one in done),
+        applied=all(one.applied for one in done),
+    )
 
 
 def _gap(rollout: Rollout, seen: Tensor, mask: Tensor, rows: list[int]) -> float:

@@ -33,7 +33,8 @@ def algorithm_label(algorithm: AlgorithmConfig, difficulty: str = "off", start_f
 
     ``difficulty``: as in ``task``; ``start_from``: as in ``lora``.
     """
-    return algorithm.name.upper() + departures(algorithm.name, algorithm.reference, difficulty, start_from)
+    words = departures(algorithm.name, algorithm.reference, difficulty, algorithm.pairing, start_from)
+    return algorithm.name.upper() + words
 
 
 def duration(seconds: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import pytest
 import torch
 
 from aapo_desk.algorithms import Batch, aapo, build, grpo
 from aapo_desk.algorithms.base import group_advantage
-from aapo_desk.config import AlgorithmConfig
+from aapo_desk.config import METHODS, AlgorithmConfig, RolloutConfig
 
 NAN = math.nan
 
@@ -52,10 +54,34 @@ def test_a_row_whose_reference_is_unscorable_has_no_margin() -> None:
     assert aapo.make().advantages(batch).margin.tolist() == [[0.0, -0.2]]
 
 
+def test_paired_by_the_mean_each_row_is_held_against_its_whole_reference_group() -> None:
+    """Unscorable completions of the reference are left out of its mean; where all are, there is no margin."""
+    mask = torch.ones(6, 1, dtype=torch.float64)
+    batch = Batch(rewards([0.5, 0.6], [1, 0], [1, 1]), mask, rewards([0, 1], [NAN, 0.1], [NAN, NAN]))
+    margin = aapo.make(pairing="mean").advantages(batch).margin
+    torch.testing.assert_close(margin, rewards([0.0, 0.1], [0.28, -0.1], [0.0, 0.0]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_unscorable_row_counts_nowhere_in_any_algorithm(name: str) -> None:
+    """The same step without that row has the same gradient, but for what is divided by the rows asked for."""
+    generator = torch.Generator().manual_seed(0)
+    logps, old, reference = -torch.rand(3, 4, 2, dtype=torch.float64, generator=generator)
+    mask = torch.ones(4, 2, dtype=torch.float64)
+    scores, others = rewards([1, 0, 1, NAN]), rewards([0, 0, 1, 0])
+    algorithm = build(AlgorithmConfig(name=name), RolloutConfig(prompts_per_step=1, group_size=4))
+    gap = algorithm.objective(Batch(scores, mask, others, old, reference), logps)
+    whole = Batch(scores[:, :3], mask[:3], others[:, :3], old[:3], reference[:3])
+    assert not gap.gradient[3].any()
+    torch.testing.assert_close(gap.gradient[:3], algorithm.objective(whole, logps[:3]).gradient)
+
+
 def test_a_step_without_any_scorable_row_has_loss_and_gradient_zero() -> None:
     batch = Batch(rewards([NAN, NAN]), torch.ones(2, 3, dtype=torch.float64), rewards([1, NAN]))
-    for algorithm in (aapo.make(), aapo.make(aggregation="groups"), grpo.make()):
-        objective = algorithm.objective(batch, torch.zeros(2, 3, dtype=torch.float64))
+    nothing = torch.zeros(2, 3, dtype=torch.float64)
+    batch = replace(batch, old_logps=nothing, reference_logps=nothing)
+    for algorithm in (*(build(AlgorithmConfig(name=name)) for name in METHODS), aapo.make(aggregation="groups")):
+        objective = algorithm.objective(batch, nothing)
         assert float(objective.loss) == 0
         assert not objective.gradient.any()
 

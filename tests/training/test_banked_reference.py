@@ -18,8 +18,9 @@ from aapo_desk.config import resolve
 from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, Sample, create_run
 from aapo_desk.training.control import Control
+from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import prepared
-from aapo_desk.training.step import Parts, StepResult, run_step
+from aapo_desk.training.step import StepResult, run_step
 from tests.training.test_run import adapter, finish, metrics_without_clocks, new_run, trainer, wait_for, written_step
 
 STEPS, PROMPTS, GROUP = 8, 2, 4
@@ -191,7 +192,7 @@ def stored(run: RunDirectory) -> list[list[Sample]]:
 def test_a_banked_run_says_that_it_is_one_and_a_run_without_reference_does_not(
     desk_home: Path, config: dict[str, Any]
 ) -> None:
-    grpo = new_run(config | {"algorithm": {"name": "grpo", "reference": "bank"}, "run": {"steps": 1}}, "grpo")
+    grpo = new_run(config | {"algorithm": {"name": "grpo"}, "run": {"steps": 1}}, "grpo")
     finish(grpo)
     assert [event.kind for event in RunReader(grpo).poll().events] == ["probe", "started", "checkpoint", "finished"]
     assert not any(sample.is_reference for sample in RunReader(grpo).samples(1))

@@ -125,6 +125,51 @@ def test_the_gradient_is_that_of_the_loss_written_out(tiny_model: Path) -> None:
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-9, rtol=1e-6)
 
 
+@pytest.mark.parametrize("token_budget", [12, 10_000])
+def test_several_updates_are_the_formula_with_the_log_probs_from_before_the_first(
+    tiny_model: Path, token_budget: int
+) -> None:
+    """GRPO's clipped loss three times over, through the model's own forward and autograd, without the engine."""
+    rate, low, high = 2.0, 0.99, 1.01
+    policy, rows = (
+        load_tiny(tiny_model, "float64"),
+        [row for row in range(8) if not torch.isnan(REWARDS.flatten()[row])],
+    )
+    optimizer = torch.optim.SGD(policy.adapter_parameters().values(), lr=rate)
+    done = update(
+        policy, optimizer, grpo.make(1 - low, high - 1), ROLLOUT, REWARDS, None,
+        rate=rate, max_grad_norm=1e9, token_budget=token_budget, updates=3,
+    )  # fmt: skip
+
+    other = load_tiny(tiny_model, "float64")
+    scored = REWARDS[0, :3]
+    advantages = [*((scored - scored.mean()) / (scored.std() + 1e-4)).tolist(), None, 0.0, 0.0, 0.0, 0.0]
+    old: dict[int, torch.Tensor] = {}
+    clipped = 0
+    for _ in range(3):
+        other.model.zero_grad()
+        loss = torch.zeros((), dtype=torch.float64)
+        for row in rows:
+            prompt, completion = PROMPTS[row // 4], COMPLETIONS[row]
+            logits = other.model(torch.tensor([prompt + completion])).logits[0]
+            logps = logits.log_softmax(1)[range(len(prompt) - 1, len(prompt) + len(completion) - 1), completion]
+            ratio = (logps - old.setdefault(row, logps.detach())).exp()
+            advantage = torch.tensor(advantages[row], dtype=torch.float64)
+            terms = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(low, high))
+            clipped += int(((ratio < low) | (ratio > high)).sum())
+            loss = loss + terms.mean() / len(rows)
+        loss.backward()
+        for parameter in other.adapter_parameters().values():
+            assert parameter.grad is not None
+            parameter.data -= rate * parameter.grad
+    assert clipped > 5
+    assert done.update_norm > 0.01
+    for parameter, by_hand in zip(
+        policy.adapter_parameters().values(), other.adapter_parameters().values(), strict=True
+    ):
+        torch.testing.assert_close(parameter, by_hand, atol=1e-9, rtol=0)
+
+
 def test_rows_without_advantage_are_not_computed_and_change_nothing(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,7 +160,9 @@ class MonitorScreen(DeskScreen[None]):
             return
         with self.app.batch_update():
             for name in HISTOGRAMS:
-                self.query_one(f"#histogram-{name}", HistogramView).show(detail.histograms.get(name))
+                there = name in detail.histograms
+                absent = "the algorithm has none" if detail.histograms and not there else "no values in this step"
+                self.query_one(f"#histogram-{name}", HistogramView).show(detail.histograms.get(name), absent)
             self.query_one(SampleView).show(detail.samples)
 
     @on(Charts.HistogramsWanted)
@@ -220,7 +222,8 @@ class MonitorScreen(DeskScreen[None]):
     def watch_step(self, step: int) -> None:
         self.query_one(Scrubber).step = step
         self._mark()
-        self.query_one(TeachingView).show(self._shares("teaching_group"), self._shares("teaching"))
+        margin = self._about is None or self._about.config is None or self._about.config.algorithm.method.has_margin
+        self.query_one(TeachingView).show(self._shares("teaching_group"), self._shares("teaching"), margin)
         seconds = {name: self.history.value(f"seconds_{name}", step) for name in ("rollout", "reward", "update")}
         self.query_one(PhasesView).show(Phases(**seconds))
         if step:

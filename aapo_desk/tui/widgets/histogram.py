@@ -31,9 +31,8 @@ class HistogramView(Drawn):
         self._histogram: Histogram | None = None
         self._absent = ""
 
-    def show(self, histogram: Histogram | None) -> None:
-        """Draw this one from now on; None: the step has none."""
-        absent = "no values in this step"
+    def show(self, histogram: Histogram | None, absent: str = "no values in this step") -> None:
+        """Draw this one from now on; None: the step has none, and ``absent`` says why."""
         if (histogram, absent) != (self._histogram, self._absent):
             self._histogram, self._absent = histogram, absent
             self.refresh()

@@ -117,12 +117,11 @@ def _head(pair: Pair) -> Content:
 
 def _terms(pair: Pair) -> Content:
     policy = pair.policy
-    if policy is None:
+    if policy is None or policy.advantage is None:
         return Content("")
+    terms = f" = group {signed(policy.group_advantage)} + margin {signed(policy.margin)}"
     return Content.assemble(
-        ("advantage ", MUTED),
-        (signed(policy.advantage), "bold"),
-        f" = group {signed(policy.group_advantage)} + margin {signed(policy.margin)}",
+        ("advantage ", MUTED), (signed(policy.advantage), "bold"), terms if policy.margin is not None else ""
     )
 
 

@@ -20,9 +20,10 @@ def terms(sample: Sample) -> str:
     if len(sample.rewards) > 1:
         reward += f" ({', '.join(f'{one_line(name, 40)} {number(score)}' for name, score in sample.rewards.items())})"
     parts = [reward]
-    if not sample.is_reference:
+    if sample.advantage is not None:
         group, margin, total = (signed(term) for term in (sample.group_advantage, sample.margin, sample.advantage))
-        parts.append(f"group {group} + margin {margin} = advantage {total}")
+        sum_of = f"group {group} + margin {margin} = " if sample.margin is not None else ""
+        parts.append(f"{sum_of}advantage {total}")
     parts.append(f"{sample.tokens} tokens{', cut off' if sample.truncated else ''}")
     return " · ".join(parts)
 

@@ -33,11 +33,15 @@ class TeachingView(Part):
         super().__init__(id=id)
         self._group = Shares()
         self._all = Shares()
+        self._margin = True
 
-    def show(self, group: Shares, everything: Shares) -> None:
-        """``group``: rows with a group advantage. ``everything``: rows with any advantage."""
-        if (group, everything) != (self._group, self._all):
-            self._group, self._all = group, everything
+    def show(self, group: Shares, everything: Shares, margin: bool = True) -> None:
+        """``group``: rows with a group advantage. ``everything``: rows with any advantage.
+
+        Without a ``margin`` there is no difference to show, and ``everything`` stands alone.
+        """
+        if (group, everything, margin) != (self._group, self._all, self._margin):
+            self._group, self._all, self._margin = group, everything, margin
             self.refresh()
 
     def pieces(self, y: int) -> list[Piece]:
@@ -50,6 +54,8 @@ class TeachingView(Part):
         )
         taken = len(title + group + everything) + 2 * len("   ▕▏100 %")
         size = max(4, (self.size.width - taken) // 2)
+        if not self._margin:
+            return [(f"{title} ", self._style("title")), *self._gauge(self._all.now, size, "all")]
         return [
             (title, self._style("title")),
             (f"  {group} ", self._style("label")),
@@ -66,6 +72,8 @@ class TeachingView(Part):
         if y == 0:
             return [("rows that teach", self._style("title"))]
         rows = [("group alone", self._group, "group"), ("with margin", self._all, "all")]
+        if not self._margin:
+            rows = [("share", self._all, "all")]
         if y > len(rows):
             return []
         label, shares, part = rows[y - 1]

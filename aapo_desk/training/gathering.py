@@ -1,0 +1,166 @@
+"""A step's completions, sampled and scored; where the algorithm asks for it, constant groups make room for others."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from aapo_desk.algorithms.base import varied
+from aapo_desk.rewards import RewardError
+from aapo_desk.rollout import (
+    Completions,
+    Drawn,
+    Lookup,
+    Row,
+    Sampling,
+    Scored,
+    Side,
+    Sides,
+    decode,
+    derive_seed,
+    score,
+    uniforms,
+)
+from aapo_desk.tasks import Problem
+from aapo_desk.training.parts import Parts, Report
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a step learns from."""
+
+    chosen: list[int]
+    """The problems, as indices, in the order of the groups."""
+    sides: Sides
+    first: Side
+    """The policy's completions of the problems that were chosen first."""
+    refilled: int
+    """Groups that took another's place."""
+    seconds: dict[str, float]
+    """By phase, rollout and reward."""
+
+
+def gather(parts: Parts, chosen: Sequence[int], step: int, report: Report) -> Gathered:
+    """Sample and score the ``chosen`` problems.
+
+    Up to ``max_refills`` times, problems whose group turned out constant are replaced by others, each at most once a
+    step, drawn by the run's seed and the step. What is constant even then stays.
+    """
+    chosen = list(chosen)
+    seconds = dict.fromkeys(("rollout", "reward"), 0.0)
+    seed = parts.config.run.seed
+    sides = first = _sample(parts, chosen, derive_seed(seed, "rollout", step), report, seconds)
+    others = iter(_others(parts, chosen, step) if parts.algorithm.max_refills else ())
+    refilled = 0
+    for number in range(parts.algorithm.max_refills):
+        constant = (~varied(sides.policy.rewards)).squeeze(1).nonzero().squeeze(1).tolist()
+        new = dict(zip(constant, others, strict=False))
+        if not new:
+            break
+        drawn = _sample(parts, list(new.values()), derive_seed(seed, "refill", step, number), report, seconds)
+        sides = _in_place(sides, list(new), drawn)
+        for place, problem in new.items():
+            chosen[place] = problem
+        refilled += len(new)
+    if parts.algorithm.needs_labels:
+        _refuse_grades(sides.policy, parts.algorithm.name, step)
+    return Gathered(chosen, sides, first.policy, refilled, seconds)
+
+
+def _refuse_grades(side: Side, name: str, step: int) -> None:
+    """Raise RewardError where a reward is neither 0 nor 1. Of a user's own reward nobody knows before."""
+    grades = [one.score.total for one in side.scored if one.score.total not in (None, 0.0, 1.0)]
+    if grades:
+        raise RewardError(
+            f"{name} learns from rewards that are exactly 0 or 1; in step {step} one was {grades[0]:g}: let the reward "
+            "function give nothing else, or choose another algorithm.name"
+        )
+
+
+def _others(parts: Parts, chosen: Sequence[int], step: int) -> list[int]:
+    """The problems that a step does not hold, in an order of the step's own."""
+    taken = set(chosen)
+    order = [problem for problem in range(len(parts.train)) if problem not in taken]
+    random.Random(f"refill {parts.config.run.seed} {step}").shuffle(order)
+    return order
+
+
+def _in_place(sides: Sides, places: Sequence[int], new: Sides) -> Sides:
+    """``sides`` with the groups at ``places`` taken by those of ``new``."""
+    size = sides.policy.group_size
+    rows = [place * size + row for place in places for row in range(size)]
+    tensors = {name: value.clone() for name, value in vars(sides.completions).items()}
+    for name, value in tensors.items():
+        value[rows] = getattr(new.completions, name)
+    scored: list[Scored] = list(sides.policy.scored)
+    for row, one in zip(rows, new.policy.scored, strict=True):
+        scored[row] = one
+    return replace(sides, completions=Completions(**tensors), policy=Side(scored, size), new=[*sides.new, *new.new])
+
+
+def _sample(parts: Parts, chosen: Sequence[int], seed: int, report: Report, seconds: dict[str, float]) -> Sides:
+    """Both sides' completions of these problems, scored. Adds to ``seconds``."""
+    prompts = [parts.prompts[index] for index in chosen]
+    problems = [parts.train[index] for index in chosen]
+    started = time.perf_counter()
+    banked = parts.bank.look_up(prompts, problems) if parts.bank else None
+    drawn = _roll_out(parts, problems, prompts, banked, seed, lambda share: report("rollout", share))
+    sampled = time.perf_counter()
+    report("reward", None)
+    sides = _score(parts, drawn, banked)
+    seconds["rollout"] += sampled - started
+    seconds["reward"] += time.perf_counter() - sampled
+    return sides
+
+
+def _roll_out(
+    parts: Parts,
+    problems: Sequence[Problem],
+    prompts: Sequence[list[int]],
+    banked: Lookup | None,
+    seed: int,
+    progress: Callable[[float], None],
+) -> list[Drawn]:
+    """The policy's completions and, where the algorithm needs them, the reference's, sampled in one batch.
+
+    With a bank the reference's are those of the prompts that it lacks, in a batch of their own.
+    """
+    config = parts.config.rollout
+    sides = [True, False] if parts.algorithm.needs_reference_rewards and banked is None else [True]
+    groups = range(config.group_size)
+    rows = [Row(prompt, adapter) for adapter in sides for prompt in range(len(prompts)) for _ in groups]
+    numbers = uniforms(len(rows), config.max_new_tokens, seed)
+    batch_rows = parts.choices["batch_rows"]
+    fixed = bool(parts.choices["fixed_steps"])
+    first = len(prompts) / (len(prompts) + len(banked.missing if banked else []))
+    done = decode(
+        parts.policy,
+        prompts,
+        rows,
+        config.max_new_tokens,
+        Sampling.of(config),
+        numbers,
+        batch_rows,
+        progress=lambda share: progress(first * share),
+        fixed=fixed,
+    )
+    half = len(prompts) * config.group_size
+    drawn = [Drawn(done.take(range(start, start + half)), problems) for start in range(0, len(rows), half)]
+    if banked:
+        drawn += banked.draw(batch_rows, lambda share: progress(first + (1 - first) * share), fixed)
+    return drawn
+
+
+def _score(parts: Parts, drawn: Sequence[Drawn], banked: Lookup | None) -> Sides:
+    config = parts.config.rollout
+    policy, *others = score(parts.pool, parts.policy.tokenizer, drawn, config.max_new_tokens)
+    sampled = [one for side in others for one in side]
+    reference = banked.complete(sampled) if banked else sampled
+    return Sides(
+        drawn[0].completions,
+        Side(policy, config.group_size),
+        Side(reference, config.group_size) if parts.algorithm.needs_reference_rewards else None,
+        policy + sampled,
+    )
