@@ -400,6 +400,7 @@ def test_form_with_errors(snap_compare: Compare, desk: Desk, config: RunConfig) 
         await opened(pilot, config)
         await fill(pilot, "algorithm.options", "{beta: 1}")
         await fill(pilot, "rollout.temperature", "0")
+        await settle(pilot)
 
     assert snap_compare(desk(), terminal_size=NARROW, run_before=run_before)
 
