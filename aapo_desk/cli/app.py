@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from aapo_desk import __version__
-from aapo_desk.cli import bench, compare, data, doctor, evaluate, export, fit, presets, rewards, runs, train
+from aapo_desk.cli import bench, chat, compare, data, doctor, evaluate, export, fit, presets, rewards, runs, train
 from aapo_desk.cli.output import complain, interactive
 from aapo_desk.cli.start import Ascii, Offline, ReadOnly, open_screen
 from aapo_desk.config import ConfigError
@@ -43,6 +43,7 @@ compare.add_to(app)
 doctor.add_to(app)
 evaluate.add_to(app)
 export.add_to(app)
+chat.add_to(app)
 
 
 def _version(wanted: bool) -> None:
