@@ -62,8 +62,8 @@ class Conversation:
             texts = self._answer(request["ask"], prompts, answering, room, cancelled)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            error = "the GPU's memory is too small for this answer; begin anew, or ask for fewer tokens"
-            self._say("refused", id=request["ask"], error=error)
+            small = "the GPU's memory is too small for this answer; begin anew, or ask for fewer tokens"
+            self._say("refused", id=request["ask"], error=small)
             return
         for side, question in questions.items():
             self._before[side] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -92,7 +93,7 @@ def _sampled(run: RunDirectory) -> list[Problem]:
     return list(found.values())[:MOST_PROBLEMS]
 
 
-def _state(source: Source, checkpoint: Checkpoint) -> dict[str, object]:
+def _state(source: Source, checkpoint: Checkpoint) -> dict[str, Any]:
     """Raises CheckpointError where the checkpoint is not whole, naming those that may be."""
     try:
         return checkpoint.read_state()

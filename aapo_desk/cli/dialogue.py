@@ -119,11 +119,13 @@ class Dialogue:
         sides = self._talk.sides
         width = (_columns() - 1 - len(GAP) * (len(sides) - 1)) // len(sides)
         wide = len(sides) > 1 and width >= LEAST_COLUMN
-        shape: Shape = Columns(sides, width) if wide else OneAfterTheOther(sides)
         messages = self._talk.ask(question, self._answering)
+        shape: Shape
         with _ctrl_c(self._talk.cancel):
             for said in messages:
                 match said["kind"]:
+                    case "begun":
+                        shape = Columns(sides, width) if wide else OneAfterTheOther(sides)
                     case "piece":
                         shape.add(said["side"], said["text"])
                     case "end":

@@ -9,7 +9,7 @@ Shapes: R rows (completions), S stems (a prompt read with the adapter on or off)
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -130,7 +130,7 @@ def stream(
     max_new_tokens: int,
     sampling: Sampling,
     uniforms: Tensor,
-) -> Iterator[NewTokens]:
+) -> Generator[NewTokens]:
     """The same tokens as ``decode``'s, step by step as they are drawn. A caller may stop between two steps.
 
     Where policy and reference rows may not share a batch, the policy's come first, then the reference's.

@@ -187,7 +187,7 @@ def test_a_question_that_cannot_be_answered_is_refused_and_forgotten(
 def test_sampled_answers_follow_the_temperature_and_are_the_same_in_a_new_process(
     policy: Policy, config: RunConfig
 ) -> None:
-    def texts(**sampling: float) -> list[str]:
+    def texts(**sampling: Any) -> list[str]:
         return [end["text"] for end in Listener(policy, config).ask(**sampling).values()]
 
     assert texts(temperature=2.0) == texts(temperature=2.0)

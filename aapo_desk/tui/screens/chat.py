@@ -104,11 +104,12 @@ class ChatScreen(DeskScreen[None]):
 
     def _load(self) -> None:
         self.state, self._began, self._doing = "loading", self.desk.clock(), "starting"
-        self._process = self._open_chat(self.run_directory, lambda said: self._tell(Heard(said)))
+        self._process = self._open_chat(self.run_directory, self._hear)
         self._show()
 
-    def _tell(self, message: Heard) -> None:
-        self.post_message(message)
+    def _hear(self, said: Said) -> None:
+        """In the process's own thread."""
+        self.post_message(Heard(said))
 
     @on(Heard)
     def _take(self, message: Heard) -> None:
