@@ -233,6 +233,7 @@ def wrapped(text: str, width: int) -> list[str]:
             longer = f"{line} {word}" if place else word
             if cell_len(longer) <= width:
                 line = longer
+            if cell_len(longer) <= width or not word:  # a blank at the end of a full line begins no other
                 continue
             if place:
                 lines.append(line)

@@ -52,7 +52,7 @@ class QuestionField(TextArea, inherit_bindings=False):
 
     def edit(self, edit: Edit) -> EditResult:
         """As TextArea's, without what cannot be seen."""
-        edit.text = UNSEEN.sub("", edit.text.replace("\r\n", "\n").replace("\r", "\n").expandtabs(4))
+        edit.text = UNSEEN.sub("", edit.text.replace("\r\n", "\n").replace("\r", "\n")).expandtabs(4)
         return super().edit(edit)
 
     def put(self, text: str) -> None:
