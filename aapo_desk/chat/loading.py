@@ -14,11 +14,9 @@ from aapo_desk.checkpoint import Checkpoint, CheckpointError, checkpoint_name, l
 from aapo_desk.config import ConfigError, RunConfig
 from aapo_desk.export import Source
 from aapo_desk.hub import HubError
-from aapo_desk.memory import loaded, plan
 from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
 from aapo_desk.models.policy import Policy
-from aapo_desk.models.room import free_bytes, shape_of
 from aapo_desk.store import RunDirectory, RunReader, StoreError
 from aapo_desk.tasks import Problem
 
@@ -49,7 +47,7 @@ def load(source: Source, tell: Tell) -> Policy:
     model = config.model.model_copy(update={"device": "cpu" if config.model.device == "cpu" else "auto"})
     sources.check_id(model)
     resolved = sources.resolve(model, lambda text, _share=None, /: tell(text))
-    tell(f"loading {resolved.name}")
+    tell(f"loading {model.id.partition('#')[0].rpartition('/')[2]}")
     policy = load_policy(model, config.lora, resolved, config.run.seed)
     try:
         load_adapter(checkpoint, policy)
@@ -57,9 +55,7 @@ def load(source: Source, tell: Tell) -> Policy:
         first = str(error).splitlines()[0]
         raise CheckpointError(f"the adapter of {source.name} does not fit this model: {first}") from error
     policy.masks_rows = bool(state.get("choices", {}).get("row_mask", 1))
-    if _has_room_for_shadow(policy, config):
-        tell("preparing the weights")
-        policy.use_shadow()
+    # No shadow weights: for two rows they gain a tenth or so, and to make them takes as long as to load the model.
     return policy
 
 
@@ -101,12 +97,6 @@ def _state(source: Source, checkpoint: Checkpoint) -> dict[str, Any]:
         others = [str(one.step) for one in list_checkpoints(source.run.checkpoints) if one.step != source.step]
         hint = f"; other checkpoints: --step {', '.join(others)}" if others else ""
         raise CheckpointError(f"{error}{hint}") from error
-
-
-def _has_room_for_shadow(policy: Policy, config: RunConfig) -> bool:
-    """Whether the weights may be kept dequantised, as in a run that has this memory."""
-    shape, kind = shape_of(policy), policy.device.type
-    return plan(shape, config, free_bytes(policy.device) + loaded(shape, config, kind), kind).shadow_weights
 
 
 def device_name(policy: Policy) -> str:

@@ -229,7 +229,7 @@ def test_columns_that_grow_unevenly_leave_every_line_of_both(capsys: Output) -> 
             columns.add("tuned", tuned)
             columns.end({"side": "tuned", "text": tuned, "tokens": 1, "seconds": 0.1, "why": "end"})
     columns.end({"side": "base", "text": base, "tokens": 7, "seconds": 0.1, "why": "length"})
-    head, *rows, foot = (line.partition("|") for line in on_terminal(capsys.readouterr().out).splitlines())
+    _, *rows, _ = (line.partition("|") for line in on_terminal(capsys.readouterr().out).splitlines())
     assert " ".join(left.strip() for left, _, _ in rows) == base
     assert [right.strip() for _, _, right in rows] == ["1", *[""] * (len(rows) - 1)]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,20 +116,30 @@ class Opened:
         self.processes.append(Process(hear))
         return self.processes[-1]
 
-    async def chat(self, pilot: Pilot[Any], *keys: str) -> Chat:
+    async def by_key(self, pilot: Pilot[Any]) -> Chat:
+        """The chat of the run that the screen shows."""
         await settle(pilot)
-        await press(pilot, *(keys or ("t",)))
+        await press(pilot, "t")
+        return Chat(self.app, pilot, self.processes)
+
+    async def chat(self, pilot: Pilot[Any]) -> Chat:
+        """A run's chat, over a Home that has no runs to read."""
+        self.app.chat(RunDirectory(Path("sums-first-try")))
+        await settle(pilot)
         return Chat(self.app, pilot, self.processes)
 
 
 @pytest.fixture
-def opened(desk: Desk, run: RunDirectory) -> Opened:
-    return Opened(desk(run))
+def opened(desk: Desk) -> Opened:
+    return Opened(desk())
 
 
-async def test_it_opens_from_the_monitor_loads_answers_and_takes_its_process_with_it(opened: Opened) -> None:
+async def test_it_opens_from_the_monitor_loads_answers_and_takes_its_process_with_it(
+    desk: Desk, run: RunDirectory
+) -> None:
+    opened = Opened(desk(run))
     async with opened.app.run_test(size=NARROW) as pilot:
-        chat = await opened.chat(pilot)
+        chat = await opened.by_key(pilot)
         assert "◌ loading" in chat.text
         chat.process.say("progress", text="loading torch and transformers")
         assert "loading torch and transformers" in await chat.hear()
@@ -157,7 +168,7 @@ async def test_it_opens_from_the_monitor_loads_answers_and_takes_its_process_wit
 async def test_it_opens_from_the_run_under_the_cursor_on_home(desk: Desk, run: RunDirectory) -> None:
     opened = Opened(desk())
     async with opened.app.run_test(size=NARROW) as pilot:
-        chat = await opened.chat(pilot)
+        chat = await opened.by_key(pilot)
         assert chat.screen.run_directory == run
         await press(pilot, "escape")
         assert isinstance(opened.app.screen, HomeScreen)

@@ -176,7 +176,7 @@ class ChatScreen(DeskScreen[None]):
             lines.append("This run is training: this is its last checkpoint, and both share the machine.")
         problems = len(ready["problems"])
         lines.append(
-            f"⇥ brings one of the run's own problems, of {problems}, with its right answer; it is asked by itself."
+            f"⇥ brings one of the run's own {problems} problems with its right answer; it is asked by itself."
             if problems
             else "The run's own problems are not at hand."
         )
