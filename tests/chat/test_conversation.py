@@ -105,14 +105,15 @@ def test_pieces_come_before_the_ends_from_both_sides_in_turn(talk: Listener) -> 
     assert 0 < talk.of("done")[0]["first"] <= talk.of("done")[0]["seconds"]
 
 
-def test_a_second_question_stands_behind_each_sides_own_answer(
+def test_each_question_stands_behind_all_that_was_said_to_and_by_that_side(
     talk: Listener, policy: Policy, config: RunConfig
 ) -> None:
-    first = talk.ask()
-    second = talk.ask("And what is the sum of two?")
-    for side in SIDES:
-        before = (Turn("user", SUM), Turn("assistant", first[side]["text"]))
-        assert second[side]["text"] == generated(policy, config, side, "And what is the sum of two?", *before)
+    said: dict[str, list[Turn]] = {side: [] for side in SIDES}
+    for question in (SUM, "And what is the sum of two?", "number"):
+        ends = talk.ask(question)
+        for side in SIDES:
+            assert ends[side]["text"] == generated(policy, config, side, question, *said[side])
+            said[side] += [Turn("user", question), Turn("assistant", ends[side]["text"])]
 
 
 def test_after_a_reset_nothing_is_remembered(talk: Listener) -> None:
