@@ -50,6 +50,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
         "eval",
         "data",
         "export",
+        "chat",
     ):
         assert re.search(rf"^  {command} +\w", text, flags=re.MULTILINE), command
 
@@ -58,7 +59,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
     "command",
     [
         *("demo", "train", "watch", "resume", "runs", "runs rm", "runs show", "pause"),
-        *("presets show", "fit", "bench", "compare", "doctor", "eval", "data", "export"),
+        *("presets show", "fit", "bench", "compare", "doctor", "eval", "data", "export", "chat"),
     ],
 )
 def test_every_command_has_help(command: str, capsys: Output) -> None:

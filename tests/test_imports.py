@@ -47,7 +47,16 @@ def several_runs(desk_home: Path) -> int:
     return 5
 
 
-@pytest.mark.parametrize("module", ["aapo_desk.cli.app", "aapo_desk.tui.app", "aapo_desk.launch", "aapo_desk.store"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "aapo_desk.cli.app",
+        "aapo_desk.tui.app",
+        "aapo_desk.launch",
+        "aapo_desk.store",
+        "aapo_desk.tui.screens.chat, aapo_desk.chat",
+    ],
+)
 def test_importing_loads_nothing_heavy(module: str) -> None:
     assert not imported("-c", f"import {module}") & HEAVY
 

@@ -17,6 +17,7 @@ from aapo_desk import __version__
 from aapo_desk.cli import (
     bench,
     bundle,
+    chat,
     compare,
     data,
     doctor,
@@ -59,6 +60,7 @@ compare.add_to(app)
 doctor.add_to(app)
 evaluate.add_to(app)
 export.add_to(app)
+chat.add_to(app)
 
 
 def _version(wanted: bool) -> None:

@@ -1,7 +1,7 @@
 """Sampling completions from the policy and from the reference."""
 
 from aapo_desk.rollout.bank import Bank
-from aapo_desk.rollout.decoding import Completions, Row, can_be_fixed, decode, ends
+from aapo_desk.rollout.decoding import Completions, NewTokens, Row, can_be_fixed, decode, ends, stream
 from aapo_desk.rollout.reference import BANKED, BankedReference, Lookup
 from aapo_desk.rollout.sampling import Sampling, derive_seed, draw, uniforms
 from aapo_desk.rollout.scoring import Drawn, Scored, Side, Sides, score
@@ -13,6 +13,7 @@ __all__ = [
     "Completions",
     "Drawn",
     "Lookup",
+    "NewTokens",
     "Row",
     "Sampling",
     "Scored",
@@ -24,5 +25,6 @@ __all__ = [
     "draw",
     "ends",
     "score",
+    "stream",
     "uniforms",
 ]

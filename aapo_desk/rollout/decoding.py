@@ -9,9 +9,9 @@ Shapes: R rows (completions), S stems (a prompt read with the adapter on or off)
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -60,6 +60,22 @@ class Completions:
         return Completions(*(getattr(self, name)[index] for name in ("tokens", "lengths", "ended", "logps", "entropy")))
 
 
+@dataclass(frozen=True)
+class NewTokens:
+    """What one step has drawn for the rows that were still being completed, A of them; on the CPU."""
+
+    rows: Tensor
+    """[A] places among the rows"""
+    tokens: Tensor
+    """[A]"""
+    logps: Tensor
+    """[A]"""
+    entropy: Tensor
+    """[A] nats"""
+    ended: Tensor
+    """[A] bool: the token ends its row"""
+
+
 @torch.no_grad()
 def decode(
     policy: Policy,
@@ -103,6 +119,28 @@ def decode(
                     getattr(result, name)[part] = value
                 done += len(part)
     return result
+
+
+@torch.no_grad()
+def stream(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    rows: Sequence[Row],
+    max_new_tokens: int,
+    sampling: Sampling,
+    uniforms: Tensor,
+) -> Generator[NewTokens]:
+    """The same tokens as ``decode``'s, step by step as they are drawn. A caller may stop between two steps.
+
+    Where policy and reference rows may not share a batch, the policy's come first, then the reference's.
+    """
+    policy.model.eval()
+    for side in _sides(policy, rows):
+        with policy.adapter_on_rows() if policy.masks_rows else _alone(policy, rows[side[0]].adapter) as mask:
+            batch = _Batch(policy, prompts, [rows[row] for row in side], mask)
+            places = torch.tensor(side)
+            for new in batch.steps(sampling, uniforms[places], max_new_tokens):
+                yield replace(new, rows=places[new.rows])
 
 
 @torch.no_grad()
@@ -174,6 +212,16 @@ class _Batch:
     def run(self, sampling: Sampling, uniforms: Tensor, result: Completions, progress: Callable[[float], None]) -> None:
         """Decode into ``result`` until every row has ended or is full."""
         width = result.tokens.shape[1]
+        for step, new in enumerate(self.steps(sampling, uniforms, width)):
+            result.tokens[new.rows, step] = new.tokens
+            result.logps[new.rows, step] = new.logps
+            result.entropy[new.rows, step] = new.entropy
+            result.lengths[new.rows] = step + 1
+            result.ended[new.rows] = new.ended
+            progress((step + 1) / width)
+
+    def steps(self, sampling: Sampling, uniforms: Tensor, width: int) -> Iterator[NewTokens]:
+        """One token of each row that has not ended, ``width`` times at the most."""
         eos = torch.tensor(self.policy.eos_ids, device=self.policy.device)
         cache, logits, attention, position = self._prefill(width)
         alive = torch.arange(len(self.stem_of_row))
@@ -183,12 +231,7 @@ class _Batch:
             greedy = None if self.greedy is None else self.greedy[here]
             tokens, logps, entropy = draw(logits, uniform, greedy, sampling)
             ended = torch.isin(tokens, eos).cpu()
-            result.tokens[alive, step] = tokens.cpu()
-            result.logps[alive, step] = logps.float().cpu()
-            result.entropy[alive, step] = entropy.float().cpu()
-            result.lengths[alive] = step + 1
-            result.ended[alive] = ended
-            progress((step + 1) / width)
+            yield NewTokens(alive, tokens.cpu(), logps.float().cpu(), entropy.float().cpu(), ended)
             if step + 1 == width or bool(ended.all()):
                 return
             if bool(ended.any()):

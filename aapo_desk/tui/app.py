@@ -7,7 +7,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual.app import App, SystemCommand
@@ -30,6 +30,9 @@ from aapo_desk.tui.symbols import AsciiFilter, ascii_filter
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.theme import THEMES
 
+if TYPE_CHECKING:
+    from aapo_desk.tui.screens.chat import ModelProcess, OpenChat
+
 WRONG_USE, FAILED = 2, 1
 NOT_OURS = {"Quit", "Keys", "Screenshot"}  # Textual's commands that the desk has in its own words
 LOOK_SECONDS = 2.0
@@ -42,8 +45,8 @@ class DeskApp(App[int]):
     ``read_only``: no run is started, asked for anything or changed. ``ascii_only``: what lines are drawn through where
     symbols cannot be shown. The theme is the one remembered.
 
-    ``clock`` gives the unix time, ``open_source`` what a monitor reads a run through, ``read_presets`` what Home
-    offers, ``judge_presets`` how it fits this machine; tests set them.
+    ``clock`` gives the unix time, ``open_source`` what a monitor reads a run through, ``open_chat`` a run's model
+    process, ``read_presets`` what Home offers, ``judge_presets`` how it fits this machine; tests set them.
     """
 
     TITLE = "AAPO Desk"
@@ -70,6 +73,7 @@ class DeskApp(App[int]):
         self.read_only = read_only
         self.clock: Callable[[], float] = time.time
         self.open_source: Callable[[RunDirectory], RunSource] = StoredRun
+        self.open_chat: OpenChat = _open_chat
         self.read_presets: Callable[[], list[PresetRow]] = read_presets
         self.judge_presets: Callable[[Sequence[PresetRow]], tuple[list[PresetRow], str]] = judge_presets
         self.refusal: str | None = None
@@ -126,6 +130,12 @@ class DeskApp(App[int]):
         from aapo_desk.tui.screens.new_run import NewRunScreen  # the first frame does not wait for it
 
         self.push_screen(NewRunScreen(name, config))
+
+    def chat(self, run: RunDirectory) -> None:
+        """Ask a run's base and tuned model, in a process of their own."""
+        from aapo_desk.tui.screens.chat import ChatScreen  # the first frame does not wait for it
+
+        self.push_screen(ChatScreen(run, self.open_chat))
 
     def go_home(self) -> None:
         """From a monitor back to the runs, also over the form it was started from."""
@@ -205,6 +215,13 @@ class DeskApp(App[int]):
             keys = self._keys_of(offer)
             yield SystemCommand(offer.title, f"{offer.text} ({keys})" if offer.text != offer.title else keys, perform)
         yield from (command for command in super().get_system_commands(screen) if command.title not in NOT_OURS)
+
+
+def _open_chat(run: RunDirectory, hear: Callable[[dict[str, Any]], None]) -> ModelProcess:
+    """Both sides of a run's best checkpoint; of a live run's last."""
+    from aapo_desk.chat import SIDES, ChatProcess
+
+    return ChatProcess(run, None, SIDES, hear)
 
 
 def _terminal_is_gone() -> bool:

@@ -59,7 +59,7 @@ class HomeScreen(DeskScreen[None]):
     """Runs and presets side by side, or one above the other."""
 
     CSS_PATH = "home.tcss"
-    ACTING = frozenset({"pin", "rename", "delete"})
+    ACTING = frozenset({"chat", "pin", "rename", "delete"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "Switch", tooltip="From the runs to the presets and back"),
         Binding(
@@ -315,6 +315,10 @@ class HomeScreen(DeskScreen[None]):
             self.app.push_screen(CompareScreen(runs))
         except ConfigError as error:
             self._complain(error.problems[0].message)
+
+    def action_chat(self) -> None:
+        if row := self.query_one(RunTable).under_cursor:
+            self.desk.chat(row.run)
 
     @on(RunTable.RowSelected)
     def _open_run(self, event: RunTable.RowSelected) -> None:

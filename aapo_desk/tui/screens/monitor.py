@@ -57,7 +57,7 @@ class MonitorScreen(DeskScreen[None]):
     """Shows a run and asks its trainer for what the keys say. Leaving it leaves the run alone."""
 
     CSS_PATH = "monitor.tcss"
-    ACTING = frozenset({"pause", "unpause", "stop", "checkpoint", "resume"})
+    ACTING = frozenset({"pause", "unpause", "stop", "checkpoint", "resume", "chat"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "unpause", "Go on", tooltip="Let the paused run go on"),
         Binding("p", "pause", "Pause", tooltip="Pause the run after this step"),
@@ -78,6 +78,7 @@ class MonitorScreen(DeskScreen[None]):
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
         Binding("v", "samples", "Samples", tooltip="All completions of this step: sort, filter, find, copy"),
+        Binding("t", "chat", "Chat", show=False, tooltip="Ask this run's base and tuned model"),
         Binding("a", "alarms", "Alarms", tooltip="The alarms that stand, and what to try"),
         Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
         Binding("escape", "shrink", "Back", key_display="esc", tooltip="All of the monitor again"),
@@ -295,6 +296,9 @@ class MonitorScreen(DeskScreen[None]):
     def action_samples(self) -> None:
         """Open the step's completions over the monitor."""
         self.app.push_screen(SamplesScreen(self.run_directory, None if self.following else self.step))
+
+    def action_chat(self) -> None:
+        self.desk.chat(self.run_directory)
 
     @on(Tabs.Clicked)
     def action_view(self) -> None:

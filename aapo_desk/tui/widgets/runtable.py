@@ -39,6 +39,7 @@ class RunTable(DataTable[Text]):
         Binding("G", "scroll_bottom", "Last run", show=False),
         Binding("space", "screen.mark", "Mark", tooltip="Mark this run, or take its mark away"),
         Binding("p", "screen.pin", "Pin", tooltip="Pin this run as a baseline, on top of the list, or let it go"),
+        Binding("t", "screen.chat", "Chat", tooltip="Ask this run's base and tuned model", show=False),
         Binding("r", "screen.rename", "Rename", tooltip="Give this run another name", show=False),
         Binding("d,delete", "screen.delete", "Delete", tooltip="Delete this run from the disk; asks first", show=False),
     ]
