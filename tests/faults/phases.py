@@ -168,10 +168,10 @@ def install(watch: Watch, checkpoints: Path) -> None:
 
     from aapo_desk import checkpoint
     from aapo_desk.store import RunWriter
-    from aapo_desk.training import loop, step
+    from aapo_desk.training import gathering, loop, step
 
-    _around(step, "decode", "rollout", watch)
-    _around(step, "score", "reward", watch)
+    _around(gathering, "decode", "rollout", watch)
+    _around(gathering, "score", "reward", watch)
     _around(step, "update", "update", watch)
     _around(torch.optim.AdamW, "step", "optimiser step", watch)
     for method in ("write_step", "write_evaluation", "write_event", "write_system", "rewind", "remember"):
