@@ -49,7 +49,7 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
     done = _update(parts, prompts, sides, rate, lambda share: report("update", share))
     seconds = {**gathered.seconds, "update": time.perf_counter() - started}
 
-    metrics = _metrics(parts, sides, done) | _timings(seconds, sides)
+    metrics = _metrics(parts, gathered.first, sides, done) | _timings(seconds, sides)
     metrics |= {"learning_rate": rate, "memory_mb": memory_mb(parts.policy.device)}
     if parts.algorithm.max_refills:
         metrics["refilled_groups"] = float(gathered.refilled)
@@ -104,13 +104,14 @@ def _update(
     )
 
 
-def _metrics(parts: Parts, sides: Sides, done: Update) -> dict[str, float]:
+def _metrics(parts: Parts, first: Side, sides: Sides, done: Update) -> dict[str, float]:
+    """Rewards are those of the problems chosen ``first``: what took their place was picked by its rewards."""
     rewards = sides.policy.rewards
     completions = sides.completions
     scale = parts.scale
     scaling = {"loss_scale": scale.factor, "loss_scale_skipped": float(scale.skipped)} if scale else {}
     return {
-        **reward_metrics(rewards, sides.reference_rewards, [one.score.parts for one in sides.policy.scored]),
+        **reward_metrics(first.rewards, sides.reference_rewards, [one.score.parts for one in first.scored]),
         **_signal(parts, rewards, done),
         "entropy": float(completions.entropy.sum() / completions.lengths.sum()),
         "completion_tokens": mean(completions.lengths),

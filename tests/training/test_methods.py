@@ -18,6 +18,7 @@ from aapo_desk.config import METHODS, resolve
 from aapo_desk.rewards import RewardError, RewardPool
 from aapo_desk.rollout import Side
 from aapo_desk.store import RunWriter, create_run
+from aapo_desk.tasks.order import step_problems
 from aapo_desk.training.control import Control
 from aapo_desk.training.gathering import gather
 from aapo_desk.training.parts import Parts
@@ -251,6 +252,12 @@ def test_dapo_puts_other_problems_in_the_place_of_constant_groups(
         rows = range(ROWS)
         texts = [parts.policy.tokenizer.decode(gathered.sides.completions.row(row), True) for row in rows]
         assert texts == [one.text for one in gathered.sides.policy.scored]
+
+        order = step_problems(len(parts.train), PROMPTS, 1, 0)
+        evenly = gather(parts, order, 1, lambda _phase, _share: None)
+        assert evenly.refilled > 0
+        told = run_step(parts, 1, lambda _phase, _share: None).record.metrics["reward"]
+        assert told == float(evenly.first.rewards.mean())  # not of what was picked by its rewards
 
         nothing = replace(parts, train=[parts.train[place] for place in zeros * 3], prompts=[parts.prompts[0]] * 9)
         bounded = replace(nothing, algorithm=replace(parts.algorithm, max_refills=1))
