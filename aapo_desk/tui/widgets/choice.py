@@ -1,4 +1,4 @@
-"""One of a few words, all of them in sight."""
+"""One of a few words: all of them in sight, or those around the chosen one where the row is too short for all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
+
+GAP = 2
+"""Cells between two choices."""
+MORE = 1 + GAP
+"""Cells of the sign that there are more, with its gap."""
 
 
 class ChoiceView(Widget, can_focus=True):
@@ -36,12 +41,30 @@ class ChoiceView(Widget, can_focus=True):
         self.set_reactive(ChoiceView.chosen, chosen)
 
     def render(self) -> Content:
-        return Content("  ").join(
+        shown = self.in_sight(self.size.width)
+        choices = [
             Content.styled(f"● {choice}", "bold $text-primary")
             if choice == self.chosen
             else Content.styled(f"○ {choice}", "$foreground 80%")
-            for choice in self.choices
-        )
+            for choice in self.choices[shown.start : shown.stop]
+        ]
+        before = [Content("…")] if shown.start else []
+        after = [Content("…")] if shown.stop < len(self.choices) else []
+        return Content("  ").join([*before, *choices, *after])
+
+    def in_sight(self, width: int) -> range:
+        """Which choices are drawn in so many cells: all, or as many as fit with the chosen one, from the first on."""
+        cells = [len(choice) + GAP + len("● ") for choice in self.choices]
+        if sum(cells) - GAP <= width or width == 0:
+            return range(len(cells))
+        room = width - 2 * MORE + GAP
+        place = self.choices.index(self.chosen) if self.chosen in self.choices else 0
+        first, stop = 0, 0
+        while stop < len(cells) and (stop <= place or sum(cells[first : stop + 1]) <= room):
+            stop += 1
+            while first < place and sum(cells[first:stop]) > room:
+                first += 1
+        return range(first, stop)
 
     def action_choose(self, step: int) -> None:
         """The next choice, or the one before; the last is followed by the first."""
@@ -49,9 +72,10 @@ class ChoiceView(Widget, can_focus=True):
         self._take(self.choices[(place + step) % len(self.choices)])
 
     def on_click(self, event: events.Click) -> None:
-        left = 0
-        for choice in self.choices:
-            width = len(choice) + 4
+        shown = self.in_sight(self.size.width)
+        left = MORE if shown.start else 0
+        for choice in self.choices[shown.start : shown.stop]:
+            width = len(choice) + GAP + len("● ")
             if left <= event.x < left + width:
                 self._take(choice)
             left += width
