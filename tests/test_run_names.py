@@ -46,4 +46,8 @@ def test_a_run_is_pinned_and_let_go(runs: tuple[RunDirectory, RunDirectory]) -> 
     pin_run(first, True)
     assert (first.read_meta()["pinned"], second.read_meta()["pinned"]) == (True, False)
     pin_run(first, False)
-    assert first.read_meta() == {"name": "first", "pinned": False, "notes": ""}
+    assert {key: first.read_meta()[key] for key in ("name", "pinned", "notes")} == {
+        "name": "first",
+        "pinned": False,
+        "notes": "",
+    }
