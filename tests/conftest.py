@@ -13,9 +13,10 @@ from aapo_desk.hub.offline import LIBRARIES, VARIABLE
 from tests.hub_server import Hub, serving
 from tests.tiny_model import make
 
-# Each worker of a parallel run has its share of the cores: threads that wait for others are many times slower.
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+# Each worker of a parallel run has its share of the cores: threads that wait for others are many times slower. The
+# process that starts the workers sets nothing, since they would inherit it.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
 @pytest.fixture(autouse=True)
