@@ -47,6 +47,8 @@ class SettingRow(Widget):
         self._current = False
         self._behind = setting.kind in ("integer", "number")
         self.control = self._make_control()
+        if not isinstance(self.control, ChoiceView):
+            self.control.cursor_blink = False  # a screen at rest draws nothing
         self.control.styles.margin = (0, 0, 0, NAME)
         if self._behind:
             self.control.styles.width = NUMBER
