@@ -1,45 +1,12 @@
-"""compare: runs beside each other, without a screen."""
+"""compare: runs beside each other, without a screen. What it needs is loaded when it is called."""
 
 from __future__ import annotations
 
-import json as json_text
-from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-
-from aapo_desk.cli.evaluate import what
-from aapo_desk.cli.lines import interval
-from aapo_desk.cli.output import complain, printable, say, say_json, table
-from aapo_desk.evaluation import Estimate
-from aapo_desk.store import find_run
-from aapo_desk.store.records import finite
-from aapo_desk.studies import (
-    DEFAULT_METRIC,
-    SMOOTHING,
-    Comparer,
-    Comparison,
-    Difference,
-    Entry,
-    Kept,
-    Outcome,
-    Side,
-    between,
-    check_metric,
-    check_runs,
-    difference,
-    figure,
-    kept_evaluations,
-    save,
-    save_ending,
-)
-from aapo_desk.studies.files import PICTURES, TABLES
-
-SIDES: tuple[Side, ...] = ("greedy", "sampled")
-KeptByRun = Mapping[str, Mapping[str, Kept]]
-"""By a run's letter, then by what was asked."""
 
 
 class By(Enum):
@@ -54,7 +21,9 @@ def add_to(app: typer.Typer) -> None:
 
 def compare(
     references: Annotated[list[str], typer.Argument(metavar="RUN...", help="Up to six runs.", show_default=False)],
-    metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="What is compared.")] = DEFAULT_METRIC,
+    metric: Annotated[
+        str | None, typer.Option("--metric", metavar="NAME", help="What is compared; by default reward.")
+    ] = None,
     by: Annotated[By, typer.Option("--by", help="Over steps, training time or tokens of completions.")] = By.STEP,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="A picture: .png or .svg.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Every step of every run: .csv.")] = None,
@@ -64,234 +33,6 @@ def compare(
 
     Differences are against the pinned run, or the first where none is pinned. Values are exponential means.
     """
-    runs = [find_run(reference) for reference in references]
-    check_runs(runs)
-    if csv is not None:
-        save_ending(csv, TABLES, "--csv")
-    if plot is not None:
-        save_ending(plot, PICTURES, "--plot")
-        _check_matplotlib()
-    compared = Comparer(runs).read(metric, SMOOTHING)
-    if broken := next((entry for entry in compared.entries if entry.problem), None):
-        complain(f"run {broken.name} cannot be read: {broken.problem}")
-        raise typer.Exit(1)
-    check_metric(metric, compared.metrics)
-    written = _write(compared, by, [path for path in (plot, csv) if path])
-    kept = {entry.letter: kept_evaluations(entry.run) for entry in compared.entries}
-    if json:
-        say_json(document(compared, by, kept))
-        return
-    for line in [*lines(compared, by, kept), *written]:
-        say(line)
+    from aapo_desk.cli import comparing
 
-
-def _check_matplotlib() -> None:
-    from aapo_desk.studies.pictures import PicturesMissing, check_matplotlib
-
-    try:
-        check_matplotlib()
-    except PicturesMissing as error:
-        complain(str(error))
-        raise typer.Exit(2) from None
-
-
-def _write(compared: Comparison, by: By, paths: list[Path]) -> list[str]:
-    """Write the files that are asked for; the lines that say so."""
-    for path in paths:
-        try:
-            save(path, compared, by.value)
-        except OSError as error:
-            complain(f"{path} cannot be written: {error.strerror or error}")
-            raise typer.Exit(1) from None
-    return [f"written: {printable(str(path))}" for path in paths]
-
-
-def lines(compared: Comparison, by: By, kept: KeptByRun) -> list[str]:
-    """All of it in plain lines: the runs, their evaluations, the settings that differ."""
-    return [*_runs(compared, by), "", *_evaluations(compared), *_tasks(compared, kept), "", *_settings(compared)]
-
-
-def _runs(compared: Comparison, by: By) -> list[str]:
-    baseline = compared.baseline
-    header = [
-        "",
-        "run",
-        "state",
-        "steps",
-        "seconds",
-        "tokens",
-        "completions",
-        compared.metric,
-        f"against {baseline.letter}",
-    ]
-    rows = []
-    for entry in compared.entries:
-        standing, totals = compared.standing(entry, by.value), entry.totals
-        against = "baseline" if entry is baseline else figure(standing.difference, "+", missing="-")
-        if standing.at is not None and standing.at != standing.x:
-            against += f" at {_place(standing.at, by)}"
-        rows.append(
-            [
-                entry.letter,
-                printable(entry.name),
-                entry.state,
-                str(totals.steps or "none yet"),
-                _number(totals.seconds, ".0f"),
-                _number(totals.tokens, "d"),
-                _number(totals.completions, "d"),
-                figure(standing.value, missing="-"),
-                against,
-            ]
-        )
-    right = ("steps", "seconds", "tokens", "completions", compared.metric)
-    said = f"{compared.metric} by {by.value}, exponential mean ({compared.smoothing:g})"
-    return [printable(said), *table([printable(title) for title in header], rows, right=right)]
-
-
-def _place(x: float, by: By) -> str:
-    return {By.STEP: f"step {x:.0f}", By.TIME: f"{x:.0f} s", By.TOKENS: f"{x:.0f} tokens"}[by]
-
-
-def _evaluations(compared: Comparison) -> list[str]:
-    baseline = compared.baseline
-    rows = []
-    for entry in compared.entries:
-        final = entry.final
-        if final is None:
-            rows.append([entry.letter, "not evaluated", "", "", ""])
-            continue
-        greedy = final.greedy
-        rows.append(
-            [
-                entry.letter,
-                _interval(greedy.base),
-                f"{_interval(greedy.tuned)} after step {final.step}" if final.step else "not evaluated yet",
-                _interval(greedy.gain, "+"),
-                "baseline" if entry is baseline else _against(_difference(compared, entry, "greedy")),
-            ]
-        )
-    header = ["", "base", "tuned", "gain", f"tuned, against {baseline.letter}"]
-    return ["share of held-out problems answered right, greedily, with 95 % intervals", *table(header, rows)]
-
-
-def _tasks(compared: Comparison, kept: KeptByRun) -> list[str]:
-    """What ``aapo-desk eval`` has kept of the runs, a table for each thing that was asked."""
-    baseline = compared.baseline
-    said = []
-    for key, first in {key: found for one in reversed(list(kept.values())) for key, found in one.items()}.items():
-        base = kept[baseline.letter].get(key)
-        rows = []
-        for entry in compared.entries:
-            found = kept[entry.letter].get(key)
-            if found is None:
-                rows.append([entry.letter, "not evaluated", "", "", ""])
-                continue
-            outcome = found.outcome
-            rows.append(
-                [
-                    entry.letter,
-                    _interval(outcome.base),
-                    f"{_interval(outcome.tuned)} after step {found.head['step']}",
-                    _interval(outcome.gain, "+"),
-                    "baseline" if entry is baseline else _against(_between(base, found)),
-                ]
-            )
-        header = ["", "base", "tuned", "gain", f"tuned, against {baseline.letter}"]
-        said += ["", printable(what(first.head)), *table(header, rows)]
-    return said
-
-
-def _between(base: Kept | None, found: Kept) -> Difference | None:
-    return between(base.outcome, found.outcome, comparable=True) if base else None
-
-
-def _against(found: Difference | None) -> str:
-    if found is None:
-        return "-"
-    how = f"paired over {found.problems} problems" if found.paired else "not paired: other problems or another judge"
-    return f"{_interval(found.estimate, '+')} {how}"
-
-
-def _difference(compared: Comparison, entry: Entry, side: Side) -> Difference | None:
-    base = compared.baseline
-    if entry is base or entry.final is None or base.final is None:
-        return None
-    return difference(base.final, entry.final, side)
-
-
-def _settings(compared: Comparison) -> list[str]:
-    differing = compared.differing()
-    if not differing:
-        return ["the configurations are the same"]
-    rows = [[path, *(_setting(value) for value in values)] for path, values in differing.items()]
-    header = ["", *(entry.letter for entry in compared.entries)]
-    return ["settings that differ", *table(header, [[printable(cell) for cell in row] for row in rows])]
-
-
-def _setting(value: Any) -> str:
-    return value if isinstance(value, str) else "-" if value is None else json_text.dumps(value, ensure_ascii=False)
-
-
-def document(compared: Comparison, by: By, kept: KeptByRun) -> dict[str, Any]:
-    """The same as JSON. ``settings`` holds a value a run, in their order; ``points`` the curves, thinned."""
-    return {
-        "metric": compared.metric,
-        "by": by.value,
-        "smoothing": compared.smoothing,
-        "baseline": compared.baseline.letter,
-        "metrics": list(compared.metrics),
-        "runs": [_run_document(compared, entry, by, kept) for entry in compared.entries],
-        "settings": [{"path": path, "values": values} for path, values in compared.differing().items()],
-    }
-
-
-def _run_document(compared: Comparison, entry: Entry, by: By, kept: KeptByRun) -> dict[str, Any]:
-    standing, totals, points, final = compared.standing(entry, by.value), entry.totals, entry.points, entry.final
-    sides = (
-        {side: _side_document(final.side(side), _difference(compared, entry, side)) for side in SIDES} if final else {}
-    )
-    base = kept[compared.baseline.letter]
-    return {
-        "letter": entry.letter,
-        "id": entry.run.id,
-        "name": entry.name,
-        "state": entry.state,
-        "pinned": entry.pinned,
-        "steps": totals.steps,
-        "seconds": totals.seconds,
-        "tokens": totals.tokens,
-        "completions": totals.completions,
-        "value": standing.value,
-        "difference": {"value": standing.difference, "at": standing.at} if standing.difference is not None else None,
-        "evaluation": {"step": final.step, "problems": final.problems} | sides if final else None,
-        "tasks": [
-            {name: found.head[name] for name in ("task", "step", "problems", "asked")}
-            | {"folder": str(found.folder)}
-            | _side_document(found.outcome, None if entry is compared.baseline else _between(base.get(key), found))
-            for key, found in kept[entry.letter].items()
-        ],
-        "points": {
-            "step": [int(step) for step in points.steps],
-            "seconds": finite(list(points.seconds)),
-            "tokens": finite(list(points.tokens)),
-            "value": finite(list(points.values)),
-            "smooth": finite(list(points.smooth)),
-        },
-    }
-
-
-def _side_document(outcome: Outcome, against: Difference | None) -> dict[str, Any]:
-    estimates = {"base": outcome.base, "tuned": outcome.tuned, "gain": outcome.gain}
-    said: dict[str, Any] = {name: item.as_json() if item else None for name, item in estimates.items()}
-    said["against_baseline"] = None
-    if against:
-        said["against_baseline"] = against.estimate.as_json() | {"paired": against.paired, "problems": against.problems}
-    return said
-
-
-def _interval(estimate: Estimate | None, sign: str = "") -> str:
-    return interval(estimate.as_json(), "mean", sign) if estimate else "-"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    comparing.compare(references, metric, by, plot, csv, json)
