@@ -125,6 +125,8 @@ def head_logps(policy: Policy, hidden: Tensor, targets: Tensor, temperature: flo
         return torch.cat([chunk(h, t) for h, t in pieces])
     if any(parameter.requires_grad for parameter in head.parameters()):
         return torch.cat([checkpoint(chunk, h, t, use_reentrant=False) for h, t in pieces])
+    if policy.head_is_plain:
+        return torch.cat([_plain_head(policy, h, t, temperature) for h, t in pieces])
     return torch.cat([_frozen_head(chunk, h, t) for h, t in pieces])
 
 
@@ -138,6 +140,28 @@ def _frozen_head(chunk: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targ
     logps.sum().backward(inputs=[leaf])
     slope, logps = leaf.grad, logps.detach()
     assert slope is not None
-    # Zero, but with the gradient of the log-probs.
-    around = hidden - hidden.detach()
+    return _with_slope(logps, slope, hidden)
+
+
+def _plain_head(policy: Policy, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """The same of a head that is one product, with one tensor of the logits' size instead of several.
+
+    log p = z_t - log sum exp z        d log p / dh = (w_t - sum exp(z) w / sum exp(z)) / temperature
+    """
+    with torch.no_grad():
+        logits = policy.logits(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).div_(temperature)
+        top = logits.amax(1, keepdim=True)
+        chosen = logits.gather(1, targets[:, None]) - top
+        odds = logits.sub_(top).exp_()
+        total = odds.sum(1, keepdim=True)
+        logps = (chosen - total.log()).squeeze(1)
+        pull = policy.head_backward(odds.to(hidden.dtype)).to(total) / total
+        slope = (policy.causal.get_output_embeddings().weight[targets].to(total) - pull) / temperature
+    return _with_slope(logps, slope, hidden)
+
+
+def _with_slope(logps: Tensor, slope: Tensor, hidden: Tensor) -> Tensor:
+    """``logps`` [N] whose gradients by the rows of ``hidden`` [N, H] are those of ``slope``."""
+    around = hidden - hidden.detach()  # zero, but with a gradient
     return logps + (slope.to(logps) * around.to(logps)).sum(1)

@@ -80,6 +80,20 @@ class Policy:
         return logits
 
     @property
+    def head_is_plain(self) -> bool:
+        """Whether logits are hidden states times the head's weight and nothing else."""
+        head, config = self.causal.get_output_embeddings(), self.causal.config.get_text_config()
+        bent = getattr(config, "logits_scaling", None) or getattr(config, "final_logit_softcapping", None)
+        return type(head) is nn.Linear and head.bias is None and not bent
+
+    def head_backward(self, gradient: Tensor) -> Tensor:
+        """What a gradient [..., V] of a plain head's logits is for the hidden states [..., H]."""
+        if self.shadow and self.shadow.head:
+            return self.shadow.head.backward(gradient)
+        weight: Tensor = self.causal.get_output_embeddings().weight
+        return gradient.to(weight.dtype) @ weight
+
+    @property
     def computes_exactly(self) -> bool:
         """Whether the model computes in float32 or better."""
         return torch.finfo(self.causal.dtype).bits >= 32

@@ -9,7 +9,8 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 
 from aapo_desk import memory
-from aapo_desk.models.logprobs import Pack, pack_logps
+from aapo_desk.models.logprobs import Pack, head_logps, pack_logps
+from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from tests.policies import load_tiny
 
@@ -44,6 +45,38 @@ def test_the_head_in_chunks_changes_neither_values_nor_gradients(
     assert len(gradients[0]) == len(policy.adapter_parameters())
     for whole, chunked in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, chunked, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float64", 1e-12), ("float32", 1e-5), ("bfloat16", 0.02)])
+@pytest.mark.parametrize("shadow", [False, True])
+def test_a_plain_head_gives_the_gradient_of_autograd(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, most: float, shadow: bool
+) -> None:
+    policy = load_tiny(tiny_model, dtype)
+    if shadow:
+        policy.use_shadow()
+    assert policy.head_is_plain
+    hidden = torch.randn(7, policy.causal.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    results = []
+    for plain in (True, False):
+        monkeypatch.setattr(Policy, "head_is_plain", plain)
+        leaf = (3 * hidden).to(policy.causal.dtype).requires_grad_()
+        values = head_logps(policy, leaf, torch.tensor([0, 5, 9, 9, 2, 1, 30]), 0.7)
+        (values * torch.arange(7)).sum().backward()
+        assert leaf.grad is not None
+        results.append((values.detach(), leaf.grad))
+    (values, slope), (expected, by_autograd) = results
+    torch.testing.assert_close(values, expected, atol=most, rtol=0)
+    assert float((slope - by_autograd).norm() / by_autograd.norm()) < most
+
+
+@pytest.mark.parametrize("setting", ["logits_scaling", "final_logit_softcapping"])
+def test_a_head_that_bends_its_logits_is_not_plain(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    policy = load_tiny(tiny_model)
+    monkeypatch.setattr(policy.causal.config, setting, 2.0, raising=False)
+    assert not policy.head_is_plain
 
 
 def test_completions_behind_one_prompt_equal_the_dense_rows(tiny_model: Path) -> None:
