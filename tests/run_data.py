@@ -46,10 +46,8 @@ def status(run: RunDirectory, state: str, **more: Any) -> None:
     run.status.write_text(json.dumps({"state": state, "step": 12, "steps": 12, "heartbeat": 0, "message": ""} | more))
 
 
-@pytest.fixture
-def finished() -> Iterator[RunDirectory]:
-    """A run of 12 steps that came to its end, with an evaluation before, half-way and after."""
-    run = create_run(config(), "sums")
+def write_finished(run: RunDirectory) -> RunWriter:
+    """Twelve steps that came to their end, with an evaluation before, half-way and after. The writer is left open."""
     writer = RunWriter(run)
     writer.write_event("started", 0)
     writer.write_evaluation(0, "held_out", evaluation(0.3))
@@ -63,5 +61,13 @@ def finished() -> Iterator[RunDirectory]:
         adapter.mkdir(parents=True)
         (adapter / "adapter_config.json").write_text("{}")
     status(run, "finished")
+    return writer
+
+
+@pytest.fixture
+def finished() -> Iterator[RunDirectory]:
+    """A run of 12 steps that came to its end, with an evaluation before, half-way and after."""
+    run = create_run(config(), "sums")
+    writer = write_finished(run)
     yield run
     writer.close()

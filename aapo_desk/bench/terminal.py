@@ -59,6 +59,10 @@ class Terminal:
             self._process.wait()
             os.close(self._master)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def quit(self) -> None:
         """Press q and wait until the program has ended."""
         self.press("q")
@@ -125,6 +129,6 @@ class Terminal:
 
     def _proc(self, name: str) -> str:
         try:
-            return Path(f"/proc/{self._process.pid}/{name}").read_text(encoding="utf-8")
+            return Path(f"/proc/{self.pid}/{name}").read_text(encoding="utf-8")
         except OSError as error:
             raise BenchError(f"the UI's process cannot be looked at: {error}") from error

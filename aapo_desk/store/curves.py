@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from aapo_desk.store.reader import RunReader
+from aapo_desk.store.reader import RunReader, whole
+from aapo_desk.store.records import from_json
 
 PIECE = 500  # steps read in one transaction: for each row a busy screen may keep it waiting
 
@@ -14,6 +14,7 @@ PIECE = 500  # steps read in one transaction: for each row a busy screen may kee
 class CurveReader(RunReader):
     """Reads columns where ``poll`` reads rows. Remembers nothing between calls."""
 
+    @whole
     def generation(self) -> int | None:
         """Changes when the history was rewound; None before there is one."""
         if not self.ready:
@@ -21,6 +22,7 @@ class CurveReader(RunReader):
         with self._open() as db:
             return int(db.execute("SELECT value FROM run WHERE key = 'generation'").fetchone()[0])
 
+    @whole
     def keys(self, after: int = 0) -> list[str]:
         """The metrics that any step later than ``after`` has, in the order in which they turn up."""
         query = "SELECT DISTINCT key FROM metrics, json_each(data) WHERE step > ? AND step <= ?"
@@ -41,6 +43,7 @@ class CurveReader(RunReader):
             for start in range(after, last, PIECE):
                 yield from db.execute(query, (*values, start, start + PIECE)).fetchall()
 
+    @whole
     def marks(self, after: int = 0) -> list[tuple[int, float, str]]:
         """(id, time, kind) of every event later than the one with the id ``after``."""
         if not self.ready:
@@ -48,6 +51,7 @@ class CurveReader(RunReader):
         with self._open() as db:
             return db.execute("SELECT id, time, kind FROM events WHERE id > ? ORDER BY id", (after,)).fetchall()
 
+    @whole
     def first_and_last_evaluation(self, name: str) -> dict[int, dict[str, Any]]:
         """By step: the base model's (step 0) and the newest; empty where there is none."""
         if not self.ready:
@@ -58,4 +62,4 @@ class CurveReader(RunReader):
                 " (SELECT max(step) FROM evaluations WHERE name = ?1)) ORDER BY step",
                 (name,),
             ).fetchall()
-        return {step: json.loads(data) for step, data in rows}
+        return {step: from_json(data) for step, data in rows}

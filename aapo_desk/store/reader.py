@@ -6,16 +6,27 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from aapo_desk.store.directory import RunDirectory, StoreError
 from aapo_desk.store.migration import check, upgrade_for_reading, version_of
-from aapo_desk.store.records import Event, Histogram, Sample
+from aapo_desk.store.records import Event, Histogram, Sample, from_json
+from aapo_desk.store.rows import (
+    Rows,
+    as_event,
+    as_metrics,
+    as_sample,
+    evaluation_rows,
+    event_rows,
+    in_one_row,
+    step_rows,
+)
 from aapo_desk.store.trend import Trend
 
 STEPS_AT_ONCE = 500
@@ -25,8 +36,12 @@ SCATTERED_AT_ONCE = 100  # steps that do not lie side by side
 
 ALWAYS = 1e300  # a time that has not come
 BY_STEP = itemgetter(1, 2)
+BUSY_OR_GONE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
+"""Primary codes of errors that say nothing of what the database holds."""
 
-Rows = list[tuple[int, float, str]]
+Reader = TypeVar("Reader", bound="RunReader")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass
@@ -45,6 +60,19 @@ class Delta:
     @property
     def empty(self) -> bool:
         return not (self.reset or self.metrics or self.events or self.evaluations)
+
+
+def whole(method: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[Reader, P], T]:
+    """Raises StoreError where what the database holds is not what a trainer writes."""
+
+    @wraps(method)
+    def told(self: Reader, /, *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return method(self, *arguments, **named)
+        except (ValueError, TypeError, LookupError) as error:
+            raise self._damaged(error) from error
+
+    return told
 
 
 class RunReader:
@@ -72,13 +100,18 @@ class RunReader:
                 if check(self.run, version_of(connection)):
                     upgrade_for_reading(self.run)
                 yield connection
-            except sqlite3.OperationalError:  # busy, or gone
-                raise
-            except sqlite3.DatabaseError as error:
-                raise StoreError(f"{self.run.database} is damaged: {error}") from error
+            except sqlite3.OperationalError as error:
+                if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in BUSY_OR_GONE:
+                    raise
+                raise self._damaged(error) from error
+            except (sqlite3.DatabaseError, ValueError) as error:
+                raise self._damaged(error) from error
             finally:
                 self.reads += 1
                 self.longest_read = max(self.longest_read, time.perf_counter() - started)
+
+    def _damaged(self, error: Exception) -> StoreError:
+        return StoreError(f"{self.run.database} is damaged: {error}")
 
     @property
     def ready(self) -> bool:
@@ -115,6 +148,7 @@ class RunReader:
             delta.more = later.more
         return delta
 
+    @whole
     def _poll(self, limit: int) -> Delta:
         delta = Delta()
         if not self.ready:
@@ -126,20 +160,21 @@ class RunReader:
                 delta.reset = True
                 self._step = self._event = self._evaluation = 0
             self._generation = generation
-            rows = _rows(db, "step > ? ORDER BY step LIMIT ?", (self._step, limit + 1))
+            rows = step_rows(db, "step > ? ORDER BY step LIMIT ?", (self._step, limit + 1))
             delta.more = len(rows) > limit
             del rows[limit:]
             # Events belong between the steps by their time; those after the steps that were left come with them.
-            events = _events(db, self._event, until=rows[-1][1] if delta.more else ALWAYS)
-            evaluations = _evaluations(db, self._evaluation)
-        delta.metrics = _parsed(rows)
-        delta.events = [_event(row) for row in events]
-        delta.evaluations = [(step, name, json.loads(data)) for _, step, name, data in sorted(evaluations, key=BY_STEP)]
+            events = event_rows(db, self._event, until=rows[-1][1] if delta.more else ALWAYS)
+            evaluations = evaluation_rows(db, self._evaluation)
+        delta.metrics = as_metrics(rows)
+        delta.events = [as_event(row) for row in events]
+        delta.evaluations = [(step, name, from_json(data)) for _, step, name, data in sorted(evaluations, key=BY_STEP)]
         self._step = rows[-1][0] if rows else self._step
         self._event = events[-1][0] if events else self._event
         self._evaluation = evaluations[-1][0] if evaluations else self._evaluation
         return delta
 
+    @whole
     def overview(self, count: int, recent: int) -> Delta:
         """About ``count`` steps spread over the run, the ``recent`` last ones all, every event and evaluation.
 
@@ -153,15 +188,16 @@ class RunReader:
         wanted = _spread(first, last, count, recent)
         rows = self._metrics_of(wanted)
         with self._open() as db:
-            events = _events(db, 0, until=ALWAYS)
-            evaluations = sorted(_evaluations(db, 0), key=BY_STEP)
+            events = event_rows(db, 0, until=ALWAYS)
+            evaluations = sorted(evaluation_rows(db, 0), key=BY_STEP)
         return Delta(
-            metrics=_parsed(rows),
-            events=[_event(row) for row in events],
-            evaluations=[(step, name, json.loads(data)) for _, step, name, data in evaluations],
+            metrics=as_metrics(rows),
+            events=[as_event(row) for row in events],
+            evaluations=[(step, name, from_json(data)) for _, step, name, data in evaluations],
             more=len(wanted) < last - first + 1,
         )
 
+    @whole
     def span(self) -> tuple[int, int] | None:
         """The first and the last step there is; None before the first."""
         if not self.ready:
@@ -171,6 +207,7 @@ class RunReader:
             last = db.execute("SELECT step FROM metrics ORDER BY step DESC LIMIT 1").fetchone()
         return (first[0], last[0]) if first and last else None
 
+    @whole
     def _metrics_of(self, steps: Sequence[int]) -> Rows:
         """The rows of these ascending steps, where they are there."""
         found: Rows = []
@@ -178,9 +215,10 @@ class RunReader:
             part = steps[start : start + SCATTERED_AT_ONCE]
             marks = ",".join("?" * len(part))
             with self._open() as db:
-                found += _rows(db, f"step IN ({marks}) ORDER BY step", part)
+                found += step_rows(db, f"step IN ({marks}) ORDER BY step", part)
         return found
 
+    @whole
     def series(self, key: str) -> list[tuple[int, float]]:
         """One metric over the steps, where it has a value; read in several short transactions."""
         found: list[tuple[int, float]] = []
@@ -193,6 +231,7 @@ class RunReader:
             step, full = (rows[-1][0], len(rows) == STEPS_AT_ONCE) if rows else (step, False)
         return found
 
+    @whole
     def last_metrics(self) -> tuple[int, dict[str, float | None]] | None:
         if not self.ready:
             return None
@@ -200,6 +239,7 @@ class RunReader:
             row = db.execute("SELECT step, data FROM metrics ORDER BY step DESC LIMIT 1").fetchone()
         return (row[0], json.loads(row[1])) if row else None
 
+    @whole
     def trend(self, key: str, before: Trend) -> Trend:
         """One metric over the run, ``before`` brought up to date: only the points that came since are read."""
         if not self.run.database.exists():
@@ -224,6 +264,7 @@ class RunReader:
             ).fetchall()
         return replace(trend, points=(*trend.points, *new), last=last)
 
+    @whole
     def histograms(self, step: int) -> dict[str, Histogram]:
         """A step's histograms by name; empty where there is no such step."""
         if not self.ready:
@@ -232,6 +273,7 @@ class RunReader:
             rows = db.execute("SELECT name, low, high, counts FROM histograms WHERE step = ?", (step,)).fetchall()
         return {name: Histogram(low, high, json.loads(counts)) for name, low, high, counts in rows}
 
+    @whole
     def histograms_of(self, name: str, steps: Sequence[int]) -> dict[int, Histogram | None]:
         """One histogram at many steps; None where there is none. Read in several short transactions."""
         found: dict[int, Histogram | None] = dict.fromkeys(steps)
@@ -240,11 +282,12 @@ class RunReader:
             marks = ",".join("?" * len(some))
             source = f"histograms WHERE name = ? AND step IN ({marks})"
             with self._open() as db:
-                rows = list(_in_one(db, ("step", "low", "high", "counts"), source, (name, *some)))
+                rows = list(in_one_row(db, ("step", "low", "high", "counts"), source, (name, *some)))
             for step, low, high, counts in rows:
                 found[int(step)] = Histogram(float(low), float(high), json.loads(counts))
         return found
 
+    @whole
     def events(self, most: int) -> list[Event]:
         """The last events, oldest first."""
         if not self.ready:
@@ -253,8 +296,9 @@ class RunReader:
             rows = db.execute(
                 "SELECT id, time, step, kind, data FROM events ORDER BY id DESC LIMIT ?", (most,)
             ).fetchall()
-        return [_event(row) for row in reversed(rows)]
+        return [as_event(row) for row in reversed(rows)]
 
+    @whole
     def system(self, after: int = 0, most: int = 120) -> list[tuple[int, dict[str, Any]]]:
         """The last snapshots of the machine behind the one numbered ``after``, with their numbers, oldest first."""
         if not self.ready:
@@ -263,8 +307,9 @@ class RunReader:
             rows = db.execute(
                 "SELECT rowid, data FROM system WHERE rowid > ? ORDER BY rowid DESC LIMIT ?", (after, most)
             ).fetchall()
-        return [(number, json.loads(data)) for number, data in reversed(rows)]
+        return [(number, from_json(data)) for number, data in reversed(rows)]
 
+    @whole
     def samples(self, step: int) -> list[Sample]:
         """A step's stored completions, pairs together: policy row i, then reference row i."""
         if not self.ready:
@@ -275,8 +320,9 @@ class RunReader:
                 " advantage, tokens, truncated, is_reference FROM samples WHERE step = ? ORDER BY row, is_reference",
                 (step,),
             ).fetchall()
-        return [_sample(row) for row in rows]
+        return [as_sample(row) for row in rows]
 
+    @whole
     def facts(self) -> dict[str, Any]:
         """What the trainer remembered of the run."""
         if not self.ready:
@@ -309,73 +355,3 @@ def _spread(first: int, last: int, count: int, recent: int) -> list[int]:
     """About ``count`` of the steps from first to last at equal distances, and the ``recent`` last ones all."""
     stride = max(1, -(-(last - first + 1) // max(1, count)))
     return sorted({*range(first, last + 1, stride), *range(max(first, last - recent + 1), last + 1)})
-
-
-def _rows(db: sqlite3.Connection, where: str, values: Sequence[int]) -> Rows:
-    """Step, time and data of these steps."""
-    columns = ("step", "printf('%!.17g', time)", "data")
-    return [
-        (int(step), float(when), data) for step, when, data in _in_one(db, columns, f"metrics WHERE {where}", values)
-    ]
-
-
-def _in_one(
-    db: sqlite3.Connection, columns: Sequence[str], source: str, values: Sequence[str | int | float]
-) -> Iterator[tuple[str, ...]]:
-    """Rows as text, none of it null, out of SQLite in one row.
-
-    For each row that it fetches, sqlite3 lets go of the interpreter's lock and asks for it back, which a busy screen
-    grants after some milliseconds: a thousand rows would hold the transaction open for seconds. The separator is a
-    character that JSON escapes.
-    """
-    named = ", ".join(f"{column} AS c{place}" for place, column in enumerate(columns))
-    joined = ", ".join(f"group_concat(c{place}, char(30))" for place in range(len(columns)))
-    found = db.execute(f"SELECT {joined} FROM (SELECT {named} FROM {source})", values).fetchone()
-    return iter(()) if found[0] is None else zip(*(text.split(chr(30)) for text in found), strict=True)
-
-
-def _parsed(rows: Rows) -> list[tuple[int, float, dict[str, float | None]]]:
-    return [(step, when, json.loads(data)) for step, when, data in rows]
-
-
-def _events(db: sqlite3.Connection, after: int, until: float) -> list[tuple[int, float, int, str, str]]:
-    """Id, time, step, kind and data of the events behind one, up to the first that is later than ``until``."""
-    source = (
-        "(SELECT * FROM events WHERE id > ?1 AND id <"
-        " COALESCE((SELECT min(id) FROM events WHERE id > ?1 AND time > ?2), 1 << 62) ORDER BY id)"
-    )
-    rows = _in_one(db, ("id", "printf('%!.17g', time)", "step", "kind", "data"), source, (after, until))
-    return [(int(number), float(when), int(step), kind, data) for number, when, step, kind, data in rows]
-
-
-def _event(row: tuple[int, float, int, str, str]) -> Event:
-    number, when, step, kind, data = row
-    return Event(number, when, step, kind, json.loads(data))
-
-
-def _evaluations(db: sqlite3.Connection, after: int) -> list[tuple[int, int, str, str]]:
-    """Number, step, name and data of the evaluations behind one; one that is done again has got a new number."""
-    source = "(SELECT rowid AS number, * FROM evaluations WHERE rowid > ? ORDER BY rowid)"
-    rows = _in_one(db, ("number", "step", "name", "data"), source, (after,))
-    return [(int(number), int(step), name, data) for number, step, name, data in rows]
-
-
-def _sample(row: tuple[Any, ...]) -> Sample:
-    step, prompt_id, pair, prompt, completion, answer, reward, rewards = row[:8]
-    group_advantage, margin, advantage, tokens, truncated, is_reference = row[8:]
-    return Sample(
-        step=step,
-        prompt_id=prompt_id,
-        row=pair,
-        prompt=prompt,
-        completion=completion,
-        answer=answer,
-        reward=reward,
-        rewards=json.loads(rewards),
-        group_advantage=group_advantage,
-        margin=margin,
-        advantage=advantage,
-        tokens=tokens,
-        truncated=bool(truncated),
-        is_reference=bool(is_reference),
-    )

@@ -36,6 +36,14 @@ def to_json(data: Mapping[str, Any]) -> str:
     return json.dumps({key: finite(value) for key, value in data.items()}, ensure_ascii=False)
 
 
+def from_json(text: Any) -> dict[str, Any]:
+    """The way back. Raises ValueError for anything else, as a damaged database may hold."""
+    value = json.loads(text) if isinstance(text, str) else None
+    if not isinstance(value, dict):
+        raise ValueError(f"{str(text)[:40]!r} where an object in JSON belongs")
+    return value
+
+
 def finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -120,7 +120,7 @@ class Control:
     def _work(self) -> None:
         written = 0.0
         while not self._ended.wait(POLL_SECONDS):
-            self._take_commands()
+            self.take_commands()
             if time.monotonic() - written >= HEARTBEAT_SECONDS:
                 self._write()
                 written = time.monotonic()
@@ -136,7 +136,7 @@ class Control:
             except OSError as error:
                 log.warning("status.json cannot be written: %s", error)
 
-    def _take_commands(self) -> None:
+    def take_commands(self) -> None:
         flags = {"stop": self.stop, "pause": self.pause, "checkpoint": self.checkpoint}
         try:
             waiting = sorted(self.run.commands.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
@@ -148,7 +148,7 @@ class Control:
             log.info("asked for: %s", name)
             if name == "resume":
                 self.pause.clear()
-            elif name in flags:
+            elif isinstance(name, str) and name in flags:
                 flags[name].set()
             else:
                 log.warning("unknown command in %s: %r", path.name, name)

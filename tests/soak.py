@@ -1,0 +1,141 @@
+"""``python -m tests.soak``: a long run of the tiny model, the UI on it. Exit status 1 where something grows or locks.
+
+Prints resident memory of trainer, reward workers and UI over the run, the slope over its second half with the noise
+about it, and the database's bytes a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from aapo_desk.bench.terminal import Terminal
+from aapo_desk.config import resolve
+from aapo_desk.launch import start, state
+from aapo_desk.launch.child import python
+from aapo_desk.store import RunDirectory, RunReader
+
+SECONDS_A_LOOK = 2.0
+MOST_GROWTH = 0.03
+"""Of the memory held, over the second half of the run: more than that is a leak."""
+
+
+@dataclass
+class Looks:
+    """What was seen of one process: at which step, and MiB."""
+
+    steps: list[int] = field(default_factory=list)
+    mib: list[float] = field(default_factory=list)
+
+    def line(self, name: str) -> tuple[str, bool]:
+        """A row for people, and whether it is flat."""
+        half = len(self.steps) // 2
+        steps, mib = self.steps[half:], self.mib[half:]
+        slope, base = statistics.linear_regression(steps, mib)
+        noise = statistics.pstdev([value - base - slope * step for step, value in zip(steps, mib, strict=True)])
+        grown = slope * (steps[-1] - steps[0])
+        flat = grown <= max(MOST_GROWTH * mib[0], 2 * noise)
+        held = f"first {self.mib[0]:.1f}, half-way {mib[0]:.1f}, last {mib[-1]:.1f}, most {max(self.mib):.1f} MiB"
+        slopes = f"{1000 * slope:+.2f} MiB a 1000 steps, noise {noise:.2f} MiB"
+        return f"{name:8} {held}; {slopes}: {'flat' if flat else 'GROWS'}", flat
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--steps", type=int, default=2000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        os.environ["AAPO_DESK_HOME"] = str(Path(folder, "home"))
+        run = start(resolve(configuration(_model(Path(folder, "model")), options.steps)), "soak")
+        with Terminal([*python("aapo_desk"), "watch", "soak"], Path(folder, "home")) as terminal:
+            looks, sizes = watch(run, terminal)
+        return report(run, looks, sizes)
+
+
+def _model(folder: Path) -> Path:
+    """In a process of its own, which takes torch's memory with it."""
+    program = "import sys; from pathlib import Path; from tests.tiny_model import make; make(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
+    return folder
+
+
+def configuration(model: Path, steps: int) -> dict[str, object]:
+    return {
+        "model": {"id": str(model), "device": "cpu", "quantization": "none"},
+        "lora": {"r": 4, "alpha": 8},
+        "task": {"source": "arithmetic", "held_out": 8, "max_prompt_tokens": 200},
+        "rewards": [{"name": "math"}, {"name": "format", "options": {"pattern": "[a-m]"}}],
+        "rollout": {"prompts_per_step": 2, "group_size": 4, "max_new_tokens": 6},
+        "run": {"steps": steps, "checkpoint_every": 50},
+        "evaluation": {"problems": 8, "every": 200},
+    }
+
+
+def watch(run: RunDirectory, terminal: Terminal) -> tuple[dict[str, Looks], list[tuple[int, int]]]:
+    """Look at the processes until the trainer has ended."""
+    looks = {name: Looks() for name in ("trainer", "workers", "ui")}
+    sizes: list[tuple[int, int]] = []
+    processes = {"ui": psutil.Process(terminal.pid)}
+    while state(run) in {"starting", "running"}:
+        terminal.pump(SECONDS_A_LOOK)
+        terminal.forget()
+        step = int(run.read_status().get("step", 0))
+        if not step:
+            continue
+        try:
+            processes.setdefault("trainer", psutil.Process(run.read_status()["pid"]))
+            held = {name: process.memory_info().rss for name, process in processes.items()}
+            held["workers"] = sum(child.memory_info().rss for child in processes["trainer"].children(recursive=True))
+        except psutil.NoSuchProcess:
+            break
+        if not held["workers"]:  # on its way out
+            break
+        for name, value in held.items():
+            looks[name].steps.append(step)
+            looks[name].mib.append(value / 2**20)
+        sizes.append((step, sum(file.stat().st_size for file in run.path.glob("run.db*"))))
+    return looks, sizes
+
+
+def steps_in(run: RunDirectory) -> int:
+    reader, count = RunReader(run), 0
+    while True:
+        delta = reader.poll()
+        count += len(delta.metrics)
+        if not delta.more:
+            return count
+
+
+def report(run: RunDirectory, looks: dict[str, Looks], sizes: list[tuple[int, int]]) -> int:
+    said = run.read_status()
+    found = [looks[name].line(name) for name in ("trainer", "workers", "ui")]
+    for line, _ in found:
+        sys.stdout.write(line + "\n")
+    half = sizes[len(sizes) // 2]
+    early = (half[1] - sizes[0][1]) / max(1, half[0] - sizes[0][0])
+    late = (sizes[-1][1] - half[1]) / max(1, sizes[-1][0] - half[0])
+    rows = steps_in(run)
+    log = run.log.read_text(encoding="utf-8")
+    locked = log.lower().count("database is locked")
+    sys.stdout.write(
+        f"state {said['state']}, {rows} steps in run.db of {sizes[-1][1] / 2**20:.2f} MiB: {early:.0f} bytes a step in "
+        f"the first half, {late:.0f} in the second; {locked} lock errors in the log\n"
+    )
+    alike = abs(early - late) <= 0.1 * early
+    return 0 if said["state"] == "finished" and all(flat for _, flat in found) and alike and not locked else 1
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    status = main()
+    sys.stdout.write(f"{time.monotonic() - began:.0f} s\n")
+    sys.exit(status)
