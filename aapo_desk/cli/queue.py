@@ -121,8 +121,8 @@ def run(
 ) -> None:
     """Train what waits, one run after another, and go on with what was cut off.
 
-    A run that fails holds nobody up. Ctrl-C asks the run that trains to write a checkpoint and stop, and it goes on with
-    the next queue run; a second Ctrl-C ends it at once.
+    A run that fails holds nobody up. Ctrl-C asks the run that trains to write a checkpoint and stop, and the next
+    queue run goes on with it; a second Ctrl-C ends it at once.
     """
     from aapo_desk.studies import queue
 

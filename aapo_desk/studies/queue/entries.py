@@ -172,18 +172,15 @@ def entries(study: str | None = None) -> list[Entry]:
 
 
 def find_entry(reference: str) -> Entry:
-    """The entry with this number (leading zeros or not), name, run or unique beginning of an id. Raises ConfigError."""
+    """The entry with this number (leading zeros or not), name or run. Raises ConfigError."""
     return _find(reference).entry()
 
 
 def _find(reference: str) -> Record:
     known = records()
     number = f"{int(reference):04d}" if reference.isascii() and reference.isdecimal() else reference
-    matches = (
-        [record for record in known if record.id == number]
-        or [record for record in known if reference in (record.name, record.run)]
-        or [record for record in known if reference and record.id.startswith(reference)]
-    )
+    by_number = [record for record in known if record.id == number]
+    matches = by_number or [record for record in known if reference in (record.name, record.run)]
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -57,9 +57,9 @@ class Refused(Message):
 
 
 class PreparingScreen(DeskScreen[None]):
-    """Runs the preflight in a thread, then starts the run; with ``queue_as``, what it came from, puts it into the queue.
+    """Runs the preflight in a thread, then starts the run. Escape gives up; after a refusal any key leaves.
 
-    Escape gives up; after a refusal any key leaves.
+    With ``queue_as``, the name of what it came from, the run is put into the queue instead.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel", key_display="esc")]

@@ -9,8 +9,8 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from aapo_desk.launch import LIVE, LaunchError
 from aapo_desk.store import home
+from aapo_desk.tui.labels import LIVE_STATES
 from aapo_desk.tui.poll import READ_ERRORS
 from aapo_desk.tui.screens.dialogs import Question
 from aapo_desk.tui.text import one_line
@@ -88,6 +88,7 @@ class QueueLine(Static):
 
     def _do(self, start: bool) -> None:
         def work() -> None:
+            from aapo_desk.launch import LaunchError
             from aapo_desk.studies import queue
 
             try:
@@ -109,7 +110,7 @@ def read_queue() -> QueueState:
     from aapo_desk.studies import queue  # most homes have none, and the first frame does not wait for it
 
     found = queue.entries()
-    now = next(((entry.label, entry.state) for entry in found if entry.state in LIVE), None)
+    now = next(((entry.label, entry.state) for entry in found if entry.state in LIVE_STATES), None)
     waiting = tuple(entry.label for entry in found if entry.state in queue.WAITING)
     failed = tuple((f"{entry.id} {entry.label}", entry.reason) for entry in found if entry.state == "failed")
     return QueueState(queue.is_worked_off(), now, waiting, failed)
