@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import threading
 import time
@@ -49,6 +50,9 @@ def only_one() -> Iterator[None]:
                     ) from None
                 time.sleep(0.02)
         _wish().unlink(missing_ok=True)  # meant for one that is gone
+        file.truncate(0)
+        file.write(f"{os.getpid()}".encode())
+        file.flush()
         yield
 
 
@@ -106,9 +110,18 @@ def start_supervisor() -> None:
     # Somebody must take note of its end, or it stays behind as a zombie while this program goes on.
     threading.Thread(target=process.wait, name="queue", daemon=True).start()
     deadline = time.monotonic() + SECONDS_TO_START
-    while not is_worked_off():
-        if process.poll() is not None or time.monotonic() > deadline:
+    while _last_one() != process.pid:
+        ended = process.poll() is not None
+        if (ended or time.monotonic() > deadline) and _last_one() != process.pid:
             if process.returncode == 0:
-                return  # there was nothing to do
+                return  # somebody has emptied the queue in this moment
             raise LaunchError(f"the supervisor did not start; see {log_file()}")
         time.sleep(0.05)
+
+
+def _last_one() -> int | None:
+    """The process that was the supervisor last, or is it."""
+    try:
+        return int(_lock().read_text())
+    except (OSError, ValueError):
+        return None
