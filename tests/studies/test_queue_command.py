@@ -141,7 +141,7 @@ def test_five_short_runs_of_which_one_fails_end_with_four_results_and_one_reason
     found = queue.entries()
     assert [entry.state for entry in found] == ["finished", "finished", "failed", "finished", "finished"]
     (reason,) = (entry.reason for entry in found if entry.reason)
-    assert str(lost) in reason
+    assert "the folder holds no config.json, so it is no model" in reason
     lines = [line.split("  ", 1)[1] for line in done.stdout.splitlines()]
     assert [line for line in lines if reason in line] == [f"0003 short-3 failed: {reason}"]
     assert lines[-1] == "the queue: 4 finished, 1 failed"
