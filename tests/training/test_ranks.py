@@ -1,0 +1,192 @@
+"""Several processes that compute one run, under gloo on the loopback: as one process does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aapo_desk.config import resolve
+from aapo_desk.launch.child import environment, python
+from aapo_desk.store import RunDirectory, RunReader, create_run
+from aapo_desk.training.packing import deal
+from aapo_desk.training.place import Place, RankError, check
+from aapo_desk.training.ranks import Ranks
+from tests.training.in_process import train
+
+STEPS = 3
+CLOSE = 1e-5
+CLOCKS = ("seconds_", "tokens_per_second", "memory_mb")
+
+# What a process unpickles by name goes into a file.
+WITNESS = """
+import os, sys
+
+def hook(event, arguments, _file=os.environ["WITNESS"]):
+    if event == "pickle.find_class":
+        with open(_file, "a") as file:
+            file.write(f"{arguments!r}\\n")
+
+sys.addaudithook(hook)
+"""
+
+
+@pytest.fixture
+def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
+    """Three prompts a step: with two processes the shares are not alike."""
+    return tiny_config | {
+        "rollout": tiny_config["rollout"] | {"prompts_per_step": 3},
+        "optimizer": {"learning_rate": 1e-3},
+        "run": {"steps": STEPS, "checkpoint_every": 1, "keep_checkpoints": 9},
+    }
+
+
+def launched(run: RunDirectory, size: int = 2, **more: str) -> list[subprocess.Popen[str]]:
+    """The run's processes, as a launcher starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = environment() | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} | more
+    return [
+        subprocess.Popen(
+            [*python("aapo_desk.training"), str(run.path)],
+            env=variables | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+
+
+def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 120) -> tuple[list[int], str]:
+    """Exit statuses and all that was said. Nothing outlives it."""
+    said = []
+    try:
+        for process in processes:
+            said.append(process.communicate(timeout=seconds)[0])
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    return [process.returncode for process in processes], "\n".join(said)
+
+
+def numbers(run: RunDirectory) -> list[dict[str, Any]]:
+    found = RunReader(run).poll().metrics
+    assert [step for step, _, _ in found] == list(range(1, STEPS + 1))
+    return [{key: value for key, value in data.items() if not key.startswith(CLOCKS)} for _, _, data in found]
+
+
+def adapter(run: RunDirectory, step: int = STEPS) -> dict[str, torch.Tensor]:
+    return load_file(run.checkpoints / f"step_{step:06d}" / "adapter" / "adapter_model.safetensors")
+
+
+def test_slices_are_neighbours_and_as_even_as_they_can_be() -> None:
+    assert Ranks(Place(0, 3)).slices(7) == [range(0, 3), range(3, 5), range(5, 7)]
+    assert Ranks(Place(0, 3)).slices(2) == [range(0, 1), range(1, 2), range(2, 2)]
+    assert Ranks(Place()).slices(2) == [range(0, 2)]
+
+
+def test_groups_are_dealt_whole_and_by_their_tokens() -> None:
+    prompts, completions = [5] * 8, [1, 1, 9, 9, 2, 2, 3, 3]
+    assert deal(prompts, completions, range(8), 2, 2) == [[2, 3], [0, 1, 4, 5, 6, 7]]
+    assert deal(prompts, completions, [3, 6], 2, 2) == [[3], [6]]
+    assert deal(prompts, completions, [3], 2, 2) == [[3], []]
+    assert deal(prompts, completions, range(8), 2, 1) == [list(range(8))]
+
+
+def test_without_a_launcher_a_process_is_alone() -> None:
+    assert Place.of({}) == Place()
+    assert Place.of({"WORLD_SIZE": "1", "RANK": "0"}) == Place()
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "2"}, "MASTER_ADDR is not set"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "here"}, "RANK is not set"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "here", "RANK": "2"}, "RANK is 2, but WORLD_SIZE is 2"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "here", "RANK": "1", "MASTER_PORT": "0"}, "MASTER_PORT is '0'"),
+    ],
+)
+def test_what_no_launcher_sets_is_refused_by_name(variables: dict[str, str], words: str) -> None:
+    with pytest.raises(RankError, match=words):
+        Place.of(variables)
+
+
+def test_more_processes_than_prompts_and_unsloth_are_refused(config: dict[str, Any]) -> None:
+    check(resolve(config), 3)
+    with pytest.raises(RankError, match="rollout.prompts_per_step is 3, and 4 processes were started"):
+        check(resolve(config), 4)
+    unsloth = resolve(config | {"model": config["model"] | {"backend": "unsloth"}})
+    check(unsloth, 1)
+    with pytest.raises(RankError, match="trains in one process"):
+        check(unsloth, 2)
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_and_resumed_end_as_one(desk_home: Path, config: dict[str, Any], tmp_path: Path) -> None:
+    alone, spread = (create_run(resolve(config), name) for name in ("alone", "spread"))
+    train(alone)
+    spread.replan(1)
+    (tmp_path / "sitecustomize.py").write_text(WITNESS)
+    seen = tmp_path / "seen"
+    seen.touch()
+    path = f"{tmp_path}{os.pathsep}{environment().get('PYTHONPATH', '')}"
+    for steps in (1, STEPS):
+        spread.replan(steps)
+        processes = launched(spread, WITNESS=str(seen), PYTHONPATH=path)
+        heard = _listening(processes)
+        statuses, said = finish(processes)
+        assert statuses == [0, 0], said
+        assert heard and all(address.removeprefix("::ffff:").startswith(("127.", "::1")) for address in heard)
+    assert seen.read_text() == ""
+
+    for one, other in zip(numbers(alone), numbers(spread), strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            assert other[name] == pytest.approx(value, abs=CLOSE, rel=CLOSE), name
+    assert max(data["update_norm"] for data in numbers(spread)) > 1e-3
+    for step in range(1, STEPS + 1):
+        theirs = adapter(spread, step)
+        for name, value in adapter(alone, step).items():
+            torch.testing.assert_close(theirs[name], value, atol=CLOSE, rtol=0)
+    reader, other_reader = RunReader(spread), RunReader(alone)
+    for step in range(1, STEPS + 1):
+        ours, theirs_too = reader.samples(step), other_reader.samples(step)
+        assert [(one.completion, one.rewards, one.reward, one.is_reference) for one in ours] == [
+            (one.completion, one.rewards, one.reward, one.is_reference) for one in theirs_too
+        ]
+
+
+def _listening(processes: Sequence[subprocess.Popen[str]]) -> set[str]:
+    """The addresses at which the processes listen while they run."""
+    heard: set[str] = set()
+
+    def watch() -> None:
+        while any(process.poll() is None for process in processes):
+            for process in processes:
+                try:
+                    found = psutil.Process(process.pid).net_connections()
+                except psutil.Error:
+                    continue
+                heard.update(str(one.laddr.ip) for one in found if one.status == psutil.CONN_LISTEN)
+            time.sleep(0.1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return heard
