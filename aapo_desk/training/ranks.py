@@ -80,8 +80,8 @@ class Ranks:
     ) -> list[T]:
         """Everybody's share of a task, by rank. ``letters`` are for the others, ``work`` does this process's share.
 
-        Every answer is waited for, also where a share fails: then all stand ready for another task. Raises what ``work``
-        raises, OutOfMemoryError where another ran out of memory, and RankError where another failed or is gone.
+        Every answer is waited for, also where a share fails: then all stand ready for another task. Raises what
+        ``work`` raises, OutOfMemoryError where another ran out of memory, RankError where another failed or is gone.
         """
         if self.size == 1:
             return [work()]

@@ -173,16 +173,11 @@ def gather_ranks(ranks: Ranks, loaded: Loaded, choices: dict[str, int], tell: Ca
     ranks.use(list(loaded.policy.adapter_parameters().values()))
 
 
-def _tell_dropped(store: RunWriter, source: str, fitted: Fit) -> None:
-    if fitted.dropped:
-        log.info(
-            "dropped %d %s prompts: %d too long, %d too short",
-            fitted.dropped,
-            source,
-            fitted.too_long,
-            fitted.too_short,
-        )
-        store.write_event("dropped", 0, count=fitted.dropped, source=source)
+def _tell_dropped(store: RunWriter, source: str, fit: Fit) -> None:
+    if fit.dropped:
+        words = "dropped %d %s prompts: %d too long, %d too short"
+        log.info(words, fit.dropped, source, fit.too_long, fit.too_short)
+        store.write_event("dropped", 0, count=fit.dropped, source=source)
 
 
 def banked_reference(

@@ -58,9 +58,7 @@ def joined(shares: Sequence[Share], group_size: int) -> Sides:
     if shares[0].reference is not None:
         reference = Side([one for share in shares for one in share.reference or ()], group_size)
     decoded = [vars(share.completions) for share in shares]
-    completions = Completions(
-        **{name: torch.cat([vars(share.completions)[name] for share in shares]) for name in names}
-    )
+    completions = Completions(**{name: torch.cat([one[name] for one in decoded]) for name in decoded[0]})
     sampled = [one for share in shares for one in share.sampled]
     return Sides(completions, Side(policy, group_size), reference, policy + sampled)
 

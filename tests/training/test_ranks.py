@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from aapo_desk.training.place import Place, RankError, check
 from aapo_desk.training.ranks import Ranks
 from tests.training.in_process import train
 
-STEPS = 3
+STEPS = 6
 CLOSE = 1e-5
 CLOCKS = ("seconds_", "tokens_per_second", "memory_mb")
 
@@ -85,6 +85,13 @@ def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 120) -> 
     return [process.returncode for process in processes], "\n".join(said)
 
 
+def wait_for_step(run: RunDirectory, processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Until the run's first step is written, or a process has ended."""
+    while not (run.database.exists() and RunReader(run).last_metrics()):
+        assert all(process.poll() is None for process in processes), finish(processes)
+        time.sleep(0.01)
+
+
 def numbers(run: RunDirectory) -> list[dict[str, Any]]:
     found = RunReader(run).poll().metrics
     assert [step for step, _, _ in found] == list(range(1, STEPS + 1))
@@ -131,7 +138,7 @@ def test_what_no_launcher_sets_is_refused_by_name(variables: dict[str, str], wor
 
 def test_more_processes_than_prompts_and_unsloth_are_refused(config: dict[str, Any]) -> None:
     check(resolve(config), 3)
-    with pytest.raises(RankError, match="rollout.prompts_per_step is 3, and 4 processes were started"):
+    with pytest.raises(RankError, match=r"prompts_per_step is 3, and 4 processes were started"):
         check(resolve(config), 4)
     unsloth = resolve(config | {"model": config["model"] | {"backend": "unsloth"}})
     check(unsloth, 1)
@@ -143,19 +150,23 @@ def test_more_processes_than_prompts_and_unsloth_are_refused(config: dict[str, A
 def test_two_processes_stopped_and_resumed_end_as_one(desk_home: Path, config: dict[str, Any], tmp_path: Path) -> None:
     alone, spread = (create_run(resolve(config), name) for name in ("alone", "spread"))
     train(alone)
-    spread.replan(1)
     (tmp_path / "sitecustomize.py").write_text(WITNESS)
     seen = tmp_path / "seen"
     seen.touch()
     path = f"{tmp_path}{os.pathsep}{environment().get('PYTHONPATH', '')}"
-    for steps in (1, STEPS):
-        spread.replan(steps)
-        processes = launched(spread, WITNESS=str(seen), PYTHONPATH=path)
-        heard = _listening(processes)
-        statuses, said = finish(processes)
-        assert statuses == [0, 0], said
-        assert heard and all(address.removeprefix("::ffff:").startswith(("127.", "::1")) for address in heard)
-    assert seen.read_text() == ""
+    processes = launched(spread, WITNESS=str(seen), PYTHONPATH=path)
+    heard = _listening(processes)
+    wait_for_step(spread, processes)
+    for process in processes:  # as a launcher does that is asked to end
+        process.send_signal(signal.SIGTERM)
+    statuses, said = finish(processes)
+    assert statuses == [0, 0], said
+    assert spread.read_status()["state"] == "stopped", said
+    statuses, said = finish(launched(spread, WITNESS=str(seen), PYTHONPATH=path))
+    assert statuses == [0, 0], said
+    assert seen.read_text() == "", "nothing was unpickled"
+    assert heard
+    assert all(address.removeprefix("::ffff:").startswith(("127.", "::1")) for address in heard), heard
 
     for one, other in zip(numbers(alone), numbers(spread), strict=True):
         assert one.keys() == other.keys()
