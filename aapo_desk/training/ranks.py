@@ -59,13 +59,13 @@ class Ranks:
         self.place = place
         self.size = place.size
         self._store = store
-        self._weights: Sequence[nn.Parameter] = ()
+        self.weights: Sequence[nn.Parameter] = ()
         self._tasks = 0
         self._broken = False
 
     def use(self, weights: Sequence[nn.Parameter]) -> None:
         """From now on every task brings these as they are on rank 0."""
-        self._weights = list(weights)
+        self.weights = list(weights)
 
     def slices(self, count: int) -> list[range]:
         """Places 0 to ``count`` as one run of neighbours for each process, the first ones longer by one at the most."""
@@ -180,21 +180,21 @@ class Ranks:
 
     def _share_weights(self) -> None:
         """Rank 0's adapter for everybody, in one piece."""
-        if not self._weights:
+        if not self.weights:
             return
-        flat = torch.cat([weight.detach().reshape(-1) for weight in self._weights])
+        flat = torch.cat([weight.detach().reshape(-1) for weight in self.weights])
         dist.broadcast(flat, 0)
         if self.place.rank:
             with torch.no_grad():
-                for weight, value in zip(self._weights, _pieces(flat, self._weights), strict=True):
+                for weight, value in zip(self.weights, _pieces(flat, self.weights), strict=True):
                     weight.copy_(value)
 
     def _reduce(self) -> None:
-        grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
+        grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.weights]
         flat = torch.cat([grad.reshape(-1) for grad in grads])
         dist.reduce(flat, 0)
         if not self.place.rank:
-            for weight, value in zip(self._weights, _pieces(flat, self._weights), strict=True):
+            for weight, value in zip(self.weights, _pieces(flat, self.weights), strict=True):
                 weight.grad = value.clone()
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -20,10 +22,13 @@ from safetensors.torch import load_file
 from aapo_desk.config import resolve
 from aapo_desk.launch.child import environment, python
 from aapo_desk.store import RunDirectory, RunReader, create_run
+from aapo_desk.training.following import Follower
 from aapo_desk.training.packing import deal
 from aapo_desk.training.place import Place, RankError, check
-from aapo_desk.training.ranks import Ranks
+from aapo_desk.training.ranks import Letter, Ranks
 from tests.training.in_process import train
+
+T = TypeVar("T")
 
 STEPS = 6
 CLOSE = 1e-5
@@ -94,8 +99,12 @@ def wait_for_step(run: RunDirectory, processes: Sequence[subprocess.Popen[str]])
 
 def numbers(run: RunDirectory) -> list[dict[str, Any]]:
     found = RunReader(run).poll().metrics
-    assert [step for step, _, _ in found] == list(range(1, STEPS + 1))
+    assert [step for step, _, _ in found] == list(range(1, run.read_config().run.steps + 1))
     return [{key: value for key, value in data.items() if not key.startswith(CLOCKS)} for _, _, data in found]
+
+
+def evaluations(run: RunDirectory) -> list[tuple[int, Any, Any]]:
+    return [(step, data["greedy"], data["sampled"]) for step, _, data in RunReader(run).poll().evaluations]
 
 
 def adapter(run: RunDirectory, step: int = STEPS) -> dict[str, torch.Tensor]:
@@ -201,3 +210,80 @@ def _listening(processes: Sequence[subprocess.Popen[str]]) -> set[str]:
 
     threading.Thread(target=watch, daemon=True).start()
     return heard
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_fails_the_run_and_nobody_waits_for_it(desk_home: Path, config: dict[str, Any]) -> None:
+    run = create_run(resolve(config | {"run": {"steps": 10_000, "checkpoint_every": 10_000}}), "long")
+    processes = launched(run, 3)
+    wait_for_step(run, processes)
+    processes[2].kill()
+    statuses, said = finish(processes, 60)
+    assert statuses == [1, 1, -signal.SIGKILL], said
+    status = run.read_status()
+    assert status["state"] == "failed", said
+    assert "cannot be reached any more" in status["message"]
+
+
+class Beside(Ranks):
+    """Two processes in one: what the second is told, and what it answers, goes through JSON as between two."""
+
+    def __init__(self, run: RunDirectory, stack: ExitStack) -> None:
+        super().__init__(Place(0, 2))
+        self.other = Follower(run, run.read_config(), Ranks(Place(1, 2)), stack)
+
+    def together(
+        self, task: str, letters: Sequence[Letter], work: Callable[[], T], read: Callable[[Letter], T]
+    ) -> list[T]:
+        mine = work()
+        with torch.no_grad():
+            for own, theirs in zip(self.weights, self.other.ranks.weights, strict=True):
+                theirs.copy_(own)
+        return [mine, read(through(self.other(task, through(letters[0]))))]
+
+    def sum_gradients(self) -> None:
+        for own, theirs in zip(self.weights, self.other.ranks.weights, strict=True):
+            if own.grad is not None and theirs.grad is not None:
+                own.grad += theirs.grad
+            elif theirs.grad is not None:
+                own.grad = theirs.grad.clone()
+
+
+def through(letter: Letter) -> Letter:
+    return Letter(json.loads(json.dumps(letter.data)), {name: value.clone() for name, value in letter.tensors.items()})
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "aapo": {"algorithm": {"name": "aapo"}},
+    "banked reference": {"algorithm": {"name": "aapo", "reference": "bank"}},
+    "refilled groups": {"algorithm": {"name": "dapo", "options": {"max_refills": 2}}},
+    "several updates, reference log-probs": {"algorithm": {"name": "p3o", "updates_per_rollout": 2}},
+    "a loss over the whole step": {
+        "algorithm": {"name": "disco"},
+        "rewards": [{"name": "format", "options": {"pattern": "[a-d]"}}],
+    },
+    "adaptive difficulty": {"algorithm": {"name": "grpo"}, "task": {"difficulty": "adaptive"}},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shares_of_a_step_add_up_whatever_is_learnt_from_them(
+    desk_home: Path, config: dict[str, Any], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = METHODS[method]
+    settings = config | changes | {"task": config["task"] | changes.get("task", {}), "evaluation": {"problems": 3}}
+    settings["run"] = {"steps": 3}
+    alone, spread = (create_run(resolve(settings), name) for name in ("alone", "spread"))
+    train(alone)
+    monkeypatch.setenv("AAPO_DESK_HOME", str(desk_home / "another"))  # and another bank
+    with ExitStack() as stack:
+        train(spread, Beside(spread, stack))
+    for one, other in zip(numbers(alone), numbers(spread), strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            assert other[name] == pytest.approx(value, abs=CLOSE, rel=CLOSE), name
+    assert any(data["update_norm"] > 0 for data in numbers(alone))
+    theirs = adapter(spread, 3)
+    for name, value in adapter(alone, 3).items():
+        torch.testing.assert_close(theirs[name], value, atol=CLOSE, rtol=0)
+    assert evaluations(spread) == evaluations(alone)
