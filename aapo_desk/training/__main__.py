@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from aapo_desk.training.control import AlreadyRunning, Control, StopRequested, l
 from aapo_desk.training.place import Place, RankError, check
 
 log = logging.getLogger("aapo_desk.training")
+
+LEAD_SECONDS = 5.0
 
 
 def main(arguments: list[str]) -> int:
@@ -51,10 +54,12 @@ def take_part(run: RunDirectory, place: Place) -> int:
     """Do this process's share of what rank 0 leads, which alone writes. Raises RankError."""
     try:
         config = run.read_config()
-    except StoreError as error:
-        sys.stderr.write(f"{error}\n")
+        check(config, place.size)
+    except (StoreError, RankError) as error:
+        # A launcher ends all processes once one has ended, and rank 0 has to put the reason on record.
+        time.sleep(LEAD_SECONDS)
+        sys.stderr.write(f"{place}: {error}\n")
         return 1
-    check(config, place.size)
     from aapo_desk.training.following import follow
 
     follow(run, config, place)

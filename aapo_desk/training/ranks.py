@@ -20,13 +20,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from aapo_desk.training.place import Place, RankError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 T = TypeVar("T")
 
@@ -35,7 +38,7 @@ MEETING = timedelta(minutes=10)
 PATIENCE = timedelta(minutes=30)
 """How long one waits for another's share of a task. One that has ended is noticed at once."""
 LEAVING_SECONDS = 10.0
-POLL = timedelta(seconds=1)
+POLL_SECONDS = 0.005
 
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
 
@@ -55,7 +58,7 @@ class Letter:
 class Ranks:
     """All processes of a run, seen from one of them. Of a process alone, every method does its own part only."""
 
-    def __init__(self, place: Place, store: dist.Store | None = None) -> None:
+    def __init__(self, place: Place, store: Store | None = None) -> None:
         self.place = place
         self.size = place.size
         self._store = store
@@ -163,18 +166,14 @@ class Ranks:
         assert self._store is not None
         name = f"task/{self._tasks}"
         asked = 0.0
-        while True:
-            try:
-                self._store.wait([name], POLL)
-                break
-            except dist.DistStoreError:
-                self._store.check([name])  # raises where the store is gone
+        while not self._store.check([name]):  # raises where the store is gone; a wait would say so at each time-out
             if asked_to_end():
                 asked = asked or time.monotonic()
                 if time.monotonic() - asked > LEAVING_SECONDS:
-                    raise RuntimeError("this process was asked to end, and it says nothing")
+                    raise RuntimeError("this process was asked to end, and there is no task for it")
+            time.sleep(POLL_SECONDS)
         self._tasks += 1
-        return self._store.get(name).decode()
+        return bytes(self._store.get(name)).decode()
 
     # What both do
 
@@ -260,7 +259,9 @@ def meet(place: Place, device: str, said: Callable[[str], None]) -> Iterator[Ran
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, "lo")
     try:
-        store = dist.PrefixStore(f"aapo-desk/{place.attempt}", _meeting_place(place))
+        store = dist.PrefixStore(  # type: ignore[attr-defined]
+            f"aapo-desk/{place.attempt}", _meeting_place(place)
+        )
         _wait_for_all(store, place, said)
         backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=PATIENCE)
@@ -287,11 +288,11 @@ def _take_gpu(place: Place) -> None:
     torch.cuda.set_device(place.local_rank)
 
 
-def _meeting_place(place: Place) -> dist.Store:
+def _meeting_place(place: Place) -> Store:
     """Where the launcher serves none, rank 0 does: on the loopback alone where that is the address."""
     leads = place.rank == 0 and not place.hosted
     listener = socket.create_server((place.address, place.port)).detach() if leads and place.loopback else None
-    return dist.TCPStore(
+    return dist.TCPStore(  # type: ignore[attr-defined]
         place.address,
         place.port,
         is_master=leads,
@@ -301,7 +302,7 @@ def _meeting_place(place: Place) -> dist.Store:
     )
 
 
-def _wait_for_all(store: dist.Store, place: Place, said: Callable[[str], None]) -> None:
+def _wait_for_all(store: Store, place: Place, said: Callable[[str], None]) -> None:
     store.add("here", 1)
     deadline = time.monotonic() + MEETING.total_seconds()
     while (here := store.add("here", 0)) < place.size:

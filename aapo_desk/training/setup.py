@@ -161,7 +161,7 @@ def gather_ranks(ranks: Ranks, loaded: Loaded, choices: dict[str, int], tell: Ca
     """Let the other processes load what this one has. Raises RankError where they come to have something else."""
     if ranks.size == 1:
         return
-    tell(f"the other {ranks.size - 1} processes load the model")
+    tell(f"{ranks.size} processes compute this run; waiting for the others to load the model")
     letters = [Letter({"choices": choices})] * (ranks.size - 1)
     digests = ranks.together("load", letters, lambda: loaded.digest, lambda letter: str(letter.data["digest"]))
     for rank, digest in enumerate(digests):

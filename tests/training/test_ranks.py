@@ -254,7 +254,6 @@ def through(letter: Letter) -> Letter:
 
 
 METHODS: dict[str, dict[str, Any]] = {
-    "aapo": {"algorithm": {"name": "aapo"}},
     "banked reference": {"algorithm": {"name": "aapo", "reference": "bank"}},
     "refilled groups": {"algorithm": {"name": "dapo", "options": {"max_refills": 2}}},
     "several updates, reference log-probs": {"algorithm": {"name": "p3o", "updates_per_rollout": 2}},
@@ -262,7 +261,6 @@ METHODS: dict[str, dict[str, Any]] = {
         "algorithm": {"name": "disco"},
         "rewards": [{"name": "format", "options": {"pattern": "[a-d]"}}],
     },
-    "adaptive difficulty": {"algorithm": {"name": "grpo"}, "task": {"difficulty": "adaptive"}},
 }
 
 
@@ -270,9 +268,7 @@ METHODS: dict[str, dict[str, Any]] = {
 def test_shares_of_a_step_add_up_whatever_is_learnt_from_them(
     desk_home: Path, config: dict[str, Any], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = METHODS[method]
-    settings = config | changes | {"task": config["task"] | changes.get("task", {}), "evaluation": {"problems": 3}}
-    settings["run"] = {"steps": 3}
+    settings = config | METHODS[method] | {"evaluation": {"problems": 3}, "run": {"steps": 3}}
     alone, spread = (create_run(resolve(settings), name) for name in ("alone", "spread"))
     train(alone)
     monkeypatch.setenv("AAPO_DESK_HOME", str(desk_home / "another"))  # and another bank
