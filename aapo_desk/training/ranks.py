@@ -11,6 +11,7 @@ end; all else goes through torch.distributed: gloo on the CPU, nccl for the adap
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 MEETING = timedelta(minutes=10)
 """How long the processes wait for each other at the beginning."""
@@ -208,7 +211,8 @@ def _pieces(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 def _answered(task: str, letter: Letter, handle: Callable[[str, Letter], Letter]) -> Letter:
     try:
         return handle(task, letter)
-    except Exception as error:  # noqa: BLE001 - rank 0 decides what becomes of it
+    except Exception as error:  # rank 0 decides what becomes of it
+        log.exception("this process's share failed: %s", task)
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
         memory = isinstance(error, torch.OutOfMemoryError)
         return Letter({"failed": f"{task}: {line}", "memory": memory, "host": socket.gethostname()})
