@@ -123,6 +123,7 @@ class Ranks:
         assert self._store is not None
         with self._gone("the others"):
             self._store.set(f"task/{self._tasks}", task)
+            self._store.delete_key(f"task/{self._tasks - 2}")  # of the last one a sum may not have been heard yet
             self._tasks += 1
             for rank, letter in enumerate(letters, start=1):
                 _send(letter, rank)
@@ -160,7 +161,7 @@ class Ranks:
                     self._reduce()
                     continue
                 self._share_weights()
-                _send(_answered(task, letter, handle), 0)
+                _send(answered(task, letter, handle), 0)
             assert self._store is not None
             self._store.add("left", 1)
         dist.destroy_process_group()
@@ -208,7 +209,8 @@ def _pieces(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [part.view_as(weight) for part, weight in zip(parts, like, strict=True)]
 
 
-def _answered(task: str, letter: Letter, handle: Callable[[str, Letter], Letter]) -> Letter:
+def answered(task: str, letter: Letter, handle: Callable[[str, Letter], Letter]) -> Letter:
+    """What ``handle`` gives, or a letter that says how it failed."""
     try:
         return handle(task, letter)
     except Exception as error:  # rank 0 decides what becomes of it
