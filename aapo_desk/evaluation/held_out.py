@@ -49,17 +49,18 @@ def evaluate(
     progress: Callable[[float], None] = lambda _: None,
     fixed: bool = False,
     adapter: bool = True,
+    asking: Callable[..., list[Answer]] = ask,
 ) -> dict[str, Any]:
     """Ask every held-out problem twice, greedily and sampled, in one batch; each prompt is read once.
 
     Gives the ``evaluations`` row's data. ``base`` is the base model's, for the paired differences; ``fixed`` is as in
     ``decode``; without ``adapter`` the reference answers. The same uniforms serve every evaluation of a run, so that
-    two of them differ by the adapter alone.
+    two of them differ by the adapter alone. ``asking`` takes the place of ``ask`` where several processes do it.
     """
     started = time.perf_counter()
     rows = [Row(number, adapter, greedy) for number in range(len(asked.problems)) for greedy in (True, False)]
     numbers = uniforms(len(rows), config.evaluation_tokens, derive_seed(config.run.seed, "evaluation"))
-    answers = ask(
+    answers = asking(
         policy,
         asked.problems,
         asked.prompts,

@@ -30,6 +30,8 @@ def choose_device(wanted: str) -> torch.device:
         raise ModelError("model.device is cuda, but torch sees no CUDA GPU; try --set model.device=cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and (current := torch.cuda.current_device()):  # this process was given one of several
+        return torch.device("cuda", current)
     return torch.device(wanted)
 
 

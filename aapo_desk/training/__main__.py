@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from aapo_desk.store import RunDirectory, RunWriter, StoreError
 from aapo_desk.training import backend as backends
 from aapo_desk.training.backend import StartOver
 from aapo_desk.training.control import AlreadyRunning, Control, StopRequested, locked
+from aapo_desk.training.place import Place, RankError, check
 
 log = logging.getLogger("aapo_desk.training")
+
+LEAD_SECONDS = 5.0
 
 
 def main(arguments: list[str]) -> int:
@@ -33,9 +37,12 @@ def main(arguments: list[str]) -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
+        place = Place.of(os.environ)
+        if place.rank:
+            return take_part(run, place)
         with locked(run):
-            return work(run)
-    except AlreadyRunning as error:
+            return work(run, place)
+    except (AlreadyRunning, RankError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except StartOver:
@@ -43,7 +50,23 @@ def main(arguments: list[str]) -> int:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-def work(run: RunDirectory) -> int:
+def take_part(run: RunDirectory, place: Place) -> int:
+    """Do this process's share of what rank 0 leads, which alone writes. Raises RankError."""
+    try:
+        config = run.read_config()
+        check(config, place.size)
+    except (StoreError, RankError) as error:
+        # A launcher ends all processes once one has ended, and rank 0 has to put the reason on record.
+        time.sleep(LEAD_SECONDS)
+        sys.stderr.write(f"{place}: {error}\n")
+        return 1
+    from aapo_desk.training.following import follow
+
+    follow(run, config, place)
+    return 0
+
+
+def work(run: RunDirectory, place: Place) -> int:
     """Train under the lock, and leave the last word in status.json and the events. A newer version's run is refused.
 
     Raises StartOver, with the run still starting, where this process cannot go on and a new one can.
@@ -59,7 +82,7 @@ def work(run: RunDirectory) -> int:
         try:
             store = RunWriter(run)
             control.say(step=store.last_step())
-            _train(run, store, control)
+            _train(run, store, control, place)
         except StartOver:
             assert store is not None
             if control.stop.is_set():
@@ -91,17 +114,26 @@ def _stopped(store: RunWriter, control: Control) -> int:
     return 0
 
 
-def _train(run: RunDirectory, store: RunWriter, control: Control) -> None:
+def _train(run: RunDirectory, store: RunWriter, control: Control, place: Place) -> None:
     # Heavy imports come under the heartbeat: the run is seen to start at once.
     control.report("loading", None, "loading torch and transformers")
     config = run.read_config()
+    check(config, place.size)
     backend = backends.settled(config, store)  # before transformers
     from aapo_desk.training.loop import Trainer
+    from aapo_desk.training.ranks import meet
     from aapo_desk.training.setup import describe, prepared
 
-    store.remember("about", describe(config, backend))
+    store.remember("about", describe(config, backend, place.size))
+
+    def waiting(message: str) -> None:
+        control.report("loading", None, message)
+
     try:
-        with prepared(config, store, control, backend=backend) as ready:
+        with (
+            meet(place, config.model.device, waiting) as ranks,
+            prepared(config, store, control, backend=backend, ranks=ranks) as ready,
+        ):
             Trainer(run, config, ready, store, control).train()
     except UnslothError as error:
         backends.give_up(store, error)

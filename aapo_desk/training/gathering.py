@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from aapo_desk.algorithms.base import varied
 from aapo_desk.rewards import RewardError
 from aapo_desk.rollout import (
@@ -25,6 +28,8 @@ from aapo_desk.rollout import (
 )
 from aapo_desk.tasks import Problem
 from aapo_desk.training.parts import Parts, Report
+from aapo_desk.training.ranks import Letter
+from aapo_desk.training.shares import Share, joined
 
 
 @dataclass(frozen=True)
@@ -101,18 +106,48 @@ def _in_place(sides: Sides, places: Sequence[int], new: Sides) -> Sides:
 
 
 def _sample(parts: Parts, chosen: Sequence[int], seed: int, report: Report, seconds: dict[str, float]) -> Sides:
-    """Both sides' completions of these problems, scored. Adds to ``seconds``."""
-    prompts = [parts.prompts[index] for index in chosen]
-    problems = [parts.train[index] for index in chosen]
+    """Both sides' completions of these problems, scored, by all processes. Adds to ``seconds``."""
+    started = time.perf_counter()
+    mine, *others = parts.ranks.slices(len(chosen))
+    said = {"chosen": list(chosen), "seed": seed, "choices": parts.choices}
+    shares = parts.ranks.together(
+        "sample",
+        [Letter(said | {"own": [own.start, own.stop]}) for own in others],
+        lambda: sample_share(parts, chosen, mine, seed, report),
+        Share.read,
+    )
+    rollout = max(share.seconds for share in shares)
+    seconds["rollout"] += rollout
+    seconds["reward"] += time.perf_counter() - started - rollout
+    return joined(shares, parts.config.rollout.group_size)
+
+
+def sample_share(parts: Parts, chosen: Sequence[int], own: range, seed: int, report: Report) -> Share:
+    """Both sides' completions of those ``chosen`` problems that stand at the places ``own``, scored."""
+    config = parts.config.rollout
+    needed = parts.algorithm.needs_reference_rewards
+    if not own:  # fewer problems than processes take the place of others
+        nothing = decode(parts.policy, [], [], config.max_new_tokens, Sampling.of(config), torch.zeros(0, 0))
+        return Share(nothing, [], [] if needed else None, [], 0.0)
+    prompts = [parts.prompts[chosen[place]] for place in own]
+    problems = [parts.train[chosen[place]] for place in own]
     started = time.perf_counter()
     banked = parts.bank.look_up(prompts, problems) if parts.bank else None
-    drawn = _roll_out(parts, problems, prompts, banked, seed, lambda share: report("rollout", share))
-    sampled = time.perf_counter()
+    numbers = _numbers(parts, len(chosen), own, 2 if needed and banked is None else 1, seed)
+    drawn = _roll_out(parts, problems, prompts, banked, numbers, lambda share: report("rollout", share))
+    seconds = time.perf_counter() - started
     report("reward", None)
-    sides = _score(parts, drawn, banked)
-    seconds["rollout"] += sampled - started
-    seconds["reward"] += time.perf_counter() - sampled
-    return sides
+    policy, *others = score(parts.pool, parts.policy.tokenizer, drawn, config.max_new_tokens)
+    sampled = [one for side in others for one in side]
+    reference = banked.complete(sampled) if banked else sampled
+    return Share(drawn[0].completions, policy, reference if needed else None, sampled, seconds)
+
+
+def _numbers(parts: Parts, count: int, own: range, sides: int, seed: int) -> Tensor:
+    """The uniforms of these rows, of those drawn for all ``count`` prompts: a row has its own, whoever decodes it."""
+    size, width = parts.config.rollout.group_size, parts.config.rollout.max_new_tokens
+    numbers = uniforms(sides * count * size, width, seed).view(sides, count * size, width)
+    return numbers[:, own.start * size : own.stop * size].flatten(0, 1)
 
 
 def _roll_out(
@@ -120,7 +155,7 @@ def _roll_out(
     problems: Sequence[Problem],
     prompts: Sequence[list[int]],
     banked: Lookup | None,
-    seed: int,
+    numbers: Tensor,
     progress: Callable[[float], None],
 ) -> list[Drawn]:
     """The policy's completions and, where the algorithm needs them, the reference's, sampled in one batch.
@@ -131,7 +166,6 @@ def _roll_out(
     sides = [True, False] if parts.algorithm.needs_reference_rewards and banked is None else [True]
     groups = range(config.group_size)
     rows = [Row(prompt, adapter) for adapter in sides for prompt in range(len(prompts)) for _ in groups]
-    numbers = uniforms(len(rows), config.max_new_tokens, seed)
     batch_rows = parts.choices["batch_rows"]
     fixed = bool(parts.choices["fixed_steps"])
     first = len(prompts) / (len(prompts) + len(banked.missing if banked else []))
@@ -151,16 +185,3 @@ def _roll_out(
     if banked:
         drawn += banked.draw(batch_rows, lambda share: progress(first + (1 - first) * share), fixed)
     return drawn
-
-
-def _score(parts: Parts, drawn: Sequence[Drawn], banked: Lookup | None) -> Sides:
-    config = parts.config.rollout
-    policy, *others = score(parts.pool, parts.policy.tokenizer, drawn, config.max_new_tokens)
-    sampled = [one for side in others for one in side]
-    reference = banked.complete(sampled) if banked else sampled
-    return Sides(
-        drawn[0].completions,
-        Side(policy, config.group_size),
-        Side(reference, config.group_size) if parts.algorithm.needs_reference_rewards else None,
-        policy + sampled,
-    )

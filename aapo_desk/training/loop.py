@@ -19,6 +19,7 @@ from aapo_desk.store import RunDirectory, RunWriter
 from aapo_desk.tasks.difficulty import ADAPTIVE
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.setup import Prepared
+from aapo_desk.training.shares import asking
 from aapo_desk.training.step import StepResult, run_step
 from aapo_desk.training.watch import Watch
 
@@ -212,6 +213,7 @@ class Trainer:
             progress=lambda share: self.control.report("evaluation", share, message),
             fixed=bool(self.prepared.parts.choices["fixed_steps"]),
             adapter=adapter,
+            asking=asking(self.prepared.parts.ranks),
         )
 
     def _save(self) -> None:

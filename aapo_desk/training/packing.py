@@ -69,6 +69,27 @@ def micro_batches(
     return batches
 
 
+def deal(
+    prompts: Sequence[int], completions: Sequence[int], rows: Sequence[int], group_size: int, processes: int
+) -> list[list[int]]:
+    """``rows`` for each of so many processes, in order: groups stay whole, and the longest goes to who has least.
+
+    ``prompts`` and ``completions``: tokens by row. Depends on lengths only.
+    """
+    groups = [list(group) for _, group in groupby(sorted(rows), key=lambda row: row // group_size)]
+    dealt: list[list[int]] = [[] for _ in range(processes)]
+    tokens = [0] * processes
+
+    def size(group: list[int]) -> int:
+        return prompts[group[0]] + sum(completions[row] for row in group)
+
+    for group in sorted(groups, key=size, reverse=True):
+        least = tokens.index(min(tokens))
+        dealt[least] += group
+        tokens[least] += size(group)
+    return [sorted(share) for share in dealt]
+
+
 def _cut(
     group: list[int], prompts: Sequence[int], completions: Sequence[int], budget: int, cost: Cost | None
 ) -> list[PackRows]:

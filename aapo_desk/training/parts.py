@@ -17,6 +17,7 @@ from aapo_desk.tasks.difficulty import Difficulty
 from aapo_desk.training.metrics import Edges
 from aapo_desk.training.packing import Cost
 from aapo_desk.training.peaks import give_back
+from aapo_desk.training.ranks import ALONE, Ranks
 from aapo_desk.training.scaling import LossScale
 
 Report = Callable[[str, float | None], None]
@@ -41,6 +42,8 @@ class Parts:
     """None: the reference is sampled in each step, where it is needed."""
     difficulty: Difficulty | None = None
     """None: problems come evenly."""
+    ranks: Ranks = ALONE
+    """The processes that compute the run together."""
     edges: Edges = field(init=False)
     cost: Cost = field(init=False)
     scale: LossScale | None = field(init=False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +29,8 @@ from aapo_desk.tasks.prompts import Fit, fit, refuse_empty
 from aapo_desk.training.choices import fence, settled
 from aapo_desk.training.control import Control
 from aapo_desk.training.parts import Parts
+from aapo_desk.training.place import RankError
+from aapo_desk.training.ranks import ALONE, Letter, Ranks
 
 log = logging.getLogger(__name__)
 
@@ -38,38 +43,66 @@ class Prepared:
     held_out: HeldOut | None
 
 
-@contextmanager
-def prepared(
-    config: RunConfig, store: RunWriter, control: Control, probed: bool = True, backend: Backend = "transformers"
-) -> Iterator[Prepared]:
-    """Load data, model and reward workers; the workers end with the context. ``probed``: a step is measured before.
+@dataclass(frozen=True)
+class Loaded:
+    """Data and model, as every process of the run has them."""
 
-    Raises ConfigError, ModelError and HubError with a line for the user, and UnslothError where ``backend`` is unsloth
-    and does not work.
+    policy: Policy
+    resolved: sources.ResolvedModel
+    train: Fit
+    held_out: Fit
+
+    @property
+    def digest(self) -> str:
+        """Tells problems, their order and their prompts' tokens from any others."""
+        found = hashlib.sha256()
+        for fitted in (self.train, self.held_out):
+            for problem, prompt in zip(fitted.problems, fitted.prompts, strict=True):
+                found.update(json.dumps([problem.id, problem.problem, problem.answer, prompt]).encode())
+        return found.hexdigest()
+
+
+def load(
+    config: RunConfig,
+    start_adapter: Path,
+    report: Callable[[str, float | None, str], None],
+    backend: Backend = "transformers",
+) -> Loaded:
+    """Read the problems and load the model. ``start_adapter``: the run's own copy of what it starts from, if any.
+
+    ``report`` hears phase, progress and message. Raises as ``prepared``.
     """
 
     def tell(message: str, share: float | None = None) -> None:
         log.info(message)
-        control.report("preparing", share, message)
+        report("preparing", share, message)
 
     tell("reading the problems")
     data = tasks.load(config.task, config.run.seed, tell)
     for note in data.notes:
         log.info(note)
     resolved = sources.resolve(config.model, tell)
-    control.report("loading", None, f"loading {config.model.id}")
+    report("loading", None, f"loading {config.model.id}")
     fence()
     policy = load_policy(config.model, config.lora, resolved, config.run.seed, backend)
     if config.lora.start_from is not None:
-        own = store.run.start_adapter
-        start_from(policy, own if own.is_dir() else user_path(config.lora.start_from))
-    train = _fit(policy, data.train, config, store, "train")
-    held_out = _fit(policy, data.held_out, config, store, "held_out")
-    refuse_empty(config.task, train)
+        start_from(policy, start_adapter if start_adapter.is_dir() else user_path(config.lora.start_from))
+    train, held_out = (
+        fit(policy.tokenizer, problems, config.task, config.model.chat_template_options)
+        for problems in (data.train, data.held_out)
+    )
+    return Loaded(policy, resolved, train, held_out)
+
+
+@contextmanager
+def assembled(
+    config: RunConfig, loaded: Loaded, choices: dict[str, int], warn: Callable[[str], None], ranks: Ranks = ALONE
+) -> Iterator[Prepared]:
+    """Reward workers and all else beside what was loaded; the workers end with the context."""
+    policy, train, held_out = loaded.policy, loaded.train, loaded.held_out
     optimizer = torch.optim.AdamW(
         policy.adapter_parameters().values(), lr=config.optimizer.learning_rate, weight_decay=0.0, fused=True
     )
-    choices = settled(store, policy, config, train.prompts, tell, probed)
     judges = judged_by(config.rewards)
     with RewardPool(config.rewards) as pool, RewardPool(judges) as judge_pool:
         parts = Parts(
@@ -81,44 +114,87 @@ def prepared(
             train.problems,
             train.prompts,
             choices,
-            banked_reference(config, policy, resolved, pool, store),
+            banked_reference(config, policy, loaded.resolved, pool, warn),
             Difficulty.of(config, train.problems),
+            ranks,
         )
         count = min(config.evaluation.problems, len(held_out.problems))
         asked = HeldOut(held_out.problems[:count], held_out.prompts[:count], judge_pool) if count else None
         yield Prepared(parts, asked)
 
 
-def _fit(policy: Policy, problems: list[tasks.Problem], config: RunConfig, store: RunWriter, source: str) -> Fit:
-    fitted = fit(policy.tokenizer, problems, config.task, config.model.chat_template_options)
-    if fitted.dropped:
-        log.info(
-            "dropped %d %s prompts: %d too long, %d too short",
-            fitted.dropped,
-            source,
-            fitted.too_long,
-            fitted.too_short,
-        )
-        store.write_event("dropped", 0, count=fitted.dropped, source=source)
-    return fitted
+@contextmanager
+def prepared(
+    config: RunConfig,
+    store: RunWriter,
+    control: Control,
+    probed: bool = True,
+    backend: Backend = "transformers",
+    ranks: Ranks = ALONE,
+) -> Iterator[Prepared]:
+    """Load data, model and reward workers; the workers end with the context. ``probed``: a step is measured before.
 
+    Of several processes the others load theirs when this one is ready: what is fetched is fetched once on this host.
+    Raises ConfigError, ModelError, HubError and RankError with a line for the user, and UnslothError where ``backend``
+    is unsloth and does not work.
+    """
 
-def banked_reference(
-    config: RunConfig, policy: Policy, resolved: sources.ResolvedModel, pool: RewardPool, store: RunWriter
-) -> BankedReference | None:
-    """The reference's bank in the user's home; None where the run samples it anew in each step, or not at all."""
-    if not banks_reference(config.algorithm.name, config.algorithm.reference):
-        return None
+    def tell(message: str, share: float | None = None) -> None:
+        log.info(message)
+        control.report("preparing", share, message)
 
     def warn(message: str) -> None:
         log.warning(message)
         store.write_event("notice", store.last_step(), message=message)
 
+    loaded = load(config, store.run.start_adapter, control.report, backend)
+    for source, fitted in (("train", loaded.train), ("held_out", loaded.held_out)):
+        _tell_dropped(store, source, fitted)
+    refuse_empty(config.task, loaded.train)
+    choices = settled(store, loaded.policy, config, loaded.train.prompts, tell, probed)
+    gather_ranks(ranks, loaded, choices, tell)
+    with assembled(config, loaded, choices, warn, ranks) as ready:
+        yield ready
+
+
+def gather_ranks(ranks: Ranks, loaded: Loaded, choices: dict[str, int], tell: Callable[[str], None]) -> None:
+    """Let the other processes load what this one has. Raises RankError where they come to have something else."""
+    if ranks.size == 1:
+        return
+    tell(f"{ranks.size} processes compute this run; waiting for the others to load the model")
+    letters = [Letter({"choices": choices})] * (ranks.size - 1)
+    digests = ranks.together("load", letters, lambda: loaded.digest, lambda letter: str(letter.data["digest"]))
+    for rank, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise RankError(
+                f"process {rank} of {ranks.size} has other problems or prompts than process 0: each host needs the "
+                "same run folder, data and versions"
+            )
+    ranks.use(list(loaded.policy.adapter_parameters().values()))
+
+
+def _tell_dropped(store: RunWriter, source: str, fit: Fit) -> None:
+    if fit.dropped:
+        words = "dropped %d %s prompts: %d too long, %d too short"
+        log.info(words, fit.dropped, source, fit.too_long, fit.too_short)
+        store.write_event("dropped", 0, count=fit.dropped, source=source)
+
+
+def banked_reference(
+    config: RunConfig,
+    policy: Policy,
+    resolved: sources.ResolvedModel,
+    pool: RewardPool,
+    warn: Callable[[str], None],
+) -> BankedReference | None:
+    """The reference's bank in the user's home; None where the run samples it anew in each step, or not at all."""
+    if not banks_reference(config.algorithm.name, config.algorithm.reference):
+        return None
     bank = Bank(home() / "bank" / f"reference-{reference.FORMAT}.db", warn)
     return BankedReference(config, policy, reference.settings(config, policy, resolved, pool), bank)
 
 
-def describe(config: RunConfig, backend: Backend) -> dict[str, Any]:
+def describe(config: RunConfig, backend: Backend, processes: int = 1) -> dict[str, Any]:
     """The versions a run was made with, for its record."""
     from importlib.metadata import version
 
@@ -128,4 +204,5 @@ def describe(config: RunConfig, backend: Backend) -> dict[str, Any]:
         "versions": {"aapo-desk": __version__, **libraries},
         "algorithm": config.algorithm.name,
         "backend": backend,
+        "processes": processes,
     }

@@ -101,6 +101,7 @@ def _update(
         scale=parts.scale,
         updates=parts.config.algorithm.updates_per_rollout,
         progress=progress,
+        ranks=parts.ranks,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,8 @@ from aapo_desk.algorithms import Advantages, Algorithm, Batch
 from aapo_desk.config import OptimizerConfig
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
-from aapo_desk.training.packing import Cost, PackRows, micro_batches
+from aapo_desk.training.packing import Cost, PackRows, deal, micro_batches
+from aapo_desk.training.ranks import ALONE, Letter, Ranks
 from aapo_desk.training.scaling import LossScale
 
 Micro = Sequence[PackRows]
@@ -119,6 +122,99 @@ def flat(batch: Micro) -> list[int]:
     return [row for pack in batch for row in pack]
 
 
+@dataclass(frozen=True)
+class Passes:
+    """The model over the rows of a rollout, each process of the run over its share of the groups."""
+
+    policy: Policy
+    rollout: Rollout
+    token_budget: int
+    cost: Cost | None
+    ranks: Ranks = ALONE
+
+    def logps(self, rows: Sequence[int], reference: bool = False) -> Tensor:
+        """The rows' log-probs, [B, T] without a graph, 0 elsewhere; of the policy or of the reference."""
+        dealt = self._deal(rows)
+        return self._whole(
+            dealt,
+            self.ranks.together(
+                "logps",
+                [self._letter(share, reference=reference) for share in dealt[1:]],
+                lambda: self.own_logps(dealt[0], reference),
+                lambda letter: letter.tensors["logps"],
+            ),
+        )
+
+    def backpropagate(self, gradient: Tensor, rows: Sequence[int], progress: Callable[[float], None]) -> Tensor:
+        """Send the gradient [B, T] back through these rows and add to the adapter's here. Gives the log-probs seen."""
+        dealt = self._deal(rows)
+        parts = self.ranks.together(
+            "backpropagate",
+            [self._letter(share, gradient, seed=_draw_seed()) for share in dealt[1:]],
+            lambda: self.own_backpropagate(gradient, dealt[0], progress),
+            lambda letter: letter.tensors["logps"],
+        )
+        self.ranks.sum_gradients()
+        return self._whole(dealt, parts)
+
+    def own_logps(self, rows: Sequence[int], reference: bool) -> Tensor:
+        """This process's share: the log-probs of its rows, [rows, T]."""
+        values = torch.zeros(len(self.rollout.completions), self.rollout.width, dtype=torch.float64)
+        with torch.no_grad(), self.policy.as_reference() if reference else nullcontext():
+            for batch in self._cut(rows):
+                values[flat(batch)] = self._pass(batch).to(values)
+        return values[list(rows)]
+
+    def own_backpropagate(
+        self, gradient: Tensor, rows: Sequence[int], progress: Callable[[float], None] = lambda _: None
+    ) -> Tensor:
+        """This process's share: the log-probs of its rows as they were seen, [rows, T]."""
+        with self.policy.training():
+            return backpropagate(self._pass, gradient, self._cut(rows), progress)[list(rows)]
+
+    @classmethod
+    def read(cls, policy: Policy, letter: Letter, cost: Cost) -> Passes:
+        """What another process was told to compute with. ``cost`` is where prompts are shared at all."""
+        said = letter.data
+        prompts = [prompt for prompt in said["prompts"] for _ in range(said["group_size"])]
+        rollout = Rollout(prompts, said["completions"], said["temperature"], said["group_size"])
+        return cls(policy, rollout, said["token_budget"], cost if said["shared"] else None)
+
+    def _letter(self, rows: Sequence[int], gradient: Tensor | None = None, **more: Any) -> Letter:
+        rollout = self.rollout
+        data = {
+            "rows": list(rows),
+            "prompts": rollout.prompts[:: rollout.group_size],
+            "completions": rollout.completions,
+            "temperature": rollout.temperature,
+            "group_size": rollout.group_size,
+            "token_budget": self.token_budget,
+            "shared": self.cost is not None,
+        }
+        return Letter(data | more, {} if gradient is None else {"gradient": gradient.double()})
+
+    def _pass(self, batch: Micro) -> Tensor:
+        return pack_logps(self.policy, self.rollout.packs(batch), self.rollout.width, self.rollout.temperature)
+
+    def _cut(self, rows: Sequence[int]) -> list[list[PackRows]]:
+        return self.rollout.cut(rows, self.token_budget, self.cost)
+
+    def _deal(self, rows: Sequence[int]) -> list[list[int]]:
+        lengths = [len(prompt) for prompt in self.rollout.prompts], [len(done) for done in self.rollout.completions]
+        return deal(*lengths, rows, self.rollout.group_size, self.ranks.size)
+
+    def _whole(self, dealt: Sequence[Sequence[int]], parts: Sequence[Tensor]) -> Tensor:
+        whole = torch.zeros(len(self.rollout.completions), self.rollout.width, dtype=torch.float64)
+        for rows, part in zip(dealt, parts, strict=True):
+            whole[list(rows)] = part
+        return whole
+
+
+def _draw_seed() -> int:
+    """For what another process draws (dropout): of the step's own numbers."""
+    return int(torch.randint(1 << 62, ()))
+
+
 def update(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
@@ -134,6 +230,7 @@ def update(
     scale: LossScale | None = None,
     updates: int = 1,
     progress: Callable[[float], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> Update:
     """``updates`` steps of the optimiser on one rollout. ``rewards`` [P, G], NaN where unscorable.
 
@@ -142,22 +239,16 @@ def update(
     without a gradient; those before the first are the old ones.
     """
     mask = rollout.mask()
-
-    def logps(batch: Micro) -> Tensor:
-        return pack_logps(policy, rollout.packs(batch), rollout.width, rollout.temperature)
-
+    passes = Passes(policy, rollout, token_budget, cost, ranks)
     batch = Batch(rewards, mask, reference_rewards)
     counting = [int(row) for row in batch.scorable.reshape(-1).nonzero()]
-    before = rollout.cut(counting, token_budget, cost)
     if algorithm.needs_reference_logps:
-        with torch.no_grad(), policy.as_reference():
-            batch = replace(batch, reference_logps=_collect(logps, before, mask))
+        batch = replace(batch, reference_logps=passes.logps(counting, reference=True))
     done: list[Update] = []
     for number in range(updates):
         current = None
         if updates > 1 or algorithm.gradient_needs_logps:
-            with torch.no_grad():
-                current = _collect(logps, before, mask)
+            current = passes.logps(counting)
             if number == 0 and algorithm.needs_old_logps:
                 batch = replace(batch, old_logps=current)
         objective = algorithm.objective(batch, torch.zeros_like(mask) if current is None else current)
@@ -165,14 +256,11 @@ def update(
         # A row whose gradient is exactly 0 adds nothing; its tokens are in the denominator already.
         teaching = [int(row) for row in objective.gradient.any(1).nonzero()]
         optimizer.zero_grad(set_to_none=False)
-        with policy.training():
-            gradient = objective.gradient * scale.factor if scale else objective.gradient
-            seen = backpropagate(
-                logps,
-                gradient,
-                rollout.cut(teaching, token_budget, cost),
-                lambda share, number=number: progress((number + share) / updates),  # type: ignore[misc]
-            )
+        seen = passes.backpropagate(
+            objective.gradient * scale.factor if scale else objective.gradient,
+            teaching,
+            lambda share, number=number: progress((number + share) / updates),  # type: ignore[misc]
+        )
         loss = objective.loss if current is not None else algorithm.loss(seen, batch, objective.advantages)
         one = _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm, scale)
         if scale:
@@ -200,13 +288,6 @@ def _gap(rollout: Rollout, seen: Tensor, mask: Tensor, rows: list[int]) -> float
         return math.nan
     apart = (seen[rows] - rollout.logps[rows, : rollout.width]).abs() * mask[rows]
     return float(apart.sum() / mask[rows].sum())
-
-
-def _collect(logps: LogProbs, batches: Sequence[Micro], mask: Tensor) -> Tensor:
-    values = torch.zeros_like(mask)
-    for batch in batches:
-        values[flat(batch)] = logps(batch).to(values)
-    return values
 
 
 def _apply(

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis.database import InMemoryExampleDatabase
 
 from tests.fuzz.targets import Target
 
@@ -56,7 +55,7 @@ def try_out(target: Target, examples: int, folder: Path, seed: int | None = None
         max_examples=examples,
         deadline=None,
         derandomize=seed is None,
-        database=InMemoryExampleDatabase(),
+        database=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
     )

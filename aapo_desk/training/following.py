@@ -1,0 +1,96 @@
+"""A process that does not lead: it loads what rank 0 has, and does its share of each task until that one ends."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from aapo_desk.config import RunConfig
+from aapo_desk.evaluation.asking import ask
+from aapo_desk.rollout import Row, Sampling
+from aapo_desk.store import RunDirectory
+from aapo_desk.training.choices import apply
+from aapo_desk.training.gathering import sample_share
+from aapo_desk.training.place import Place
+from aapo_desk.training.ranks import Letter, Ranks, Signals, meet
+from aapo_desk.training.setup import Prepared, assembled, load
+from aapo_desk.training.update import Passes
+
+log = logging.getLogger(__name__)
+
+
+def follow(run: RunDirectory, config: RunConfig, place: Place) -> None:
+    """Take part in the run until rank 0 ends it. Raises RankError where that one is gone, or they cannot meet."""
+    signals = Signals()
+    signals.take()
+    with meet(place, config.model.device, lambda _: signals.check()) as ranks, ExitStack() as stack:
+        ranks.follow(Follower(run, config, ranks, stack), lambda: signals.asked)
+    log.info("%s: done", place)
+
+
+@dataclass
+class Follower:
+    """Does this process's share of a task. Keeps no gradient or log-prob longer than rank 0 asks for."""
+
+    run: RunDirectory
+    config: RunConfig
+    ranks: Ranks
+    stack: ExitStack
+    """Ends the reward workers."""
+    ready: Prepared = field(init=False)
+
+    def __call__(self, task: str, letter: Letter) -> Letter:
+        tasks = {
+            "load": self.load,
+            "sample": self.sample,
+            "logps": self.logps,
+            "backpropagate": self.backpropagate,
+            "ask": self.ask,
+        }
+        return tasks[task](letter)
+
+    def load(self, letter: Letter) -> Letter:
+        loaded = load(self.config, self.run.start_adapter, lambda *_: None)
+        choices: dict[str, int] = letter.data["choices"]
+        apply(choices, loaded.policy)
+        self.ready = self.stack.enter_context(assembled(self.config, loaded, choices, log.warning, self.ranks))
+        self.ranks.use(list(loaded.policy.adapter_parameters().values()))
+        return Letter({"digest": loaded.digest})
+
+    def sample(self, letter: Letter) -> Letter:
+        said, parts = letter.data, self.ready.parts
+        parts.choices.update(said["choices"])
+        return sample_share(parts, said["chosen"], range(*said["own"]), said["seed"], lambda *_: None).letter()
+
+    def logps(self, letter: Letter) -> Letter:
+        parts = self.ready.parts
+        found = Passes.read(parts.policy, letter, parts.cost).own_logps(letter.data["rows"], letter.data["reference"])
+        return Letter({}, {"logps": found})
+
+    def backpropagate(self, letter: Letter) -> Letter:
+        parts = self.ready.parts
+        parts.optimizer.zero_grad()
+        torch.manual_seed(letter.data["seed"])
+        passes = Passes.read(parts.policy, letter, parts.cost)
+        seen = passes.own_backpropagate(letter.tensors["gradient"], letter.data["rows"])
+        return Letter({}, {"logps": seen})
+
+    def ask(self, letter: Letter) -> Letter:
+        said, held_out = letter.data, self.ready.held_out
+        assert held_out is not None
+        answers = ask(
+            self.ready.parts.policy,
+            held_out.problems,
+            held_out.prompts,
+            [Row(*row) for row in said["rows"]],
+            said["max_new_tokens"],
+            Sampling.of(self.config.rollout),
+            letter.tensors["uniforms"],
+            held_out.pool,
+            said["batch_rows"],
+            fixed=said["fixed"],
+        )
+        return Letter({"answers": [asdict(answer) for answer in answers]})

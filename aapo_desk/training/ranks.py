@@ -1,0 +1,337 @@
+"""The processes that compute a run together: how they meet, and what they say to each other.
+
+Rank 0 leads. The others wait for a task, do their share of it, answer, and wait again; so whatever rank 0 decides
+between two tasks (a pause, a stop, a checkpoint, another attempt with less at once) needs no word to them. They keep
+nothing of the run: each task brings the adapter as rank 0 has it now, and only rank 0 has an optimiser's state.
+
+What is said is JSON and tensors. A task is announced in the store at which the processes met, whose waiting has no
+end; all else goes through torch.distributed: gloo on the CPU, nccl for the adapter and its gradients on GPUs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from aapo_desk.training.place import Place, RankError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+MEETING = timedelta(minutes=10)
+"""How long the processes wait for each other at the beginning."""
+PATIENCE = timedelta(minutes=30)
+"""How long one waits for another's share of a task. One that has ended is noticed at once."""
+LEAVING_SECONDS = 10.0
+POLL_SECONDS = 0.005
+
+DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
+
+SUM, END = "sum", "end"
+"""Tasks that this module carries out by itself."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What processes exchange. Tensors lie on the CPU, of the ``DTYPES``."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    """JSON"""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Ranks:
+    """All processes of a run, seen from one of them. Of a process alone, every method does its own part only."""
+
+    def __init__(self, place: Place, store: Store | None = None) -> None:
+        self.place = place
+        self.size = place.size
+        self._store = store
+        self.weights: Sequence[nn.Parameter] = ()
+        self._tasks = 0
+        self._broken = False
+
+    def use(self, weights: Sequence[nn.Parameter]) -> None:
+        """From now on every task brings these as they are on rank 0."""
+        self.weights = list(weights)
+
+    def slices(self, count: int) -> list[range]:
+        """Places 0 to ``count`` as one run of neighbours for each process, the first ones longer by one at the most."""
+        even, more = divmod(count, self.size)
+        starts = [rank * even + min(rank, more) for rank in range(self.size + 1)]
+        return [range(start, end) for start, end in pairwise(starts)]
+
+    # What rank 0 does
+
+    def together(
+        self, task: str, letters: Sequence[Letter], work: Callable[[], T], read: Callable[[Letter], T]
+    ) -> list[T]:
+        """Everybody's share of a task, by rank. ``letters`` are for the others, ``work`` does this process's share.
+
+        Every answer is waited for, also where a share fails: then all stand ready for another task. Raises what
+        ``work`` raises, OutOfMemoryError where another ran out of memory, RankError where another failed or is gone.
+        """
+        if self.size == 1:
+            return [work()]
+        self._announce(task, letters)
+        try:
+            mine = work()
+        finally:
+            answers = [self._hear(rank) for rank in range(1, self.size)]
+        for rank, answer in enumerate(answers, start=1):
+            if line := answer.data.get("failed"):
+                said = f"process {rank} of {self.size} on {answer.data['host']}: {line}"
+                raise torch.OutOfMemoryError(said) if answer.data["memory"] else RankError(said)
+        return [mine, *map(read, answers)]
+
+    def sum_gradients(self) -> None:
+        """Let the adapter's gradients here be the sum of all processes'. Where one has none, it counts as 0."""
+        if self.size > 1:
+            self._announce(SUM, [Letter()] * (self.size - 1))
+            self._reduce()
+
+    def end(self) -> None:
+        """Let the others end, and wait a moment until they have heard it."""
+        if self.size == 1 or self._broken:
+            return
+        assert self._store is not None
+        self._store.set(f"task/{self._tasks}", END)
+        deadline = time.monotonic() + LEAVING_SECONDS
+        while self._store.add("left", 0) < self.size - 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        dist.destroy_process_group()
+
+    def _announce(self, task: str, letters: Sequence[Letter]) -> None:
+        assert self._store is not None
+        with self._gone("the others"):
+            self._store.set(f"task/{self._tasks}", task)
+            self._store.delete_key(f"task/{self._tasks - 2}")  # of the last one a sum may not have been heard yet
+            self._tasks += 1
+            for rank, letter in enumerate(letters, start=1):
+                _send(letter, rank)
+            if task != SUM:
+                self._share_weights()
+
+    def _hear(self, rank: int) -> Letter:
+        with self._gone(f"process {rank} of {self.size}"):
+            return _receive(rank)
+
+    @contextmanager
+    def _gone(self, who: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            self._broken = True
+            reason = next(iter(str(error).splitlines()), "")[:200]
+            raise RankError(
+                f"{who} cannot be reached any more ({reason}); its own output says why. Resuming goes on from the last "
+                "checkpoint, with any number of processes"
+            ) from error
+
+    # What the others do
+
+    def follow(self, handle: Callable[[str, Letter], Letter], asked_to_end: Callable[[], bool]) -> None:
+        """Do this process's share of each task until rank 0 ends the run. ``handle`` gives the answer.
+
+        What it raises is told to rank 0, which decides. Raises RankError where rank 0 is gone, or where this process
+        was ``asked_to_end`` and rank 0 has no task for it.
+        """
+        with self._gone("process 0, which leads,"):
+            while (task := self._next_task(asked_to_end)) != END:
+                letter = _receive(0)
+                if task == SUM:
+                    self._reduce()
+                    continue
+                self._share_weights()
+                _send(answered(task, letter, handle), 0)
+            assert self._store is not None
+            self._store.add("left", 1)
+        dist.destroy_process_group()
+
+    def _next_task(self, asked_to_end: Callable[[], bool]) -> str:
+        assert self._store is not None
+        name = f"task/{self._tasks}"
+        asked = 0.0
+        while not self._store.check([name]):  # raises where the store is gone; a wait would say so at each time-out
+            if asked_to_end():
+                asked = asked or time.monotonic()
+                if time.monotonic() - asked > LEAVING_SECONDS:
+                    raise RuntimeError("this process was asked to end, and there is no task for it")
+            time.sleep(POLL_SECONDS)
+        self._tasks += 1
+        return bytes(self._store.get(name)).decode()
+
+    # What both do
+
+    def _share_weights(self) -> None:
+        """Rank 0's adapter for everybody, in one piece."""
+        if not self.weights:
+            return
+        flat = torch.cat([weight.detach().reshape(-1) for weight in self.weights])
+        dist.broadcast(flat, 0)
+        if self.place.rank:
+            with torch.no_grad():
+                for weight, value in zip(self.weights, _pieces(flat, self.weights), strict=True):
+                    weight.copy_(value)
+
+    def _reduce(self) -> None:
+        grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.weights]
+        flat = torch.cat([grad.reshape(-1) for grad in grads])
+        dist.reduce(flat, 0)
+        if not self.place.rank:
+            for weight, value in zip(self.weights, _pieces(flat, self.weights), strict=True):
+                weight.grad = value.clone()
+
+
+ALONE = Ranks(Place())
+
+
+def _pieces(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    parts = flat.split([weight.numel() for weight in like])
+    return [part.view_as(weight) for part, weight in zip(parts, like, strict=True)]
+
+
+def answered(task: str, letter: Letter, handle: Callable[[str, Letter], Letter]) -> Letter:
+    """What ``handle`` gives, or a letter that says how it failed."""
+    try:
+        return handle(task, letter)
+    except Exception as error:  # rank 0 decides what becomes of it
+        log.exception("this process's share failed: %s", task)
+        line = next(iter(str(error).splitlines()), "") or type(error).__name__
+        memory = isinstance(error, torch.OutOfMemoryError)
+        return Letter({"failed": f"{task}: {line}", "memory": memory, "host": socket.gethostname()})
+
+
+def _send(letter: Letter, rank: int) -> None:
+    shapes = {name: [str(value.dtype), list(value.shape)] for name, value in letter.tensors.items()}
+    text = json.dumps({"data": letter.data, "tensors": shapes}).encode()
+    dist.send(torch.tensor([len(text)]), rank)
+    dist.send(torch.frombuffer(bytearray(text), dtype=torch.uint8), rank)
+    for value in letter.tensors.values():
+        if value.numel():
+            dist.send(_bytes(value.contiguous()), rank)
+
+
+def _receive(rank: int) -> Letter:
+    size = torch.zeros(1, dtype=torch.int64)
+    dist.recv(size, rank)
+    text = torch.empty(int(size), dtype=torch.uint8)
+    dist.recv(text, rank)
+    said = json.loads(text.numpy().tobytes())
+    tensors = {name: torch.empty(shape, dtype=DTYPES[dtype]) for name, (dtype, shape) in said["tensors"].items()}
+    for value in tensors.values():
+        if value.numel():
+            dist.recv(_bytes(value), rank)
+    return Letter(said["data"], tensors)
+
+
+def _bytes(value: Tensor) -> Tensor:
+    """The same memory, of a type that every backend sends."""
+    return value.view(-1).view(torch.uint8)
+
+
+@contextmanager
+def meet(place: Place, device: str, said: Callable[[str], None]) -> Iterator[Ranks]:
+    """The processes of the run, once all are here; rank 0 lets the others end with the context.
+
+    ``device`` is ``model.device``: each process takes the GPU of its local rank. ``said`` hears whom is waited for, and
+    may raise. Raises RankError where not all come, or there is no such GPU.
+    """
+    if place.size == 1:
+        yield ALONE
+        return
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        _take_gpu(place)
+    if place.one_host:  # nothing of it is for other hosts' ears
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, "lo")
+    try:
+        store = dist.PrefixStore(  # type: ignore[attr-defined]
+            f"aapo-desk/{place.attempt}", _meeting_place(place)
+        )
+        _wait_for_all(store, place, said)
+        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=PATIENCE)
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, RankError):
+            raise
+        reason = next(iter(str(error).splitlines()), "")[:200]
+        raise RankError(f"{place} cannot meet the others at {place.address}:{place.port}: {reason}") from error
+    ranks = Ranks(place, store)
+    try:
+        yield ranks
+    finally:
+        if place.rank == 0:
+            ranks.end()
+
+
+def _take_gpu(place: Place) -> None:
+    count = torch.cuda.device_count()
+    if place.local_rank >= count:
+        raise RankError(
+            f"{place} would take GPU {place.local_rank}, and there are {count}: start as many processes on a host as "
+            "it has GPUs"
+        )
+    torch.cuda.set_device(place.local_rank)
+
+
+def _meeting_place(place: Place) -> Store:
+    """Where the launcher serves none, rank 0 does: on the loopback alone where that is the address."""
+    leads = place.rank == 0 and not place.hosted
+    listener = socket.create_server((place.address, place.port)).detach() if leads and place.loopback else None
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        place.address,
+        place.port,
+        is_master=leads,
+        timeout=MEETING,
+        wait_for_workers=False,
+        master_listen_fd=listener,
+    )
+
+
+def _wait_for_all(store: Store, place: Place, said: Callable[[str], None]) -> None:
+    store.add("here", 1)
+    deadline = time.monotonic() + MEETING.total_seconds()
+    while (here := store.add("here", 0)) < place.size:
+        said(f"waiting for the other processes: {here} of {place.size} are here")
+        if time.monotonic() > deadline:
+            raise RankError(f"only {here} of {place.size} processes came within {MEETING.total_seconds():.0f} s")
+        time.sleep(0.05)
+
+
+@dataclass
+class Signals:
+    """SIGTERM and SIGINT to a process that does not lead: rank 0 has them too, and says what becomes of the run."""
+
+    asked: bool = False
+
+    def take(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def check(self) -> None:
+        """Raises RankError once it was asked."""
+        if self.asked:
+            raise RankError("asked to end before the run began")
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
