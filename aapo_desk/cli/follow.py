@@ -32,6 +32,7 @@ class Follower:
         self._event = 0
         self._told: dict[int, str] = {}
         self._message = ""
+        self._why_paused = ""
 
     def read_plan(self) -> None:
         """See how many steps the run is to take."""
@@ -55,6 +56,11 @@ class Follower:
         except sqlite3.OperationalError:  # busy for longer than the reader waits, on a disk without WAL: next time
             return
         yield from self._lines(delta)
+        if status.get("state") != "paused":
+            self._why_paused = ""
+        elif message not in ("", "paused", self._why_paused):  # by itself; it says why, and what to do
+            self._why_paused = message
+            yield printable(message)
 
     def _lines(self, delta: Delta) -> Iterator[str]:
         fresh = [event for event in delta.events if event.id > self._event]

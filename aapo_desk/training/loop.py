@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from functools import partial
 from typing import Any
 
 from aapo_desk import checkpoint as checkpoints
@@ -20,6 +21,7 @@ from aapo_desk.tasks.difficulty import ADAPTIVE
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.setup import Prepared
 from aapo_desk.training.step import StepResult, run_step
+from aapo_desk.training.waiting import NoRoom
 from aapo_desk.training.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,8 @@ class Trainer:
                     break
                 self._requests()
                 self._step()
+        except NoRoom:
+            raise
         except StopRequested:
             self._save()
             raise
@@ -220,7 +224,8 @@ class Trainer:
             return
         self.control.say(phase="checkpoint", progress=None, message=f"saving step {self.step}")
         parts = self.prepared.parts
-        done = checkpoints.save(
+        save = partial(
+            checkpoints.save,
             self.run.checkpoints,
             self.step,
             parts.policy,
@@ -229,6 +234,7 @@ class Trainer:
             loss_scale=parts.scale.as_json() if parts.scale else None,
             difficulty=parts.difficulty.state() if parts.difficulty else None,
         )
+        done = self.store.keep(save, needed=checkpoints.room(parts.policy))
         self.saved = self.step
         best = self._best()
         checkpoints.prune(self.run.checkpoints, self.config.run.keep_checkpoints, {best} if best else set())

@@ -25,6 +25,7 @@ from aapo_desk.tasks.difficulty import Difficulty
 from aapo_desk.tasks.prompts import Fit, fit, refuse_empty
 from aapo_desk.training.choices import fence, settled
 from aapo_desk.training.control import Control
+from aapo_desk.training.mending import MendablePool
 from aapo_desk.training.parts import Parts
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,10 @@ def prepared(
     )
     choices = settled(store, policy, config, train.prompts, tell, probed)
     judges = judged_by(config.rewards)
-    with RewardPool(config.rewards) as pool, RewardPool(judges) as judge_pool:
+    with MendablePool(config.rewards, control, store) as pool, MendablePool(judges, control, store) as judge_pool:
+        bank = banked_reference(config, policy, resolved, pool, store)
+        if bank is not None:
+            pool.reloaded = lambda: bank.settle(reference.settings(config, policy, resolved, pool))
         parts = Parts(
             config,
             policy,
@@ -81,7 +85,7 @@ def prepared(
             train.problems,
             train.prompts,
             choices,
-            banked_reference(config, policy, resolved, pool, store),
+            bank,
             Difficulty.of(config, train.problems),
         )
         count = min(config.evaluation.problems, len(held_out.problems))
@@ -114,7 +118,7 @@ def banked_reference(
         log.warning(message)
         store.write_event("notice", store.last_step(), message=message)
 
-    bank = Bank(home() / "bank" / f"reference-{reference.FORMAT}.db", warn)
+    bank = Bank(home() / "bank" / f"reference-{reference.FORMAT}.db", warn, store.keep)
     return BankedReference(config, policy, reference.settings(config, policy, resolved, pool), bank)
 
 
