@@ -122,8 +122,9 @@ def _command_of(error: typer.TyperException) -> str:
 
 def _of_the_disk(error: Exception) -> str | None:
     """What a file that cannot be written means for the user; None where the error is another."""
-    named = getattr(error, "filename", None)
-    return trouble(error, Path(named).parent) if isinstance(named, str) else None
+    if not isinstance(error, OSError):
+        return None
+    return trouble(error, Path(error.filename).parent if isinstance(error.filename, str) else home())
 
 
 def _unexpected(error: Exception) -> str:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aapo_desk.rewards.base import NO_SCORE, Completion, FailingReward, Refusal, RefusedError, RewardError, Score
+from aapo_desk.rewards.custom import is_custom
 from aapo_desk.rewards.definition import definition
 from aapo_desk.rewards.process import START_LIMIT, WorkerGoneError, WorkerProcess, setup_message
 
@@ -76,7 +77,7 @@ class RewardPool:
         self._starter: ThreadPoolExecutor | None = None
         self._idle_deaths = 0
         self._failed_in_a_row: Counter[str] = Counter()
-        self._has_scored: set[str] = set()
+        self._unproved = {name for name, reward in zip(self.names, rewards, strict=True) if is_custom(reward.name)}
         self._failing: FailingReward | None = None
         self._setup = self._read()
 
@@ -116,7 +117,7 @@ class RewardPool:
         """The scores, in the order of the completions. Raises RewardError where no worker can work.
 
         Raises FailingReward where one reward fails on ``patience`` completions in a row, those of earlier calls
-        included. To say None is to fail for a reward that has never said anything else.
+        included. To say None is to fail for a reward of the user's own that has never said anything else.
         """
         tasks = [_Task(completion) for completion in completions]
         waiting = deque(tasks)
@@ -142,8 +143,8 @@ class RewardPool:
         """What came of the part at work: a score or an ``error``."""
         name = self.names[len(task.values)]
         if error is None:
-            self._has_scored.add(name)
-        if error is None or (error == NO_SCORE and name in self._has_scored):
+            self._unproved.discard(name)
+        if error is None or (error == NO_SCORE and name not in self._unproved):
             del self._failed_in_a_row[name]
             return
         self._failed_in_a_row[name] += 1

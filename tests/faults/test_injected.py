@@ -230,7 +230,7 @@ def test_a_clock_that_jumps_back_and_forth_changes_nothing_but_the_times(
     jump[0] = 0.0
     reader, history = RunReader(run), History()
     delta = reader.poll()
-    history.add(delta)
+    history.extend(delta)
     assert [step for step, _, _ in delta.metrics] == list(range(1, STEPS + 1))
     assert history.elapsed(clock()) is not None
     assert 0 <= (history.elapsed(clock()) or 0) < 3 * 86400
