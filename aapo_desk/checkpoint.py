@@ -33,6 +33,7 @@ from aapo_desk.store.checkpoints import (
     newest_whole,
     prune,
     remove,
+    seal,
 )
 
 __all__ = [
@@ -111,7 +112,8 @@ def _write(
         **({"difficulty": difficulty} if difficulty is not None else {}),
         "checksums": {str(path.relative_to(aside)): checksum(path) for path in files},
     }
-    (aside / "state.json").write_text(json.dumps(state, indent=2))
+    state = json.loads(json.dumps(state))  # as it is when it is read: JSON has no numbers as keys
+    (aside / "state.json").write_text(json.dumps(state | {"seal": seal(state)}, indent=2))
     for path in [*files, aside / "state.json"]:
         path.chmod(0o600)
         flush(path)

@@ -21,7 +21,7 @@ from aapo_desk import checkpoint, launch
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.store import RunDirectory, RunReader, write_atomically
 from aapo_desk.store.writer import RunWriter
-from aapo_desk.training import control, loop, step
+from aapo_desk.training import control, loop
 from aapo_desk.training.__main__ import work
 
 PATIENCE = 60.0
@@ -106,7 +106,7 @@ def limit_status(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def before_step(number: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, when the trainer begins that step."""
-    run_step, left = step.run_step, [act]
+    run_step, left = loop.run_step, [act]
 
     def stepped(parts: Any, at: int, report: Any) -> Any:
         if at == number and left:
@@ -155,6 +155,7 @@ def until_paused(run: RunDirectory) -> str:
     """Wait until the run says that it is paused; what else it says."""
     deadline = time.monotonic() + PATIENCE
     while (status := run.read_status()).get("state") != "paused":
+        assert status.get("state") not in ("finished", "stopped", "failed"), f"it was never paused: {status}"
         assert time.monotonic() < deadline, f"it was never paused: {status}"
         time.sleep(0.01)
     return str(status["message"])

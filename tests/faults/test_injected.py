@@ -172,7 +172,8 @@ def test_a_heartbeat_that_cannot_be_written_at_all_ends_nothing(
     run, disk = new_run(), Disk()
     limit_status(disk, monkeypatch)
     before_step(2, partial(setattr, disk, "number", errno.EROFS), monkeypatch)
-    before_step(FAULTY, lambda: (time.sleep(0.2), setattr(disk, "number", None))[0], monkeypatch)
+    before_step(FAULTY, lambda: time.sleep(0.2), monkeypatch)
+    before_step(STEPS, partial(setattr, disk, "number", None), monkeypatch)
     assert train(run) == 0
     assert run.read_status()["state"] == "finished"
     assert learned(run) == learned(undisturbed)
@@ -197,8 +198,6 @@ def test_a_damaged_checkpoint_is_told_from_a_whole_one(
     damage(run.checkpoints / f"step_{STEPS:06d}" / file)
     found = newest_whole(run.checkpoints)
     assert found is not None
-    if (damage, file) == (flip, "state.json"):  # one bit of JSON: refused, or what it says is what was checked
-        return
     assert found[0].step == 2
     assert f"step_{STEPS:06d}" in found[2][0]
 

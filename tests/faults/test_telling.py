@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,7 @@ def test_a_database_is_read_where_sqlite_cannot_make_its_files_beside_it(
     writer.write_step(StepRecord(1, 0.0, {"reward": 0.5}, {}, []))
     writer.close()
     (run.path / "run.db-shm").mkdir()  # in the way of SQLite's own
-    with pytest.raises(sqlite3.OperationalError):
-        sqlite3.connect(f"{run.database.as_uri()}?mode=ro", uri=True).execute("SELECT * FROM metrics")
+    plain = sqlite3.connect(f"{run.database.as_uri()}?mode=ro", uri=True)
+    with closing(plain), pytest.raises(sqlite3.OperationalError):
+        plain.execute("SELECT * FROM metrics")
     assert [step for step, _, _ in RunReader(run).poll().metrics] == [1]
