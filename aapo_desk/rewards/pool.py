@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aapo_desk.config import RewardConfig
 
 _MAX_IDLE_DEATHS = 10
-REPLY = {"value", "error", "read", "retire"}
+REPLY = frozenset({"value", "error", "read", "retire"})
 
 
 @dataclass
@@ -147,8 +147,9 @@ class RewardPool:
         if error is None or (error == NO_SCORE and name not in self._unproved):
             del self._failed_in_a_row[name]
             return
-        self._failed_in_a_row[name] += 1
-        self._failing = FailingReward(name, error, self._failed_in_a_row[name], task.completion.text)
+        self._failed_in_a_row[name] = count = self._failed_in_a_row[name] + 1
+        if self._failing is None or count >= self._failing.count:
+            self._failing = FailingReward(name, error, count, task.completion.text)
 
     def _start_workers(self, waiting: int) -> None:
         free = sum(worker.task is None for worker in self._workers)
@@ -205,7 +206,7 @@ class RewardPool:
 
     def _take(self, worker: _Worker, task: _Task, message: dict[str, Any]) -> None:
         """A part's score."""
-        if message.keys() != REPLY:
+        if message.keys() != REPLY or not isinstance(message["value"], int | float | None):
             self._lose(worker, "broke the protocol")
             return
         if message["retire"]:

@@ -71,7 +71,8 @@ class MendablePool(RewardPool):
         advice = f"mend it, then: aapo-desk resume {run.id} (as it is, that goes on without these scores)"
         with paused(self._control, f"paused: {said}; {advice}"):
             resumed(self._control)
-        self._store.write_event("unpaused", step)
+        if failing:
+            self._store.write_event("unpaused", step)
 
     def _wait(self) -> None:
         super()._wait()
