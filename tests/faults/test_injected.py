@@ -122,16 +122,17 @@ def test_a_resume_tries_again_at_once(
     assert learned(run) == learned(undisturbed)
 
 
-@pytest.mark.parametrize("limit", [limit_database, limit_checkpoints])
+@pytest.mark.parametrize(("limit", "at"), [(limit_database, STEPS), (limit_checkpoints, FAULTY)])
 def test_a_stop_while_the_disk_is_full_stops_and_a_resume_repeats_what_could_not_be_kept(
     limit: Callable[[Disk, pytest.MonkeyPatch], None],
+    at: int,
     new_run: Callable[..., RunDirectory],
     undisturbed: RunDirectory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, disk = new_run(), Disk()
     limit(disk, monkeypatch)
-    before_step(FAULTY, partial(setattr, disk, "number", errno.ENOSPC), monkeypatch)
+    before_step(at, partial(setattr, disk, "number", errno.ENOSPC), monkeypatch)
 
     def look() -> None:
         until_paused(run)
@@ -143,6 +144,7 @@ def test_a_stop_while_the_disk_is_full_stops_and_a_resume_repeats_what_could_not
         "stopped",
         "stopped while the disk was full; resume goes on from the last checkpoint",
     )
+    assert [one.step for one in list_checkpoints(run.checkpoints)] == [2], "the adapter is ahead of the last step kept"
     disk.number = None
     assert train(run) == 0
     assert learned(run) == learned(undisturbed)

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from aapo_desk.bundle.privacy import Privacy
 from aapo_desk.cli.follow import Follower
 from aapo_desk.config import resolve
-from aapo_desk.store import RunReader, RunWriter, StepRecord, create_run, event_words, overwrite, read_json
+from aapo_desk.store import RunWriter, create_run, event_words, overwrite, read_json
 from aapo_desk.store.full import is_full, trouble
 from aapo_desk.tui.widgets.header import second_line
 from tests.tui.test_header import FACTS
@@ -109,17 +108,3 @@ def test_of_a_failing_reward_a_bundle_keeps_the_function_and_not_the_answer() ->
     assert kept["function"] == "polite"
     assert kept["count"] == 10
     assert "robbed" not in json.dumps(kept)
-
-
-def test_a_database_is_read_where_sqlite_cannot_make_its_files_beside_it(
-    desk_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = create_run(resolve({"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}}))
-    writer = RunWriter(run)
-    writer.write_step(StepRecord(1, 0.0, {"reward": 0.5}, {}, []))
-    writer.close()
-    (run.path / "run.db-shm").mkdir()  # in the way of SQLite's own
-    plain = sqlite3.connect(f"{run.database.as_uri()}?mode=ro", uri=True)
-    with closing(plain), pytest.raises(sqlite3.OperationalError):
-        plain.execute("SELECT * FROM metrics")
-    assert [step for step, _, _ in RunReader(run).poll().metrics] == [1]
