@@ -78,6 +78,7 @@ class RewardPool:
         self._idle_deaths = 0
         self._failed_in_a_row: Counter[str] = Counter()
         self._unproved = {name for name, reward in zip(self.names, rewards, strict=True) if is_custom(reward.name)}
+        self._patience: int | None = None
         self._failing: FailingReward | None = None
         self._setup = self._read()
 
@@ -122,22 +123,19 @@ class RewardPool:
         tasks = [_Task(completion) for completion in completions]
         waiting = deque(tasks)
         self._idle_deaths = 0
+        self._patience, self._failing = patience, None
         try:
             while waiting or any(worker.task for worker in self._workers):
                 self._start_workers(len(waiting))
                 self._hand_out(waiting)
                 self._wait()
-                self._judge(patience)
+                if self._failing:
+                    self._failed_in_a_row.clear()
+                    raise self._failing
         except BaseException:
             self.close()  # a worker left busy would answer the next call with this one's scores
             raise
         return [self._total(task) for task in tasks]
-
-    def _judge(self, patience: int | None) -> None:
-        failing, self._failing = self._failing, None
-        if failing and patience is not None and failing.count >= patience:
-            self._failed_in_a_row.clear()
-            raise failing
 
     def _note(self, task: _Task, error: str | None) -> None:
         """What came of the part at work: a score or an ``error``."""
@@ -148,7 +146,7 @@ class RewardPool:
             del self._failed_in_a_row[name]
             return
         self._failed_in_a_row[name] = count = self._failed_in_a_row[name] + 1
-        if self._failing is None or count >= self._failing.count:
+        if self._failing is None and self._patience is not None and count >= self._patience:
             self._failing = FailingReward(name, error, count, task.completion.text)
 
     def _start_workers(self, waiting: int) -> None:

@@ -139,8 +139,10 @@ def _evaluate(reward: Loaded, completion: Completion) -> tuple[float | None, str
         value = reward.scorer(completion)
         if value is None:
             return None, NO_SCORE, False
-        if isinstance(value, numbers.Real) and math.isfinite(value):
-            return value if isinstance(value, Judged) else float(value), None, False
+        if isinstance(value, numbers.Real):
+            number = value if isinstance(value, Judged) else float(value)  # first: what is no plain float may lie
+            if math.isfinite(number):
+                return number, None, False
         return None, one_line(f"returned {value!r} ({type(value).__name__}), not a finite number or None"), False
     except MemoryError:
         return None, None, True

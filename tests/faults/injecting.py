@@ -84,7 +84,7 @@ def limit_database(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def limit_checkpoints(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_file = checkpoint.save_file
+    save_file = vars(checkpoint)["save_file"]
 
     def limited(tensors: Any, path: Path, **named: Any) -> None:
         if disk.number is not None:
@@ -106,7 +106,7 @@ def limit_status(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def before_step(number: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, when the trainer begins that step."""
-    run_step, left = loop.run_step, [act]
+    run_step, left = vars(loop)["run_step"], [act]
 
     def stepped(parts: Any, at: int, report: Any) -> Any:
         if at == number and left:

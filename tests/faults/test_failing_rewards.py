@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run
 from aapo_desk.training import control
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.mending import MendablePool
-from tests.faults.injecting import ask, configuration, kinds, learned, onlooker, train, until_paused
+from tests.faults.injecting import PATIENCE, ask, configuration, kinds, learned, onlooker, train, until_paused
 
 GOOD = "import re\ndef score(completion, answer):\n    return float(bool(re.search('[a-m]', completion)))\n"
 TEXT = "a completion of more than five hundred characters " * 12
@@ -119,7 +119,12 @@ def test_ten_failures_in_a_row_pause_the_run_and_a_mended_file_scores_the_same_a
 
 def test_failures_in_a_row_are_counted_over_the_steps(bench: Callable[[str], Bench]) -> None:
     made = bench("raise ValueError")
-    with made.control, onlooker(made.run, lambda: (until_paused(made.run), ask(made.run, "stop"))[0]):
+
+    def stop() -> None:
+        until_paused(made.run)
+        ask(made.run, "stop")
+
+    with made.control, onlooker(made.run, stop):
         assert [score.total for score in made.pool.score(completions(9))] == [None] * 9
         with pytest.raises(StopRequested):
             made.pool.score(completions(1))
@@ -142,23 +147,25 @@ def test_a_resume_with_nothing_mended_goes_on_without_the_scores_and_a_broken_fi
     bench: Callable[[str], Bench],
 ) -> None:
     made = bench("raise ValueError")
-    said: list[str] = []
+
+    def resume_and_hear(words: str) -> None:
+        ask(made.run, "resume")
+        deadline = time.monotonic() + PATIENCE
+        while words not in until_paused(made.run):
+            assert time.monotonic() < deadline, f"it did not say: {words}"
+            time.sleep(0.02)
 
     def look() -> None:
-        said.append(until_paused(made.run))
+        until_paused(made.run)
         made.path.write_text("def score(")
-        ask(made.run, "resume")
-        deadline = threading.Event()
-        while "cannot be loaded" not in (message := until_paused(made.run)):
-            assert not deadline.wait(0.02)
-        said.append(message)
+        resume_and_hear("does not import: SyntaxError")
         written(made.path, "raise ValueError")
+        resume_and_hear("failed on 10 answers in a row")
         ask(made.run, "resume")
 
     with made.control, onlooker(made.run, look):
         scores = made.pool.score(completions(30))
     assert [score.total for score in scores] == [None] * 30
-    assert "does not import: SyntaxError" in said[1]
 
 
 def test_a_run_whose_reward_is_mended_ends_as_one_in_which_it_was_never_broken(

@@ -264,8 +264,13 @@ def test_a_signal_twice_checkpoints_and_stops_and_a_terminal_that_goes_away_does
     number: int, new_run: Callable[..., RunDirectory], undisturbed: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = new_run()
-    before_step(2, lambda: os.kill(os.getpid(), signal.SIGHUP), monkeypatch)
-    before_step(FAULTY + 1, lambda: [os.kill(os.getpid(), number) for _ in range(2)], monkeypatch)
+
+    def twice() -> None:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+
+    before_step(2, partial(os.kill, os.getpid(), signal.SIGHUP), monkeypatch)
+    before_step(FAULTY + 1, twice, monkeypatch)
     assert train(run) == 0
     assert run.read_status()["state"] == "stopped"
     assert kinds(run)[-2:] == ["checkpoint", "stopped"]
@@ -281,7 +286,8 @@ def test_twenty_readers_at_once_and_the_trainer_do_not_disturb_each_other(
     seen: list[list[int]] = []
 
     def read() -> None:
-        reader, steps = RunReader(run), []
+        reader = RunReader(run)
+        steps: list[int] = []
         while not (ended := over.is_set()) or not steps:
             steps += [step for step, _, _ in reader.poll().metrics]
             assert launch.state(run) is not None
