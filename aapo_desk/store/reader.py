@@ -311,9 +311,8 @@ def connect_to_read(database: Path) -> sqlite3.Connection:
         if not unopened or file_stamp(database.with_name(f"{database.name}-wal"))[1]:
             raise
         connection = sqlite3.connect(f"{uri}&immutable=1", uri=True)
-    except BaseException:
-        connection.close()
-        raise
+    except sqlite3.DatabaseError:  # damaged: whoever reads is told
+        pass
     return connection
 
 
