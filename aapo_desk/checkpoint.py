@@ -33,6 +33,7 @@ from aapo_desk.store.checkpoints import (
     newest_whole,
     prune,
     remove,
+    seal,
 )
 
 __all__ = [
@@ -45,8 +46,12 @@ __all__ = [
     "newest_whole",
     "prune",
     "restore",
+    "room",
     "save",
 ]
+
+DESCRIPTION = 1 << 16
+"""Bytes of a checkpoint beside its tensors, about."""
 
 
 def save(
@@ -66,6 +71,34 @@ def save(
     target = folder / checkpoint_name(step)
     aside = folder / f".{target.name}.{os.getpid()}"
     _remove_leftovers(folder)
+    try:
+        _write(aside, step, policy, optimizer, choices, loss_scale, difficulty)
+    except Exception:
+        shutil.rmtree(aside, ignore_errors=True)  # on a full disk a half is what nobody needs
+        raise
+    if target.exists():  # damaged, and passed over when this run was resumed
+        remove(target)
+    aside.rename(target)
+    flush(folder)
+    return Checkpoint(target, step)
+
+
+def room(policy: Policy) -> int:
+    """The bytes that a checkpoint takes: the adapter and twice as much for the optimiser, and what describes them."""
+    tensors = sum(value.numel() * value.element_size() for value in policy.adapter_parameters().values())
+    return 3 * tensors + DESCRIPTION
+
+
+def _write(
+    aside: Path,
+    step: int,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    choices: dict[str, int],
+    loss_scale: dict[str, Any] | None,
+    difficulty: dict[str, Any] | None,
+) -> None:
+    """The files of a checkpoint, on the disk when this comes back."""
     aside.mkdir(mode=0o700)
     (aside / ADAPTER).mkdir(mode=0o700)
     _save_adapter(policy, aside / ADAPTER)
@@ -79,17 +112,13 @@ def save(
         **({"difficulty": difficulty} if difficulty is not None else {}),
         "checksums": {str(path.relative_to(aside)): checksum(path) for path in files},
     }
-    (aside / "state.json").write_text(json.dumps(state, indent=2))
+    state = json.loads(json.dumps(state))  # as it is when it is read: JSON has no numbers as keys
+    (aside / "state.json").write_text(json.dumps(state | {"seal": seal(state)}, indent=2))
     for path in [*files, aside / "state.json"]:
         path.chmod(0o600)
         flush(path)
     for path in (aside / ADAPTER, aside):
         flush(path)
-    if target.exists():  # damaged, and passed over when this run was resumed
-        remove(target)
-    aside.rename(target)
-    flush(folder)
-    return Checkpoint(target, step)
 
 
 def restore(

@@ -36,6 +36,7 @@ from aapo_desk.cli.start import Ascii, Offline, ReadOnly, open_screen
 from aapo_desk.config import ConfigError
 from aapo_desk.launch import LaunchError
 from aapo_desk.store import StoreError, home
+from aapo_desk.store.full import trouble
 
 PROGRAM = "aapo-desk"
 DONE, FAILED, WRONG_USE = 0, 1, 2
@@ -112,13 +113,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
         complain("nothing was done")
         return FAILED
     except Exception as error:  # noqa: BLE001 - the last place that can turn it into a line for the user
-        complain(_unexpected(error))
+        complain(_of_the_disk(error) or _unexpected(error))
         return FAILED
 
 
 def _command_of(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     return str(context.command_path) if context else PROGRAM
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    """What a file that cannot be written means for the user; None where the error is another."""
+    if not isinstance(error, OSError):
+        return None
+    return trouble(error, Path(error.filename).parent if isinstance(error.filename, str) else home())
 
 
 def _unexpected(error: Exception) -> str:

@@ -17,6 +17,8 @@ from aapo_desk.launch import LIVE, LaunchError, kill, reason, request, state
 from aapo_desk.store import Delta, RunDirectory, RunReader
 
 SECONDS_BETWEEN_LOOKS = 0.5
+PAUSES = frozenset({"disk_full", "rewards_failing"})
+"""Events with which a run pauses by itself."""
 
 
 class Follower:
@@ -32,6 +34,7 @@ class Follower:
         self._event = 0
         self._told: dict[int, str] = {}
         self._message = ""
+        self._why_paused = ""
 
     def read_plan(self) -> None:
         """See how many steps the run is to take."""
@@ -54,9 +57,14 @@ class Follower:
             delta = self.reader.poll()
         except sqlite3.OperationalError:  # busy for longer than the reader waits, on a disk without WAL: next time
             return
-        yield from self._lines(delta)
+        by_itself = status.get("state") == "paused" and message not in ("", "paused")
+        yield from self._lines(delta, PAUSES if by_itself else frozenset())
+        if by_itself and message != self._why_paused:  # it says what to do, too
+            yield printable(message)
+        self._why_paused = message if by_itself else ""
 
-    def _lines(self, delta: Delta) -> Iterator[str]:
+    def _lines(self, delta: Delta, unsaid: frozenset[str] = frozenset()) -> Iterator[str]:
+        """All lines but those of events of the kinds in ``unsaid``."""
         fresh = [event for event in delta.events if event.id > self._event]
         if delta.reset:
             self.evaluations.clear()
@@ -80,7 +88,7 @@ class Follower:
             self._event = event.id
             if event.kind in ("checkpoint", "finished"):
                 self.best = event.data.get("best")
-            if text := event_line(event.kind, event.data):
+            if event.kind not in unsaid and (text := event_line(event.kind, event.data)):
                 lines.append((event.step, 3 if event.step else 0, text))
         yield from (line for _, _, line in sorted(lines, key=lambda item: item[:2]))
 

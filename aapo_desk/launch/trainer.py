@@ -24,7 +24,8 @@ from aapo_desk.launch.child import environment, python
 from aapo_desk.launch.errors import LaunchError
 from aapo_desk.launch.preflight import with_absolute_paths
 from aapo_desk.launch.starting import bring, find_start
-from aapo_desk.store import RunDirectory, RunReader, create_run, read_json, write_atomically
+from aapo_desk.store import RunDirectory, RunReader, create_run, read_command, write_atomically
+from aapo_desk.store.full import is_full, trouble
 
 Command = Literal["pause", "resume", "stop", "checkpoint"]
 COMMANDS: tuple[Command, ...] = ("pause", "resume", "stop", "checkpoint")
@@ -217,8 +218,13 @@ def request(run: RunDirectory, command: Command) -> None:
     current = state(run)
     if current not in LIVE:
         raise LaunchError(f"run {run.name} is not running ({current}), so it cannot be asked to {command}")
-    message = json.dumps({"command": command, "time": time.time()})
-    write_atomically(run.commands / f"{uuid.uuid4().hex}.json", message)
+    number = uuid.uuid4().hex
+    try:
+        write_atomically(run.commands / f"{number}.json", json.dumps({"command": command, "time": time.time()}))
+    except OSError as error:
+        if not is_full(error, run.commands):
+            raise
+        (run.commands / f"{number}.{command}.json").touch(mode=0o600)  # a name finds room where a text does not
 
 
 def kill(run: RunDirectory) -> None:
@@ -255,8 +261,12 @@ def _alone(run: RunDirectory) -> Iterator[None]:
 
     The new trainer waits for it to be given back, and by then the first status is written. Raises LaunchError.
     """
-    run.lock.touch(mode=0o600)
-    with run.lock.open("ab") as file:
+    try:
+        run.lock.touch(mode=0o600)
+        held = run.lock.open("ab")
+    except OSError as error:
+        raise LaunchError(trouble(error, run.path) or f"the run's lock cannot be taken: {error}") from error
+    with held as file:
         began = time.monotonic()
         while True:
             try:
@@ -295,7 +305,8 @@ def _spawn(run: RunDirectory, command: Sequence[str]) -> None:
                 start_new_session=True,
             )
     except OSError as error:
-        raise LaunchError(f"the trainer cannot be started: {error.strerror or error}") from error
+        why = trouble(error, run.path) or error.strerror or error
+        raise LaunchError(f"the trainer cannot be started: {why}") from error
     # Somebody must take note of its end, or it stays behind as a zombie while this program goes on.
     threading.Thread(target=process.wait, name=f"trainer {run.id}", daemon=True).start()
     now = time.time()
@@ -312,8 +323,12 @@ def _spawn(run: RunDirectory, command: Sequence[str]) -> None:
         "pid": process.pid,
         "host": socket.gethostname(),
     }
-    write_atomically(run.status, json.dumps(status), durable=False)
+    try:
+        write_atomically(run.status, json.dumps(status), durable=False)
+    except OSError as error:
+        if not is_full(error, run.path):  # else the trainer, which has just been started, tells
+            raise
 
 
 def _pause_pending(run: RunDirectory) -> bool:
-    return any((read_json(path) or {}).get("command") == "pause" for path in run.commands.glob("*.json"))
+    return any(read_command(path) == "pause" for path in run.commands.glob("*.json"))

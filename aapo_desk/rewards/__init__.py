@@ -4,9 +4,19 @@
 user's own is ``FILE.py:FUNCTION``. An answer that hangs or breaks a reward is unscorable, never silently 0.
 """
 
-from aapo_desk.rewards.base import Completion, RewardError, Score
+from aapo_desk.rewards.base import Completion, FailingReward, RewardError, Score
 from aapo_desk.rewards.checking import check
 from aapo_desk.rewards.pool import RewardPool, part_names
 from aapo_desk.rewards.ranges import bounds, not_labels
 
-__all__ = ["Completion", "RewardError", "RewardPool", "Score", "bounds", "check", "not_labels", "part_names"]
+__all__ = [
+    "Completion",
+    "FailingReward",
+    "RewardError",
+    "RewardPool",
+    "Score",
+    "bounds",
+    "check",
+    "not_labels",
+    "part_names",
+]

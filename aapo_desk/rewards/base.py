@@ -47,6 +47,21 @@ class RewardError(RuntimeError):
     """The rewards cannot work at all (a worker does not start). ``str()`` is one line for the user."""
 
 
+class FailingReward(Exception):
+    """One reward could not score several completions in a row. ``error`` is the last one's, ``completion`` its text."""
+
+    def __init__(self, name: str, error: str, count: int, completion: str) -> None:
+        super().__init__(f"{name} failed on {count} answers in a row: {error}")
+        self.name = name
+        self.error = error
+        self.count = count
+        self.completion = completion
+
+
+NO_SCORE = "gave no score (None)"
+"""The error of a reward that returned None: it could not say, or its author forgot to return anything."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Something wrong with a reward's settings. ``option`` is None where it is the reward itself."""

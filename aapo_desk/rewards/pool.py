@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import selectors
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from aapo_desk.rewards.base import Completion, Refusal, RefusedError, RewardError, Score
+from aapo_desk.rewards.base import NO_SCORE, Completion, FailingReward, Refusal, RefusedError, RewardError, Score
+from aapo_desk.rewards.custom import is_custom
 from aapo_desk.rewards.definition import definition
 from aapo_desk.rewards.process import START_LIMIT, WorkerGoneError, WorkerProcess, setup_message
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from aapo_desk.config import RewardConfig
 
 _MAX_IDLE_DEATHS = 10
+REPLY = frozenset({"value", "error", "read", "retire"})
 
 
 @dataclass
@@ -54,7 +56,7 @@ class RewardPool:
     """Scores completions by the configured rewards (checked by ``check``), in processes that start when first needed.
 
     workers: processes side by side. time_limit: seconds for one completion, all rewards together. memory_limit_mb:
-    address space of a worker. Files of custom rewards are read here once: a change takes effect with the next pool.
+    address space of a worker. Files of custom rewards are read here, once: a change takes effect with ``reload``.
     Raises RewardError where a worker cannot start. Not for several threads at once.
     """
 
@@ -66,16 +68,30 @@ class RewardPool:
         memory_limit_mb: int = 2048,
     ) -> None:
         self.names = part_names(rewards)
+        self._rewards = rewards
+        self._memory_limit_mb = memory_limit_mb
         self._weights = [reward.weight for reward in rewards]
         self._size = workers
         self._time_limit = time_limit
         self._workers: list[_Worker] = []
         self._starter: ThreadPoolExecutor | None = None
         self._idle_deaths = 0
+        self._failed_in_a_row: Counter[str] = Counter()
+        self._unproved = {name for name, reward in zip(self.names, rewards, strict=True) if is_custom(reward.name)}
+        self._patience: int | None = None
+        self._failing: FailingReward | None = None
+        self._setup = self._read()
+
+    def _read(self) -> dict[str, Any]:
         try:
-            self._setup = setup_message(rewards, memory_limit_mb)
+            return setup_message(self._rewards, self._memory_limit_mb)
         except RefusedError as error:
             raise RewardError(f"the rewards cannot be loaded: {error}") from None
+
+    def reload(self) -> None:
+        """Read the files of custom rewards again, for new workers. Raises RewardError where one cannot be read."""
+        self.close()
+        self._setup = self._read()
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -98,20 +114,40 @@ class RewardPool:
             self._starter.shutdown()
             self._starter = None
 
-    def score(self, completions: Sequence[Completion]) -> list[Score]:
-        """The scores, in the order of the completions. Raises RewardError where no worker can work."""
+    def score(self, completions: Sequence[Completion], patience: int | None = None) -> list[Score]:
+        """The scores, in the order of the completions. Raises RewardError where no worker can work.
+
+        Raises FailingReward where one reward fails on ``patience`` completions in a row, those of earlier calls
+        included. To say None is to fail for a reward of the user's own that has never said anything else.
+        """
         tasks = [_Task(completion) for completion in completions]
         waiting = deque(tasks)
         self._idle_deaths = 0
+        self._patience, self._failing = patience, None
         try:
             while waiting or any(worker.task for worker in self._workers):
                 self._start_workers(len(waiting))
                 self._hand_out(waiting)
                 self._wait()
+                if self._failing:
+                    self._failed_in_a_row.clear()
+                    raise self._failing
         except BaseException:
             self.close()  # a worker left busy would answer the next call with this one's scores
             raise
         return [self._total(task) for task in tasks]
+
+    def _note(self, task: _Task, error: str | None) -> None:
+        """What came of the part at work: a score or an ``error``."""
+        name = self.names[len(task.values)]
+        if error is None:
+            self._unproved.discard(name)
+        if error is None or (error == NO_SCORE and name not in self._unproved):
+            del self._failed_in_a_row[name]
+            return
+        self._failed_in_a_row[name] = count = self._failed_in_a_row[name] + 1
+        if self._failing is None and self._patience is not None and count >= self._patience:
+            self._failing = FailingReward(name, error, count, task.completion.text)
 
     def _start_workers(self, waiting: int) -> None:
         free = sum(worker.task is None for worker in self._workers)
@@ -156,6 +192,8 @@ class RewardPool:
             self._lose(worker, str(gone))
             return
         for message in messages:
+            if worker not in self._workers:  # dismissed for what it said
+                return
             if worker.task is not None:
                 self._take(worker, worker.task, message)
             elif "refused" in message:
@@ -166,10 +204,14 @@ class RewardPool:
 
     def _take(self, worker: _Worker, task: _Task, message: dict[str, Any]) -> None:
         """A part's score."""
+        if message.keys() != REPLY or not isinstance(message["value"], int | float | None):
+            self._lose(worker, "broke the protocol")
+            return
         if message["retire"]:
             self._fail(task, message["error"])
             self._dismiss(worker)
             return
+        self._note(task, message["error"])
         if message["error"] and not task.error:
             task.error = f"{self.names[len(task.values)]}: {message['error']}"
         task.values.append(message["value"])
@@ -193,6 +235,7 @@ class RewardPool:
 
     def _fail(self, task: _Task, why: str) -> None:
         """No score for the part at work, nor for those after it."""
+        self._note(task, why)
         task.error = task.error or f"{self.names[len(task.values)]}: {why}"
         task.values += [None] * (len(self.names) - len(task.values))
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 START_LIMIT = 60.0
 """Seconds in which a worker must have loaded its rewards."""
 
+MOST_LINE = 1 << 20
+"""Bytes of a message. What is longer comes from a reward that writes where it should not."""
+
 # The package is found where this process found it, without putting that folder, or the current one, before others.
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); import aapo_desk; del sys.path[0]; "
@@ -89,10 +92,15 @@ class WorkerProcess:
         if not data:
             raise WorkerGoneError(self._how_it_ended())
         *lines, self._incoming = (self._incoming + data).split(b"\n")
+        if len(self._incoming) > MOST_LINE:
+            raise WorkerGoneError("broke the protocol")
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError:
+            messages = [json.loads(line) for line in lines]
+        except (ValueError, RecursionError):
             raise WorkerGoneError("broke the protocol") from None
+        if not all(isinstance(message, dict) for message in messages):
+            raise WorkerGoneError("broke the protocol")
+        return messages
 
     def end(self) -> None:
         """Kill the process and what it started, and wait until it is gone."""

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from aapo_desk.rewards import custom
-from aapo_desk.rewards.base import Completion, Judged, Refusal, RefusedError, Scorer, one_line
+from aapo_desk.rewards.base import NO_SCORE, Completion, Judged, Refusal, RefusedError, Scorer, one_line
 from aapo_desk.rewards.builtin import built_in
 
 _PR_SET_PDEATHSIG = 1
@@ -138,9 +138,11 @@ def _evaluate(reward: Loaded, completion: Completion) -> tuple[float | None, str
     try:
         value = reward.scorer(completion)
         if value is None:
-            return None, "gave no score (None)", False
-        if isinstance(value, numbers.Real) and math.isfinite(value):
-            return value if isinstance(value, Judged) else float(value), None, False
+            return None, NO_SCORE, False
+        if isinstance(value, numbers.Real):
+            number = value if isinstance(value, Judged) else float(value)  # first: what is no plain float may lie
+            if math.isfinite(number):
+                return number, None, False
         return None, one_line(f"returned {value!r} ({type(value).__name__}), not a finite number or None"), False
     except MemoryError:
         return None, None, True

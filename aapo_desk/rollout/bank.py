@@ -16,6 +16,7 @@ from pathlib import Path
 
 from aapo_desk.rewards import Score
 from aapo_desk.rollout.scoring import Scored
+from aapo_desk.store import Keep, at_once
 
 SCHEMA_VERSION = 1
 
@@ -29,11 +30,13 @@ Group = Sequence[Scored]
 
 
 class Bank:
-    """Groups by key. ``warn`` hears, once, that the file cannot be read or written."""
+    """Groups by key. ``warn`` hears, once, that the file cannot be read or written; ``keep`` carries out what writes,
+    and may wait for room on a full disk."""
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], None], keep: Keep = at_once) -> None:
         self.path = path.absolute()
         self._warn = warn
+        self._keep = keep
         self._memory: dict[str, Group] = {}
         self._readable = self._writable = True
 
@@ -56,7 +59,7 @@ class Bank:
         standing = dict(groups)
         if groups and self._writable:
             try:
-                standing |= self._write(groups)
+                standing |= self._keep(lambda: self._write(groups), self.path.parent)
             except _FAILURES as error:
                 self._writable = False
                 self._warn(f"the reference bank {self.path} cannot be written ({error}): it is kept in memory for now")

@@ -70,6 +70,10 @@ class BankedReference:
         self.bank = bank
         self._settings = _digest(settings)
 
+    def settle(self, settings: Mapping[str, Any]) -> None:
+        """Go on with other settings: what is banked under the ones before no longer holds."""
+        self._settings = _digest(settings)
+
     def key(self, prompt: Sequence[int], problem: Problem) -> str:
         """Of a prompt's tokens and what the rewards see of its problem."""
         return _digest([self._settings, list(prompt), problem.problem, problem.answer])
@@ -125,9 +129,15 @@ class Lookup:
 
     def complete(self, scored: Sequence[Scored]) -> list[Scored]:
         """The reference's completions of the whole step, rows p·G + g, from those of ``draw``, which are kept."""
-        size = self.reference.config.rollout.group_size
-        new = {self.keys[place]: scored[m * size : (m + 1) * size] for m, place in enumerate(self.missing)}
-        groups = {**self.groups, **self.reference.bank.keep(new)}
+        size, missing = self.reference.config.rollout.group_size, self.missing
+        # Their keys are made again: a reward may have been mended since they were looked up.
+        new = {
+            self.reference.key(self.prompts[place], self.problems[place]): scored[m * size : (m + 1) * size]
+            for m, place in enumerate(missing)
+        }
+        standing = self.reference.bank.keep(new)
+        kept = {self.keys[place]: standing[key] for place, key in zip(missing, new, strict=True)}
+        groups = {**self.groups, **kept}
         return [one for key in self.keys for one in groups[key]]
 
 

@@ -16,7 +16,9 @@ from aapo_desk.store.directory import (
     home,
     list_runs,
     newer,
+    overwrite,
     pin_run,
+    read_command,
     read_json,
     rename_run,
     runs_folder,
@@ -28,7 +30,7 @@ from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, St
 from aapo_desk.store.samples import Place, SampleReader, Span
 from aapo_desk.store.trend import Trend
 from aapo_desk.store.wording import event_words, forked_words
-from aapo_desk.store.writer import NETWORK_FILE_SYSTEMS, RunWriter, file_system
+from aapo_desk.store.writer import NETWORK_FILE_SYSTEMS, Keep, RunWriter, at_once, file_system
 
 __all__ = [
     "NETWORK_FILE_SYSTEMS",
@@ -39,6 +41,7 @@ __all__ = [
     "Delta",
     "Event",
     "Histogram",
+    "Keep",
     "Place",
     "RunDirectory",
     "RunReader",
@@ -49,6 +52,7 @@ __all__ = [
     "StepRecord",
     "StoreError",
     "Trend",
+    "at_once",
     "check_name",
     "copy_history",
     "create_run",
@@ -61,7 +65,9 @@ __all__ = [
     "list_checkpoints",
     "list_runs",
     "newer",
+    "overwrite",
     "pin_run",
+    "read_command",
     "read_json",
     "rename_run",
     "runs_folder",

@@ -6,6 +6,7 @@ What is in them, and how they are written, is ``aapo_desk.checkpoint``'s.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -41,11 +42,20 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} has no readable state.json")
         if form > FORMAT:  # not damaged: to go back to an older one would lose what a newer version learned
             raise StoreError(newer(RunDirectory(self.path.parent.parent), f"{self.path.name}: format", form, FORMAT))
-        for name, recorded in state["checksums"].items():
+        checksums = state.get("checksums")
+        if state.get("seal", seal(state)) != seal(state) or not isinstance(checksums, dict):
+            raise CheckpointError(f"{self.path}: state.json is damaged (its checksum is wrong)")
+        for name, recorded in checksums.items():
             file = self.path / name
             if not file.is_file() or checksum(file) != recorded:
                 raise CheckpointError(f"{self.path}: {name} is missing or damaged (its checksum is wrong)")
         return state
+
+
+def seal(state: dict[str, Any]) -> str:
+    """The SHA-256 of a state, which stands in it as ``seal``; checkpoints of older versions have none."""
+    text = json.dumps({key: value for key, value in state.items() if key != "seal"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def checkpoint_name(step: int) -> str:

@@ -286,6 +286,25 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
         flush(path.parent)
 
 
+def overwrite(path: Path, text: str) -> None:
+    """Put JSON into a file where it lies, which takes no room on a full disk. Raises OSError.
+
+    A reader in that moment may see a part. What is left of longer text is blanked out.
+    """
+    data = text.encode()
+    with path.open("r+b", buffering=0) as file:
+        file.write(data.ljust(os.fstat(file.fileno()).st_size))
+
+
+def read_command(path: Path) -> str | None:
+    """What a file in ``commands`` asks for; None where it asks for nothing.
+
+    Where there was no room for its text, its name tells: ``<uuid>.<command>.json``.
+    """
+    command = (read_json(path) or {}).get("command") or path.stem.partition(".")[2]
+    return str(command) or None
+
+
 def flush(path: Path) -> None:
     """Have the kernel put a file, or a folder's entries, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

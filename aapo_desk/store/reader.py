@@ -93,8 +93,7 @@ class RunReader:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        uri = f"{self.run.database.resolve().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
+        with closing(connect_to_read(self.run.database)) as connection:
             started = time.perf_counter()
             try:
                 if check(self.run, version_of(connection)):
@@ -340,6 +339,27 @@ class RunReader:
         except OSError:
             return []
         return text.splitlines()[-lines:]
+
+
+def connect_to_read(database: Path) -> sqlite3.Connection:
+    """A connection that changes nothing. Raises sqlite3.OperationalError.
+
+    SQLite wants to make files beside a database with a write-ahead log, which a full or read-only disk refuses; where
+    there is no such log, nobody is writing, and it is told to do without.
+    """
+    uri = f"{database.resolve().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=5)
+    try:
+        version_of(connection)
+    except sqlite3.OperationalError as error:
+        connection.close()
+        unopened = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+        if not unopened or file_stamp(database.with_name(f"{database.name}-wal"))[1]:
+            raise
+        connection = sqlite3.connect(f"{uri}&immutable=1", uri=True)
+    except sqlite3.DatabaseError:  # damaged: whoever reads is told
+        pass
+    return connection
 
 
 def file_stamp(path: Path) -> tuple[int, int, int]:

@@ -27,6 +27,14 @@ def event_words(kind: str, data: Mapping[str, Any]) -> str:
             return "goes on"
         case "unscorable":
             return f"{data.get('count')} answers could not be scored: {data.get('error')}"
+        case "rewards_failing":
+            return (
+                f"PAUSED: {data.get('count')} answers in a row could not be scored by {data.get('function')}, "
+                f"the last: {data.get('error')}"
+            )
+        case "disk_full":
+            free, needed = (float(data.get(key) or 0) / 2**20 for key in ("free", "needed"))
+            return f"PAUSED: the disk is full: {data.get('folder')} had {free:.1f} MB free and needed {needed:.1f} MB"
         case "failed":
             return f"failed: {data.get('error')}"
         case "notice":

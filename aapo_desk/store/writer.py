@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from aapo_desk.store.directory import RunDirectory, read_json
 from aapo_desk.store.migration import check, upgrade, version_of
@@ -39,44 +39,69 @@ LOG_WAIT_MS = 200
 """How long that waits for readers. One that stays longer is waited for again after the next transaction."""
 
 
+T = TypeVar("T")
+
+
+class Keep(Protocol):
+    """Carries out ``work``, which writes all of something into ``folder`` (by default the run's) or nothing.
+
+    It may try again where there was no room; ``needed``: the bytes that it takes, where they are known.
+    """
+
+    def __call__(self, work: Callable[[], T], folder: Path | None = None, needed: int | None = None) -> T: ...
+
+
+def at_once(work: Callable[[], T], folder: Path | None = None, needed: int | None = None) -> T:
+    """Once: what goes wrong is raised."""
+    return work()
+
+
 class RunWriter:
-    """The trainer's hand on run.db. One writer a run; each method is one transaction."""
+    """The trainer's hand on run.db. One writer a run; each method is one transaction.
 
-    def __init__(self, run: RunDirectory) -> None:
+    ``keep`` carries out each of them, and whatever else the run writes.
+    """
+
+    def __init__(self, run: RunDirectory, keep: Keep = at_once) -> None:
         self.run = run
+        self.keep = keep
         self.journal_mode = _journal_mode(run.path.resolve())
-        run.database.touch(mode=0o600)  # what SQLite puts beside it gets the same mode
-        self._connection = sqlite3.connect(run.database, isolation_level=None, timeout=BUSY_MS / 1000)
-        try:
-            self._prepare()
-        except BaseException:
-            self._connection.close()
-            raise
+        self._connection = keep(self._open)
 
-    def _prepare(self) -> None:
-        old = check(self.run, version_of(self._connection))
-        self._connection.execute(f"PRAGMA journal_mode={self.journal_mode}")
+    def _open(self) -> sqlite3.Connection:
+        self.run.database.touch(mode=0o600)  # what SQLite puts beside it gets the same mode
+        connection = sqlite3.connect(self.run.database, isolation_level=None, timeout=BUSY_MS / 1000)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        old = check(self.run, version_of(connection))
+        connection.execute(f"PRAGMA journal_mode={self.journal_mode}")
         # FULL: a checkpoint must never be on disk without its steps, even after a power loss. Some ms a step.
-        self._connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA synchronous=FULL")
         if old:
-            upgrade(self._connection)
-        if version_of(self._connection) == 0:
-            with self._transaction():
+            upgrade(connection)
+        if version_of(connection) == 0:
+            with _transaction(connection):
                 for statement in SCHEMA.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute("INSERT INTO run VALUES ('generation', '1')")
-                self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+                    connection.execute(statement)
+                connection.execute("INSERT INTO run VALUES ('generation', '1')")
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+    def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """One transaction."""
+
+        def work() -> T:
+            with _transaction(self._connection):
+                return change(self._connection)
+
+        done = self.keep(work)
         self._shorten_log()
+        return done
 
     def _shorten_log(self) -> None:
         """Begin the log anew where it has grown long.
@@ -89,7 +114,8 @@ class RunWriter:
             return
         if long:
             self._connection.execute(f"PRAGMA busy_timeout={LOG_WAIT_MS}")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            with suppress(sqlite3.OperationalError):  # no room for it in the database: behind a later transaction
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
 
     def write_step(self, record: StepRecord) -> None:
@@ -97,26 +123,30 @@ class RunWriter:
 
     def write_steps(self, records: Iterable[StepRecord]) -> None:
         """Several steps in one transaction: all of them are kept, or none."""
-        with self._transaction() as db:
+        records = list(records)
+
+        def insert(db: sqlite3.Connection) -> None:
             for record in records:
                 _insert_step(db, record)
 
+        self._write(insert)
+
     def write_event(self, kind: str, step: int, /, **data: Any) -> None:
-        with self._transaction() as db:
-            db.execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?)", (time.time(), step, kind, to_json(data)))
+        row = time.time(), step, kind, to_json(data)
+        self._write(lambda db: db.execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?)", row))
 
     def write_system(self, data: Mapping[str, Any]) -> None:
-        with self._transaction() as db:
-            db.execute("INSERT INTO system VALUES (?, ?)", (time.time(), to_json(data)))
+        row = time.time(), to_json(data)
+        self._write(lambda db: db.execute("INSERT INTO system VALUES (?, ?)", row))
 
     def write_evaluation(self, step: int, name: str, data: Mapping[str, Any]) -> None:
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?)", (step, name, to_json(data)))
+        row = step, name, to_json(data)
+        self._write(lambda db: db.execute("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?)", row))
 
     def remember(self, key: str, value: Any) -> None:
         """Keep a fact of the run."""
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, json.dumps(value)))
+        row = key, json.dumps(value)
+        self._write(lambda db: db.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", row))
 
     def recall(self, key: str) -> Any:
         """A fact that was remembered; None where there is none."""
@@ -154,12 +184,15 @@ class RunWriter:
 
         Events stay: they tell what happened, also in the part that is gone.
         """
-        with self._transaction() as db:
+
+        def remove(db: sqlite3.Connection) -> int:
             for table in ("metrics", "histograms", "samples", "evaluations"):
                 db.execute(f"DELETE FROM {table} WHERE step > ?", (step,))
             generation = int(db.execute("SELECT value FROM run WHERE key = 'generation'").fetchone()[0]) + 1
             db.execute("UPDATE run SET value = ? WHERE key = 'generation'", (str(generation),))
-        return generation
+            return generation
+
+        return self._write(remove)
 
     def last_step(self) -> int:
         """The last step written; 0 before the first."""
@@ -167,6 +200,18 @@ class RunWriter:
 
     def close(self) -> None:
         self._connection.close()
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself has rolled back where the disk is full
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _insert_step(db: sqlite3.Connection, record: StepRecord) -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 from aapo_desk.models.unsloth import UnslothError
-from aapo_desk.store import RunDirectory, RunWriter, StoreError
+from aapo_desk.store import RunDirectory, RunWriter, StoreError, at_once
+from aapo_desk.store.full import trouble
 from aapo_desk.training import backend as backends
 from aapo_desk.training.backend import StartOver
 from aapo_desk.training.control import AlreadyRunning, Control, StopRequested, locked
 from aapo_desk.training.place import Place, RankError, check
+from aapo_desk.training.waiting import NoRoom, Room
 
 log = logging.getLogger("aapo_desk.training")
 
 LEAD_SECONDS = 5.0
+STOPPED = "stopped; resume goes on from here"
+STOPPED_FULL = "stopped while the disk was full; resume goes on from the last checkpoint"
 
 
 def main(arguments: list[str]) -> int:
@@ -44,6 +50,9 @@ def main(arguments: list[str]) -> int:
             return work(run, place)
     except (AlreadyRunning, RankError) as error:
         sys.stderr.write(f"{error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"the run cannot be trained: {trouble(error, run.path) or error}\n")
         return 1
     except StartOver:
         sys.stderr.flush()
@@ -79,8 +88,9 @@ def work(run: RunDirectory, place: Place) -> int:
     with Control(run, config.run.steps) as control:
         control.take_signals()
         store: RunWriter | None = None
+        room = Room(run, control)
         try:
-            store = RunWriter(run)
+            room.store = store = RunWriter(run, room.keep)
             control.say(step=store.last_step())
             _train(run, store, control, place)
         except StartOver:
@@ -89,14 +99,12 @@ def work(run: RunDirectory, place: Place) -> int:
                 return _stopped(store, control)
             log.info("starting over without unsloth")
             raise
-        except StopRequested:
-            assert store is not None
-            return _stopped(store, control)
+        except StopRequested as stop:
+            return _stopped(store, control, STOPPED_FULL if isinstance(stop, NoRoom) else STOPPED)
         except Exception as error:
             log.exception("the run failed")
-            line = next(iter(str(error).splitlines()), "") or type(error).__name__
-            if store is not None:
-                store.write_event("failed", store.last_step(), error=line)
+            line = trouble(error, run.path) or next(iter(str(error).splitlines()), "") or type(error).__name__
+            _last_event(store, "failed", error=line)
             control.say(state="failed", phase="idle", progress=None, message=line)
             return 1
         finally:
@@ -107,11 +115,22 @@ def work(run: RunDirectory, place: Place) -> int:
         return 0
 
 
-def _stopped(store: RunWriter, control: Control) -> int:
-    store.write_event("stopped", store.last_step())
-    control.say(state="stopped", phase="idle", progress=None, message="stopped; resume goes on from here")
-    log.info("stopped after step %d", store.last_step())
+def _stopped(store: RunWriter | None, control: Control, message: str = STOPPED) -> int:
+    _last_event(store, "stopped")
+    control.say(state="stopped", phase="idle", progress=None, message=message)
+    log.info("%s (step %d)", message, control.status["step"])
     return 0
+
+
+def _last_event(store: RunWriter | None, kind: str, **data: Any) -> None:
+    """An event that nothing comes after. Where it cannot be written, status.json has to do."""
+    if store is None:
+        return
+    store.keep = at_once
+    try:
+        store.write_event(kind, store.last_step(), **data)
+    except sqlite3.Error as error:
+        log.warning("the event %s cannot be written: %s", kind, error)
 
 
 def _train(run: RunDirectory, store: RunWriter, control: Control, place: Place) -> None:

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from aapo_desk.store import RunDirectory, read_json, write_atomically
+from aapo_desk.store import RunDirectory, overwrite, read_command, write_atomically
+from aapo_desk.store.full import is_full
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,10 @@ class Control:
     stop: threading.Event = field(default_factory=threading.Event)
     pause: threading.Event = field(default_factory=threading.Event)
     checkpoint: threading.Event = field(default_factory=threading.Event)
+    resumed: threading.Event = field(default_factory=threading.Event)
+    """Somebody asked to go on; for a run that has paused by itself."""
+    _unwritten: bool = False
+    """Whether status.json could not be written the last time, which is said once."""
     _ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -96,7 +101,8 @@ class Control:
         self._write()
 
     def take_signals(self) -> None:
-        """SIGTERM and SIGINT ask for a checkpoint and the end."""
+        """SIGTERM and SIGINT ask for a checkpoint and the end; a terminal that goes away asks for nothing."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
 
@@ -132,9 +138,20 @@ class Control:
             self.status["heartbeat"] = time.time()
             text = json.dumps(self.status)
             try:
-                write_atomically(self.run.status, text, durable=False)
+                self._put(text)
+                self._unwritten = False
             except OSError as error:
-                log.warning("status.json cannot be written: %s", error)
+                if not self._unwritten:
+                    log.warning("status.json cannot be written: %s", error)
+                self._unwritten = True
+
+    def _put(self, text: str) -> None:
+        try:
+            write_atomically(self.run.status, text, durable=False)
+        except OSError as error:
+            if not is_full(error, self.run.path):
+                raise
+            overwrite(self.run.status, text)  # or nobody would see why the run waits
 
     def take_commands(self) -> None:
         flags = {"stop": self.stop, "pause": self.pause, "checkpoint": self.checkpoint}
@@ -143,11 +160,15 @@ class Control:
         except OSError:
             return
         for path in waiting:
-            name = (read_json(path) or {}).get("command")
-            path.unlink(missing_ok=True)
+            name = read_command(path)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:  # a disk that has become read-only: it would be obeyed again and again
+                continue
             log.info("asked for: %s", name)
             if name == "resume":
                 self.pause.clear()
+                self.resumed.set()
             elif isinstance(name, str) and name in flags:
                 flags[name].set()
             else:

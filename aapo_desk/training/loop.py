@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from functools import partial
 from typing import Any
 
 from aapo_desk import checkpoint as checkpoints
@@ -21,6 +22,7 @@ from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.setup import Prepared
 from aapo_desk.training.shares import asking
 from aapo_desk.training.step import StepResult, run_step
+from aapo_desk.training.waiting import NoRoom
 from aapo_desk.training.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ class Trainer:
                     break
                 self._requests()
                 self._step()
+        except NoRoom:
+            raise
         except StopRequested:
             self._save()
             raise
@@ -222,7 +226,8 @@ class Trainer:
             return
         self.control.say(phase="checkpoint", progress=None, message=f"saving step {self.step}")
         parts = self.prepared.parts
-        done = checkpoints.save(
+        save = partial(
+            checkpoints.save,
             self.run.checkpoints,
             self.step,
             parts.policy,
@@ -231,6 +236,7 @@ class Trainer:
             loss_scale=parts.scale.as_json() if parts.scale else None,
             difficulty=parts.difficulty.state() if parts.difficulty else None,
         )
+        done = self.store.keep(save, needed=checkpoints.room(parts.policy))
         self.saved = self.step
         best = self._best()
         checkpoints.prune(self.run.checkpoints, self.config.run.keep_checkpoints, {best} if best else set())

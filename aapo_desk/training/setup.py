@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 
 from aapo_desk import __version__, tasks
 from aapo_desk.algorithms import build
-from aapo_desk.config import RunConfig, banks_reference, user_path
+from aapo_desk.config import RewardConfig, RunConfig, banks_reference, user_path
 from aapo_desk.evaluation.held_out import HeldOut, judged_by
 from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
@@ -28,6 +28,7 @@ from aapo_desk.tasks.difficulty import Difficulty
 from aapo_desk.tasks.prompts import Fit, fit, refuse_empty
 from aapo_desk.training.choices import fence, settled
 from aapo_desk.training.control import Control
+from aapo_desk.training.mending import MendablePool
 from aapo_desk.training.parts import Parts
 from aapo_desk.training.place import RankError
 from aapo_desk.training.ranks import ALONE, Letter, Ranks
@@ -96,7 +97,12 @@ def load(
 
 @contextmanager
 def assembled(
-    config: RunConfig, loaded: Loaded, choices: dict[str, int], warn: Callable[[str], None], ranks: Ranks = ALONE
+    config: RunConfig,
+    loaded: Loaded,
+    choices: dict[str, int],
+    warn: Callable[[str], None],
+    ranks: Ranks = ALONE,
+    make_pool: Callable[[Sequence[RewardConfig]], RewardPool] = RewardPool,
 ) -> Iterator[Prepared]:
     """Reward workers and all else beside what was loaded; the workers end with the context."""
     policy, train, held_out = loaded.policy, loaded.train, loaded.held_out
@@ -104,7 +110,10 @@ def assembled(
         policy.adapter_parameters().values(), lr=config.optimizer.learning_rate, weight_decay=0.0, fused=True
     )
     judges = judged_by(config.rewards)
-    with RewardPool(config.rewards) as pool, RewardPool(judges) as judge_pool:
+    with make_pool(config.rewards) as pool, make_pool(judges) as judge_pool:
+        bank = banked_reference(config, policy, loaded.resolved, pool, warn)
+        if bank is not None and isinstance(pool, MendablePool):
+            pool.reloaded = lambda: bank.settle(reference.settings(config, policy, loaded.resolved, pool))
         parts = Parts(
             config,
             policy,
@@ -114,7 +123,7 @@ def assembled(
             train.problems,
             train.prompts,
             choices,
-            banked_reference(config, policy, loaded.resolved, pool, warn),
+            bank,
             Difficulty.of(config, train.problems),
             ranks,
         )
@@ -153,7 +162,11 @@ def prepared(
     refuse_empty(config.task, loaded.train)
     choices = settled(store, loaded.policy, config, loaded.train.prompts, tell, probed)
     gather_ranks(ranks, loaded, choices, tell)
-    with assembled(config, loaded, choices, warn, ranks) as ready:
+
+    def mendable(rewards: Sequence[RewardConfig]) -> RewardPool:
+        return MendablePool(rewards, control, store)
+
+    with assembled(config, loaded, choices, warn, ranks, mendable) as ready:
         yield ready
 
 

@@ -61,7 +61,7 @@ def say(arguments: list[str]) -> None:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
         status = command(arguments)
     assert status in (0, 1, 2), (status, arguments)
-    assert "unexpected" not in complained.getvalue(), complained.getvalue()
+    assert "unexpected error" not in complained.getvalue(), complained.getvalue()
     assert "Traceback" not in said.getvalue() + complained.getvalue()
     if status:
         assert complained.getvalue().strip(), f"{arguments}: nothing was said"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -50,7 +51,11 @@ def test_the_head_in_chunks_changes_neither_values_nor_gradients(
 @pytest.mark.parametrize(("dtype", "most"), [("float64", 1e-12), ("float32", 1e-5), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("shadow", [False, True])
 def test_a_plain_head_gives_the_gradient_of_autograd(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, most: float, shadow: bool
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: Literal["float64", "float32", "bfloat16"],
+    most: float,
+    shadow: bool,
 ) -> None:
     policy = load_tiny(tiny_model, dtype)
     if shadow:

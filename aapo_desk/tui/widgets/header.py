@@ -158,8 +158,9 @@ def second_line(facts: HeaderFacts, width: int) -> list[Part]:
         parts.append((f"{facts.tokens_per_second:.0f} tok/s", ""))
     if facts.memory_mb is not None:
         parts.append((f"memory {memory(facts.memory_mb)}", ""))
-    if facts.message and not facts.step:
-        parts.insert(1, (one_line(facts.message), ""))
+    why = facts.message if facts.state == "paused" and facts.message != "paused" else ""
+    if why or (facts.message and not facts.step):
+        parts.insert(1, (one_line(facts.message), "$text-warning" if why else ""))
     return _separated([*parts, *_standing(facts)], width)
 
 
