@@ -123,11 +123,11 @@ class Lookup:
             )
         ]
 
-    def complete(self, scored: Sequence[Scored]) -> list[Scored]:
-        """The reference's completions of the whole step, rows p·G + g, from those of ``draw``, which are kept."""
+    def complete(self, scored: Sequence[Scored], keep: bool = True) -> list[Scored]:
+        """The reference's completions of the whole step, rows p·G + g, from those of ``draw``, which the bank keeps."""
         size = self.reference.config.rollout.group_size
         new = {self.keys[place]: scored[m * size : (m + 1) * size] for m, place in enumerate(self.missing)}
-        groups = {**self.groups, **self.reference.bank.keep(new)}
+        groups = {**self.groups, **(self.reference.bank.keep(new) if keep else new)}
         return [one for key in self.keys for one in groups[key]]
 
 

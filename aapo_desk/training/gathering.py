@@ -24,6 +24,7 @@ from aapo_desk.rollout import (
     uniforms,
 )
 from aapo_desk.tasks import Problem
+from aapo_desk.training.finiteness import broken_logps
 from aapo_desk.training.parts import Parts, Report
 
 
@@ -97,7 +98,13 @@ def _in_place(sides: Sides, places: Sequence[int], new: Sides) -> Sides:
     scored: list[Scored] = list(sides.policy.scored)
     for row, one in zip(rows, new.policy.scored, strict=True):
         scored[row] = one
-    return replace(sides, completions=Completions(**tensors), policy=Side(scored, size), new=[*sides.new, *new.new])
+    return replace(
+        sides,
+        completions=Completions(**tensors),
+        policy=Side(scored, size),
+        new=[*sides.new, *new.new],
+        broken=sides.broken or new.broken,
+    )
 
 
 def _sample(parts: Parts, chosen: Sequence[int], seed: int, report: Report, seconds: dict[str, float]) -> Sides:
@@ -132,24 +139,33 @@ def _roll_out(
     groups = range(config.group_size)
     rows = [Row(prompt, adapter) for adapter in sides for prompt in range(len(prompts)) for _ in groups]
     numbers = uniforms(len(rows), config.max_new_tokens, seed)
-    batch_rows = parts.choices["batch_rows"]
     fixed = bool(parts.choices["fixed_steps"])
     first = len(prompts) / (len(prompts) + len(banked.missing if banked else []))
-    done = decode(
-        parts.policy,
-        prompts,
-        rows,
-        config.max_new_tokens,
-        Sampling.of(config),
-        numbers,
-        batch_rows,
-        progress=lambda share: progress(first * share),
-        fixed=fixed,
+    done = parts.attempt(
+        "rollout",
+        len(rows),
+        lambda: decode(
+            parts.policy,
+            prompts,
+            rows,
+            config.max_new_tokens,
+            Sampling.of(config),
+            numbers,
+            parts.choices["batch_rows"],
+            progress=lambda share: progress(first * share),
+            fixed=fixed,
+        ),
     )
     half = len(prompts) * config.group_size
     drawn = [Drawn(done.take(range(start, start + half)), problems) for start in range(0, len(rows), half)]
     if banked:
-        drawn += banked.draw(batch_rows, lambda share: progress(first + (1 - first) * share), fixed)
+        drawn += parts.attempt(
+            "reference",
+            len(banked.missing) * config.group_size,
+            lambda: banked.draw(
+                parts.choices["batch_rows"], lambda share: progress(first + (1 - first) * share), fixed
+            ),
+        )
     return drawn
 
 
@@ -157,10 +173,13 @@ def _score(parts: Parts, drawn: Sequence[Drawn], banked: Lookup | None) -> Sides
     config = parts.config.rollout
     policy, *others = score(parts.pool, parts.policy.tokenizer, drawn, config.max_new_tokens)
     sampled = [one for side in others for one in side]
-    reference = banked.complete(sampled) if banked else sampled
+    whose = zip(("the policy's rollout", "the reference's rollout"), drawn, strict=False)
+    broken = broken_logps({name: one.completions.logps for name, one in whose})
+    reference = banked.complete(sampled, keep=broken is None) if banked else sampled
     return Sides(
         drawn[0].completions,
         Side(policy, config.group_size),
         Side(reference, config.group_size) if parts.algorithm.needs_reference_rewards else None,
         policy + sampled,
+        broken.where if broken else None,
     )
