@@ -63,9 +63,9 @@ def _went_back_words(data: Mapping[str, Any]) -> str:
     steps, to = data.get("steps") or 1, data.get("to_step")
     why = f"{steps} steps in a row were not finite" if steps > 1 else f"a {data.get('what')} was not finite"
     where = f"the checkpoint of step {to}" if to else "the start"
-    factor = data.get("factor")
     return (
-        f"went back from step {data.get('from_step')} to {where}: {why}; the learning rate is {factor} of what it was"
+        f"went back from step {data.get('from_step')} to {where}: {why}; from there on the learning rate is "
+        f"{data.get('factor')} of what was configured"
     )
 
 

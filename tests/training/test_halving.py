@@ -46,6 +46,7 @@ KINDS: dict[str, Raises] = {
 @pytest.fixture
 def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
     return tiny_config | {
+        "rewards": [{"name": "format", "options": {"pattern": "[a-m]"}}],  # its workers start in a moment
         "lora": {"r": 4, "alpha": 8, "dropout": 0.1},
         "run": {"steps": 3, "checkpoint_every": 100},
         "evaluation": {"problems": 0},

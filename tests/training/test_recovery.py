@@ -31,6 +31,7 @@ RATE = 1e-3
 @pytest.fixture
 def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
     return tiny_config | {
+        "rewards": [{"name": "format", "options": {"pattern": "[a-m]"}}],  # its workers start in a moment
         "run": {"steps": 6, "checkpoint_every": 1, "keep_checkpoints": 1},
         "evaluation": {"problems": 0},
         "optimizer": {"learning_rate": RATE},
@@ -179,6 +180,7 @@ def test_killed_while_it_goes_back_it_goes_back_again(
 ) -> None:
     nan_gradient({3, 4, 5}, 1)
     whole = weights(train(new_run(config)), 6)
+
     def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -278,6 +280,7 @@ def test_a_stop_between_the_updates_of_one_rollout_waits_for_the_last(
     whole = weights(train(new_run(plain, changes, "whole")), 6)
     run = new_run(plain, changes, "stopped")
     asked, step = [], torch.optim.AdamW.step
+
     def ask(self: torch.optim.AdamW, *arguments: Any) -> Any:
         asked.append(step_at_work())
         return step(self, *arguments)

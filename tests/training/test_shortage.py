@@ -70,7 +70,8 @@ def test_a_shortage_that_stays_stops_the_run_with_its_figures(
 def test_a_run_saves_its_last_step_and_goes_on_later_to_the_same_end(
     desk_home: Path, tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = resolve(tiny_config, {"run.checkpoint_every": 100, "evaluation.problems": 0})
+    quick = tiny_config | {"rewards": [{"name": "format", "options": {"pattern": "[a-m]"}}]}
+    config = resolve(quick, {"run.checkpoint_every": 100, "evaluation.problems": 0})
     whole = weights(train(create_run(config, "whole")), 3)
     run = create_run(config, "short")
     with monkeypatch.context() as context:
