@@ -52,7 +52,7 @@ class Recovery:
 
     def newest(self) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
         """The checkpoint that the run goes on from, as ``checkpoint.newest_whole`` gives it."""
-        return checkpoints.newest_whole(self._run.checkpoints, self._done["to"] + 1 if self._is_unfinished else None)
+        return checkpoints.newest_whole(self._run.checkpoints, self._unfinished["to"] + 1 if self._unfinished else None)
 
     def place(self, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
         """Put adapter, optimiser, loss scale and difficulty where they were at a checkpoint."""
@@ -67,7 +67,7 @@ class Recovery:
 
     def resume(self, step: int) -> None:
         """Take up what the record holds, once it is rewound to ``step``."""
-        if self._is_unfinished:
+        if self._unfinished:
             self._forget(step)
         if self._done:
             self._parts.rate_factor = self._done["factor"]
@@ -139,8 +139,8 @@ class Recovery:
             parts.difficulty.restore(None, 0)
 
     @property
-    def _is_unfinished(self) -> bool:
-        return bool(self._done and self._done["unfinished"])
+    def _unfinished(self) -> dict[str, Any] | None:
+        return self._done if self._done and self._done["unfinished"] else None
 
     def _forget(self, step: int) -> None:
         """Remove the checkpoints behind the step that the run has gone back to, and put on record that this is done."""
