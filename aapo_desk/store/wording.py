@@ -9,6 +9,9 @@ from typing import Any
 SPLITS = ("run.seed", "task.source", "task.split", "task.held_out", "task.options", "task.revision")
 """Settings that decide which problems are held out."""
 
+TROUBLE = frozenset({"not_finite", "went_back", "oom", "memory_short"})
+"""Events that tell what a run did about numbers or memory that failed."""
+
 
 def event_words(kind: str, data: Mapping[str, Any]) -> str:
     """An event as half a sentence. It may quote a model or a user's code: whoever shows it makes it harmless."""
@@ -55,7 +58,7 @@ def event_words(kind: str, data: Mapping[str, Any]) -> str:
 
 def _in_a_row(data: Mapping[str, Any]) -> str:
     count = data.get("in_a_row") or 1
-    return f", the {count}. in a row" if count > 1 else ""
+    return f"; {count} in a row" if count > 1 else ""
 
 
 def _went_back_words(data: Mapping[str, Any]) -> str:
