@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from aapo_desk import checkpoint as checkpoints
 from aapo_desk.checkpoint import CheckpointError
 from aapo_desk.models.policy import Policy
-from aapo_desk.store.checkpoints import checksum
 from tests.policies import load_tiny
+from tests.spoiled import put_nan
 
 CHOICES = {"token_budget": 64, "batch_rows": 8, "threads": 2}
 
@@ -108,14 +108,7 @@ def test_a_checkpoint_that_holds_nan_is_passed_over_although_its_checksums_are_r
     policy = load_tiny(tiny_model)
     for step in (1, 2):
         saved = checkpoints.save(tmp_path, step, policy, optimizer_of(policy), CHOICES)
-    file = saved.adapter / "adapter_model.safetensors"
-    tensors = load_file(file)
-    name = next(iter(tensors))
-    tensors[name][0, 0] = float("nan")
-    save_file(tensors, file, metadata={"format": "pt"})
-    state = json.loads((saved.path / "state.json").read_text())
-    state["checksums"]["adapter/adapter_model.safetensors"] = checksum(file)
-    (saved.path / "state.json").write_text(json.dumps(state))
+    name = put_nan(saved)
     saved.read_state()
     found = checkpoints.newest_whole(tmp_path)
     assert found is not None
