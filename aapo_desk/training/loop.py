@@ -136,10 +136,11 @@ class Trainer:
         several = self.config.algorithm.updates_per_rollout > 1
 
         def report(phase: str, progress: float | None) -> None:
-            self.control.say(phase=phase, progress=progress, message=f"step {number}: {phase}")
-            if phase == "update" and progress and several:
-                return  # some of its updates may be applied, so it cannot be given up
-            self.control.check()
+            said = f"step {number}: {phase}"
+            if phase == "update" and progress and several:  # some are applied: the step cannot be given up any more
+                self.control.say(phase=phase, progress=progress, message=said)
+                return
+            self.control.report(phase, progress, said)
             self.shortage.check(self.step)
 
         result = run_step(self.prepared.parts, number, report)
