@@ -19,7 +19,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from aapo_desk.models.finite import broken_tensor
 from aapo_desk.models.policy import Policy
 from aapo_desk.store import flush
 from aapo_desk.store.checkpoints import (
@@ -30,11 +32,11 @@ from aapo_desk.store.checkpoints import (
     checkpoint_name,
     checksum,
     list_checkpoints,
-    newest_whole,
     prune,
     remove,
     seal,
 )
+from aapo_desk.store.checkpoints import newest_whole as newest_whole_files
 
 __all__ = [
     "ADAPTER",
@@ -45,6 +47,7 @@ __all__ = [
     "load_adapter",
     "newest_whole",
     "prune",
+    "remove",
     "restore",
     "room",
     "save",
@@ -52,6 +55,25 @@ __all__ = [
 
 DESCRIPTION = 1 << 16
 """Bytes of a checkpoint beside its tensors, about."""
+ADAPTER_FILE = "adapter_model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+NOT_FINITE = "holds NaN or infinity"
+
+
+def newest_whole(folder: Path, before: int | None = None) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
+    """The newest checkpoint (of a step earlier than ``before``) that is whole and holds finite numbers only.
+
+    Gives its state too, and why newer ones were passed over. Raises CheckpointError where there are some and none is
+    of use, StoreError for a newer format.
+    """
+    return newest_whole_files(folder, before, refuse_broken)
+
+
+def refuse_broken(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError where a checkpoint's numbers are not all finite."""
+    for path in (checkpoint.adapter / ADAPTER_FILE, checkpoint.path / OPTIMIZER_FILE):
+        if path.is_file() and (name := broken_tensor(load_file(path))):
+            raise CheckpointError(f"{checkpoint.path}: {name} {NOT_FINITE}")
 
 
 def save(
@@ -66,13 +88,20 @@ def save(
     """Write the checkpoint of ``step``; gives it when it is on the disk under its name.
 
     Its state holds ``loss_scale``, the state of float16's loss scaling, and ``difficulty``, what is remembered of the
-    problems (``tasks.difficulty``), where the run has them.
+    problems (``tasks.difficulty``), where the run has them. Raises CheckpointError, before anything is written, where
+    a number is not finite.
     """
+    adapter, moments = _adapter_tensors(policy), _optimizer_tensors(policy, optimizer)
+    if name := broken_tensor(adapter) or broken_tensor(moments):
+        raise CheckpointError(f"step {step} is not saved: {name} {NOT_FINITE}, so the adapter would be of no use")
     target = folder / checkpoint_name(step)
     aside = folder / f".{target.name}.{os.getpid()}"
     _remove_leftovers(folder)
     try:
-        _write(aside, step, policy, optimizer, choices, loss_scale, difficulty)
+        state: dict[str, Any] = {"step": step, "choices": choices, "loss_scale": loss_scale}
+        if difficulty is not None:
+            state["difficulty"] = difficulty
+        _write(aside, policy, adapter, moments, state)
     except Exception:
         shutil.rmtree(aside, ignore_errors=True)  # on a full disk a half is what nobody needs
         raise
@@ -90,28 +119,16 @@ def room(policy: Policy) -> int:
 
 
 def _write(
-    aside: Path,
-    step: int,
-    policy: Policy,
-    optimizer: torch.optim.Optimizer,
-    choices: dict[str, int],
-    loss_scale: dict[str, Any] | None,
-    difficulty: dict[str, Any] | None,
+    aside: Path, policy: Policy, adapter: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any]
 ) -> None:
     """The files of a checkpoint, on the disk when this comes back."""
     aside.mkdir(mode=0o700)
     (aside / ADAPTER).mkdir(mode=0o700)
-    _save_adapter(policy, aside / ADAPTER)
-    save_file(_optimizer_tensors(policy, optimizer), aside / "optimizer.safetensors")
+    _save_adapter(policy, adapter, aside / ADAPTER)
+    save_file(moments, aside / OPTIMIZER_FILE)
     files = [path for path in sorted(aside.rglob("*")) if path.is_file()]
-    state = {
-        "format": FORMAT,
-        "step": step,
-        "choices": choices,
-        "loss_scale": loss_scale,
-        **({"difficulty": difficulty} if difficulty is not None else {}),
-        "checksums": {str(path.relative_to(aside)): checksum(path) for path in files},
-    }
+    sums = {str(path.relative_to(aside)): checksum(path) for path in files}
+    state = {"format": FORMAT, **state, "checksums": sums}
     state = json.loads(json.dumps(state))  # as it is when it is read: JSON has no numbers as keys
     (aside / "state.json").write_text(json.dumps(state | {"seal": seal(state)}, indent=2))
     for path in [*files, aside / "state.json"]:
@@ -126,7 +143,7 @@ def restore(
 ) -> dict[str, int]:
     """Load adapter and optimiser in place; gives the recorded choices."""
     load_adapter(checkpoint, policy)
-    tensors = load_file(checkpoint.path / "optimizer.safetensors")
+    tensors = load_file(checkpoint.path / OPTIMIZER_FILE)
     for name, parameter in policy.adapter_parameters().items():
         kept = {
             key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in tensors
@@ -142,21 +159,21 @@ def load_adapter(checkpoint: Checkpoint, policy: Policy) -> None:
     """Load the adapter alone in place. Raises CheckpointError where it is another model's."""
     from peft import set_peft_model_state_dict
 
-    loaded = load_file(checkpoint.adapter / "adapter_model.safetensors")
+    loaded = load_file(checkpoint.adapter / ADAPTER_FILE)
     result: Any = set_peft_model_state_dict(policy.model, loaded)
     if result.unexpected_keys:
         raise CheckpointError(f"{checkpoint.path} does not fit this model: {result.unexpected_keys[0]}")
 
 
-def _save_adapter(policy: Policy, folder: Path) -> None:
+def _adapter_tensors(policy: Policy) -> dict[str, torch.Tensor]:
     from peft import get_peft_model_state_dict
 
     tensors = get_peft_model_state_dict(policy.model, save_embedding_layers=False)
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-        folder / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _save_adapter(policy: Policy, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
     settings = policy.model.peft_config["default"]
     was_training, settings.inference_mode = settings.inference_mode, True
     settings.save_pretrained(str(folder))

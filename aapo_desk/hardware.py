@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -138,6 +142,72 @@ def _gpu(pynvml: Any, index: int) -> Gpu:
         power=power / 1000 if power is not None else None,
         compute_capability=_optional(pynvml.nvmlDeviceGetCudaComputeCapability, handle),
     )
+
+
+@dataclass(frozen=True)
+class Spare:
+    """System memory that is left for more, and all there is, in bytes; and whose ``limit`` that is, in words."""
+
+    available: int
+    total: int
+    limit: str
+
+
+def spare_memory(root: Path = Path("/")) -> Spare:
+    """What may still be taken: the machine's memory or, where less, that of a control group around this process.
+
+    Free swap counts: before that is used up nothing is killed. ``root``: where /proc and /sys lie.
+    """
+    memory = psutil.virtual_memory()
+    swap = _swap_free(root)
+    spares = [Spare(memory.available + swap, memory.total, "this machine"), *_control_groups(root, swap)]
+    return min(spares, key=lambda spare: spare.available)
+
+
+def _swap_free(root: Path) -> int:
+    try:
+        found = re.search(r"^SwapFree:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) << 10 if found else 0
+
+
+def _control_groups(root: Path, swap: int) -> Iterator[Spare]:
+    """What the control groups (version 2, or 1) that limit this process have left."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for number, names, path in (line.split(":", 2) for line in lines):
+        if number == "0" and not names:
+            mount, files = root / "sys/fs/cgroup", ("memory.max", "memory.current")
+        elif "memory" in names.split(","):
+            mount, files = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        # In a container the path may be one of outside, of which nothing is seen; the group itself is the mount then.
+        group = mount / path.strip("/")
+        for folder in (group, *group.parents) if group.is_relative_to(mount) else ():
+            if found := _group_spare(folder, files, swap):
+                yield found
+            if folder == mount:
+                break
+
+
+def _group_spare(folder: Path, files: tuple[str, str], swap: int) -> Spare | None:
+    """None where the group has no limit. What it holds of files on disk can be given up at once, and counts as left."""
+    try:
+        most, taken = (int((folder / name).read_text()) for name in files)
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # "max": no limit
+        return None
+    if most >= psutil.virtual_memory().total:  # version 1 has no other word for none
+        return None
+    caches = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+    with contextlib.suppress(OSError, ValueError):  # version 1 has no such file, and "max" is no limit
+        most_swap, swapped = (int((folder / f"memory.swap.{name}").read_text()) for name in ("max", "current"))
+        swap = min(swap, most_swap - swapped)
+    return Spare(max(0, most - taken + min(caches, taken) + swap), most, "its control group")
 
 
 def machine() -> Machine:

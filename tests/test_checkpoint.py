@@ -13,6 +13,7 @@ from aapo_desk import checkpoint as checkpoints
 from aapo_desk.checkpoint import CheckpointError
 from aapo_desk.models.policy import Policy
 from tests.policies import load_tiny
+from tests.spoiled import put_nan
 
 CHOICES = {"token_budget": 64, "batch_rows": 8, "threads": 2}
 
@@ -87,6 +88,33 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny_model: Path
     (tmp_path / "step_000001" / "state.json").write_text("{")
     with pytest.raises(CheckpointError, match="no checkpoint can be used"):
         checkpoints.newest_whole(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["adapter", "optimiser"])
+def test_what_is_not_finite_is_never_saved(tiny_model: Path, tmp_path: Path, where: str) -> None:
+    policy = load_tiny(tiny_model)
+    optimizer = optimizer_of(policy)
+    train(policy, optimizer, 1)
+    parameter = list(policy.adapter_parameters().values())[3]
+    (parameter.data if where == "adapter" else optimizer.state[parameter]["exp_avg_sq"])[0, 0] = float("inf")
+    with pytest.raises(CheckpointError, match=r"step 1 is not saved: .*layers.0.* holds NaN or infinity"):
+        checkpoints.save(tmp_path, 1, policy, optimizer, CHOICES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_holds_nan_is_passed_over_although_its_checksums_are_right(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    policy = load_tiny(tiny_model)
+    for step in (1, 2):
+        saved = checkpoints.save(tmp_path, step, policy, optimizer_of(policy), CHOICES)
+    name = put_nan(saved)
+    saved.read_state()
+    found = checkpoints.newest_whole(tmp_path)
+    assert found is not None
+    assert found[0].step == 1
+    assert found[2] == [f"{saved.path}: {name} holds NaN or infinity"]
+    assert checkpoints.newest_whole(tmp_path, before=1) is None
 
 
 def test_half_written_checkpoints_do_not_count_and_go_with_the_next(tiny_model: Path, tmp_path: Path) -> None:

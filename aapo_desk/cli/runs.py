@@ -16,6 +16,7 @@ from aapo_desk.cli.train import Run
 from aapo_desk.config import ConfigError, Problem, departures
 from aapo_desk.health import standing
 from aapo_desk.store import (
+    TROUBLE,
     RunDirectory,
     RunReader,
     StoreError,
@@ -27,6 +28,9 @@ from aapo_desk.store import (
 )
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
+
+MOST_TROUBLE = 5
+"""The last lines of what went wrong that are shown of a run."""
 
 app = typer.Typer(help="The runs: list, show, remove, export.", rich_markup_mode=None)
 
@@ -108,6 +112,8 @@ def show(run: Run, json: Json = False) -> None:
     for alarm in alarms:
         said = f"{alarm.severity}, since step {alarm.since}: {alarm.title}. {alarm.message} Try: {alarm.advice}"
         say(f"{'alarm':<10} {printable(said)}")
+    for event in [event for event in delta.events if event.kind in TROUBLE][-MOST_TROUBLE:]:
+        say(f"{'trouble':<10} {printable(f'step {event.step}: {event_words(event.kind, event.data)}')}")
     for record in exports(found):
         form = f"{record.get('form')} {record.get('quant') or ''}".rstrip()
         ending = ", broken" if record.get("broken") else ""

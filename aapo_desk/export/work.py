@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aapo_desk.checkpoint import ADAPTER, Checkpoint, CheckpointError, checkpoint_name
+from aapo_desk.checkpoint import ADAPTER, Checkpoint, CheckpointError, checkpoint_name, refuse_broken
 from aapo_desk.export.distance import (
     BOUNDS,
     PROBED_TOKENS,
@@ -136,6 +136,7 @@ def _copied(folder: Path, step: int, scratch: Path) -> Checkpoint:
     """The checkpoint's adapter in a place of our own, found whole. Raises CheckpointError."""
     found = Checkpoint(folder / checkpoint_name(step), step)
     found.read_state()
+    refuse_broken(found)
     copy = Checkpoint(scratch / "checkpoint", step)
     try:
         shutil.copytree(found.adapter, copy.path / ADAPTER)

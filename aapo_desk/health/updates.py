@@ -77,7 +77,9 @@ def entropy_collapse(view: View, stands: bool) -> Alarm | None:
 def non_finite(view: View, stands: bool) -> Alarm | None:
     steps = view.window(WINDOW)
     bad = [
-        step for step, metrics in steps if not all(is_number(metrics.get(key, 0.0)) for key in ("loss", "grad_norm"))
+        step
+        for step, metrics in steps
+        if metrics.get("not_finite") or not all(is_number(metrics.get(key, 0.0)) for key in ("loss", "grad_norm"))
     ]
     if len(bad) < (1 if stands else at.MOST_NOT_FINITE):
         return None

@@ -127,15 +127,15 @@ class Lookup:
             )
         ]
 
-    def complete(self, scored: Sequence[Scored]) -> list[Scored]:
-        """The reference's completions of the whole step, rows p·G + g, from those of ``draw``, which are kept."""
+    def complete(self, scored: Sequence[Scored], keep: bool = True) -> list[Scored]:
+        """The reference's completions of the whole step, rows p·G + g, from those of ``draw``, which the bank keeps."""
         size, missing = self.reference.config.rollout.group_size, self.missing
         # Their keys are made again: a reward may have been mended since they were looked up.
         new = {
             self.reference.key(self.prompts[place], self.problems[place]): scored[m * size : (m + 1) * size]
             for m, place in enumerate(missing)
         }
-        standing = self.reference.bank.keep(new)
+        standing = self.reference.bank.keep(new) if keep else new
         kept = {self.keys[place]: standing[key] for place, key in zip(missing, new, strict=True)}
         groups = {**self.groups, **kept}
         return [one for key in self.keys for one in groups[key]]

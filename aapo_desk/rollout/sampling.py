@@ -77,6 +77,7 @@ def _invert(probabilities: Tensor, uniform: Tensor, sampling: Sampling) -> Tenso
     # Strictly below the total, or rounding could pick a token of probability 0 behind the last likely one.
     threshold = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     tokens = torch.searchsorted(cumulative, threshold, right=True)
+    tokens = tokens.clamp(max=probabilities.shape[1] - 1)  # of NaN it is past the end, which no GPU recovers from
     if order is not None:
         tokens = order.gather(1, tokens)
     return tokens.squeeze(1)

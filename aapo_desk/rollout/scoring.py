@@ -52,12 +52,16 @@ class Side:
 
 @dataclass(frozen=True)
 class Sides:
-    """A step's rollout. ``completions`` are the policy's; ``new`` is what was sampled in this step, of both sides."""
+    """A step's rollout. ``completions`` are the policy's; ``new`` is what was sampled in this step, of both sides.
+
+    ``broken``: where a log-prob of what was sampled was not finite, so that the completions mean nothing.
+    """
 
     completions: Completions
     policy: Side
     reference: Side | None
     new: Sequence[Scored]
+    broken: str | None = None
 
     @property
     def reference_rewards(self) -> Tensor | None:

@@ -29,12 +29,13 @@ from aapo_desk.store.reader import Delta, RunReader
 from aapo_desk.store.records import SCHEMA_VERSION, Event, Histogram, Sample, StepRecord
 from aapo_desk.store.samples import Place, SampleReader, Span
 from aapo_desk.store.trend import Trend
-from aapo_desk.store.wording import event_words, forked_words
+from aapo_desk.store.wording import TROUBLE, event_words, forked_words
 from aapo_desk.store.writer import NETWORK_FILE_SYSTEMS, Keep, RunWriter, at_once, file_system
 
 __all__ = [
     "NETWORK_FILE_SYSTEMS",
     "SCHEMA_VERSION",
+    "TROUBLE",
     "Checkpoint",
     "CheckpointError",
     "CurveReader",

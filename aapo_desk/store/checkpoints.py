@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,21 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: checkpoint.step, reverse=True)
 
 
-def newest_whole(folder: Path) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
-    """The newest checkpoint that is whole, its state, and why newer ones were passed over. Raises as ``read_state``."""
+def newest_whole(
+    folder: Path, before: int | None = None, look: Callable[[Checkpoint], None] = lambda _: None
+) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
+    """The newest checkpoint that is whole, its state, and why newer ones were passed over. Raises as ``read_state``.
+
+    ``before``: only those of earlier steps count. ``look`` may find more, and then raises CheckpointError.
+    """
     refused: list[str] = []
     for checkpoint in list_checkpoints(folder):
+        if before is not None and checkpoint.step >= before:
+            continue
         try:
-            return checkpoint, checkpoint.read_state(), refused
+            state = checkpoint.read_state()
+            look(checkpoint)
+            return checkpoint, state, refused
         except CheckpointError as error:
             refused.append(str(error))
     if refused:

@@ -43,7 +43,8 @@ def copy_history(
         with closing(sqlite3.connect(run.database.resolve().as_uri(), uri=True, isolation_level=None)) as db:
             db.execute("ATTACH ? AS other", (f"{parent.database.resolve().as_uri()}?mode=ro",))
             _copy_steps(db, step)
-            _copy_rest(db, step, choices, evaluations)
+            rate = not any(path.startswith("optimizer.") for path in event["changed"])
+            _copy_rest(db, step, choices, evaluations, rate)
             db.execute("INSERT INTO run VALUES ('parent', ?)", (json.dumps(event),))
             db.execute("INSERT INTO events VALUES (NULL, ?, ?, 'forked', ?)", (time.time(), step, to_json(event)))
     except sqlite3.Error as error:
@@ -58,7 +59,7 @@ def _copy_steps(db: sqlite3.Connection, last: int) -> None:
         db.execute("COMMIT")
 
 
-def _copy_rest(db: sqlite3.Connection, step: int, choices: bool, evaluations: bool) -> None:
+def _copy_rest(db: sqlite3.Connection, step: int, choices: bool, evaluations: bool, rate: bool) -> None:
     """Events, snapshots of the machine, evaluations and facts up to the checkpoint, in one transaction."""
     db.execute("BEGIN")
     saved = db.execute(
@@ -76,4 +77,10 @@ def _copy_rest(db: sqlite3.Connection, step: int, choices: bool, evaluations: bo
         db.execute("INSERT INTO evaluations SELECT * FROM other.evaluations WHERE step <= ? ORDER BY rowid", (step,))
     if choices:
         db.execute("INSERT INTO run SELECT * FROM other.run WHERE key = 'choices'")
+    if rate:  # what the rate was lowered to when it had gone back (training.recovery), if that was before this step
+        db.execute(
+            "INSERT INTO run SELECT key, json_set(value, '$.unfinished', json('false')) FROM other.run"
+            " WHERE key = 'recovery' AND json_extract(value, '$.to') <= ?",
+            (step,),
+        )
     db.execute("COMMIT")

@@ -9,6 +9,9 @@ from typing import Any
 SPLITS = ("run.seed", "task.source", "task.split", "task.held_out", "task.options", "task.revision")
 """Settings that decide which problems are held out."""
 
+TROUBLE = frozenset({"not_finite", "went_back", "oom", "memory_short"})
+"""Events that tell what a run did about numbers or memory that failed."""
+
 
 def event_words(kind: str, data: Mapping[str, Any]) -> str:
     """An event as half a sentence. It may quote a model or a user's code: whoever shows it makes it harmless."""
@@ -47,10 +50,43 @@ def event_words(kind: str, data: Mapping[str, Any]) -> str:
             return f"over: {data.get('title')} (since step {data.get('since')})"
         case "probe":
             return _probe_words(data)
+        case "not_finite":
+            return f"step left out: a {data.get('what')} was not finite ({data.get('where')})" + _in_a_row(data)
+        case "went_back":
+            return _went_back_words(data)
+        case "oom":
+            return f"memory ran out in the {data.get('phase')}, which is done again: {data.get('smaller')}"
+        case "memory_short":
+            return _memory_words(data)
         case "finished":
             return "finished"
     facts = ", ".join(f"{key}={value}" for key, value in data.items())
     return f"{kind}: {facts}" if facts else kind
+
+
+def _in_a_row(data: Mapping[str, Any]) -> str:
+    count = data.get("in_a_row") or 1
+    return f"; {count} in a row" if count > 1 else ""
+
+
+def _went_back_words(data: Mapping[str, Any]) -> str:
+    """A run that has left steps behind because their numbers were not finite."""
+    steps, to = data.get("steps") or 1, data.get("to_step")
+    why = f"{steps} steps in a row were not finite" if steps > 1 else f"a {data.get('what')} was not finite"
+    where = f"the checkpoint of step {to}" if to else "the start"
+    return (
+        f"went back from step {data.get('from_step')} to {where}: {why}; from there on the learning rate is "
+        f"{data.get('factor')} of what was configured"
+    )
+
+
+def _memory_words(data: Mapping[str, Any]) -> str:
+    """A run that stops before the system has no memory left."""
+    return (
+        f"memory is nearly used up, so the run saves and stops before the system kills it: of {data.get('limit')}'s "
+        f"{data.get('total_mb')} MB only {data.get('available_mb')} are left, and {data.get('reserve_mb')} are to stay "
+        f"free; the trainer holds {data.get('own_mb')} MB. Close other programs or allow it more, then resume"
+    )
 
 
 def _replanned_words(data: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from aapo_desk.rollout import (
     uniforms,
 )
 from aapo_desk.tasks import Problem
+from aapo_desk.training.finiteness import broken_logps
 from aapo_desk.training.parts import Parts, Report
 from aapo_desk.training.ranks import Letter
 from aapo_desk.training.shares import Share, joined
@@ -102,7 +103,13 @@ def _in_place(sides: Sides, places: Sequence[int], new: Sides) -> Sides:
     scored: list[Scored] = list(sides.policy.scored)
     for row, one in zip(rows, new.policy.scored, strict=True):
         scored[row] = one
-    return replace(sides, completions=Completions(**tensors), policy=Side(scored, size), new=[*sides.new, *new.new])
+    return replace(
+        sides,
+        completions=Completions(**tensors),
+        policy=Side(scored, size),
+        new=[*sides.new, *new.new],
+        broken=sides.broken or new.broken,
+    )
 
 
 def _sample(parts: Parts, chosen: Sequence[int], seed: int, report: Report, seconds: dict[str, float]) -> Sides:
@@ -110,12 +117,17 @@ def _sample(parts: Parts, chosen: Sequence[int], seed: int, report: Report, seco
     started = time.perf_counter()
     mine, *others = parts.ranks.slices(len(chosen))
     said = {"chosen": list(chosen), "seed": seed, "choices": parts.choices}
-    shares = parts.ranks.together(
-        "sample",
-        [Letter(said | {"own": [own.start, own.stop]}) for own in others],
-        lambda: sample_share(parts, chosen, mine, seed, report),
-        Share.read,
-    )
+
+    def together() -> list[Share]:
+        return parts.ranks.together(
+            "sample",
+            [Letter(said | {"own": [own.start, own.stop]}) for own in others],
+            lambda: sample_share(parts, chosen, mine, seed, report),
+            Share.read,
+        )
+
+    # Memory may run out in another process too.
+    shares = parts.attempt("rollout", len(chosen) * parts.config.rollout.group_size, together)
     rollout = max(share.seconds for share in shares)
     seconds["rollout"] += rollout
     seconds["reward"] += time.perf_counter() - started - rollout
@@ -139,8 +151,11 @@ def sample_share(parts: Parts, chosen: Sequence[int], own: range, seed: int, rep
     report("reward", None)
     policy, *others = score(parts.pool, parts.policy.tokenizer, drawn, config.max_new_tokens)
     sampled = [one for side in others for one in side]
-    reference = banked.complete(sampled) if banked else sampled
-    return Share(drawn[0].completions, policy, reference if needed else None, sampled, seconds)
+    whose = zip(("the policy's rollout", "the reference's rollout"), drawn, strict=False)
+    broken = broken_logps({name: one.completions.logps for name, one in whose})
+    reference = banked.complete(sampled, keep=broken is None) if banked else sampled
+    where = broken.where if broken else None
+    return Share(drawn[0].completions, policy, reference if needed else None, sampled, seconds, where)
 
 
 def _numbers(parts: Parts, count: int, own: range, sides: int, seed: int) -> Tensor:
@@ -166,22 +181,31 @@ def _roll_out(
     sides = [True, False] if parts.algorithm.needs_reference_rewards and banked is None else [True]
     groups = range(config.group_size)
     rows = [Row(prompt, adapter) for adapter in sides for prompt in range(len(prompts)) for _ in groups]
-    batch_rows = parts.choices["batch_rows"]
     fixed = bool(parts.choices["fixed_steps"])
     first = len(prompts) / (len(prompts) + len(banked.missing if banked else []))
-    done = decode(
-        parts.policy,
-        prompts,
-        rows,
-        config.max_new_tokens,
-        Sampling.of(config),
-        numbers,
-        batch_rows,
-        progress=lambda share: progress(first * share),
-        fixed=fixed,
+    done = parts.attempt(
+        "rollout",
+        len(rows),
+        lambda: decode(
+            parts.policy,
+            prompts,
+            rows,
+            config.max_new_tokens,
+            Sampling.of(config),
+            numbers,
+            parts.choices["batch_rows"],
+            progress=lambda share: progress(first * share),
+            fixed=fixed,
+        ),
     )
     half = len(prompts) * config.group_size
     drawn = [Drawn(done.take(range(start, start + half)), problems) for start in range(0, len(rows), half)]
     if banked:
-        drawn += banked.draw(batch_rows, lambda share: progress(first + (1 - first) * share), fixed)
+        drawn += parts.attempt(
+            "reference",
+            len(banked.missing) * config.group_size,
+            lambda: banked.draw(
+                parts.choices["batch_rows"], lambda share: progress(first + (1 - first) * share), fixed
+            ),
+        )
     return drawn

@@ -19,8 +19,11 @@ from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunWriter
 from aapo_desk.tasks.difficulty import ADAPTIVE
 from aapo_desk.training.control import Control, StopRequested
+from aapo_desk.training.halving import Halving
+from aapo_desk.training.recovery import Recovery
 from aapo_desk.training.setup import Prepared
 from aapo_desk.training.shares import asking
+from aapo_desk.training.shortage import Shortage
 from aapo_desk.training.step import StepResult, run_step
 from aapo_desk.training.waiting import NoRoom
 from aapo_desk.training.watch import Watch
@@ -48,9 +51,16 @@ class Trainer:
     saved: int = 0
     """The step of the newest checkpoint."""
     watch: Watch = dataclasses.field(init=False)
+    recovery: Recovery = dataclasses.field(init=False)
+    halving: Halving = dataclasses.field(init=False)
+    shortage: Shortage = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        self.watch = Watch(self.config, self.prepared.parts.policy, self.store)
+        parts = self.prepared.parts
+        self.watch = Watch(self.config, parts.policy, self.store)
+        self.recovery = Recovery(self.run, parts, self.store)
+        self.halving = parts.halving = Halving(parts, self.store)
+        self.shortage = Shortage(self.store, parts.policy.device)
 
     def train(self) -> None:
         """Go on from where the run is, to its end. Raises StopRequested once a stop has been carried out."""
@@ -81,20 +91,14 @@ class Trainer:
 
     def _resume(self) -> None:
         """Go back to the newest whole checkpoint, and remove what was written after it."""
-        found = checkpoints.newest_whole(self.run.checkpoints)
+        found = self.recovery.newest()
         began_before = self.store.recall("started") is not None
         if found:
             checkpoint, state, refused = found
             for reason in refused:
                 log.warning("passed over: %s", reason)
                 self.store.write_event("notice", checkpoint.step, message=f"checkpoint passed over: {reason}")
-            parts = self.prepared.parts
-            checkpoints.restore(checkpoint, state, parts.policy, parts.optimizer)
-            if parts.scale and state.get("loss_scale"):  # none where the run computed in another dtype until now
-                parts.scale.restore(state["loss_scale"])
-            if parts.difficulty is not None:
-                even = checkpoint.step * self.config.rollout.prompts_per_step
-                parts.difficulty.restore(state.get("difficulty"), even)
+            self.recovery.place(checkpoint, state)
             self.step = self.saved = checkpoint.step
         if not began_before:
             self._begin()
@@ -104,6 +108,8 @@ class Trainer:
             self.store.write_event("resumed", self.step, from_step=self.step)
             self._tell_the_plan()
             log.info("going on from step %d", self.step)
+        self.recovery.resume(self.step)
+        self.halving.resume(self.step)
 
     def _begin(self) -> None:
         """The run's first words, but those that a fork has from its parent."""
@@ -131,10 +137,16 @@ class Trainer:
             )
 
     def _step(self) -> None:
-        number = self.step + 1
+        number = self.halving.step = self.step + 1
+        several = self.config.algorithm.updates_per_rollout > 1
 
         def report(phase: str, progress: float | None) -> None:
-            self.control.report(phase, progress, f"step {number}: {phase}")
+            said = f"step {number}: {phase}"
+            if phase == "update" and progress and several:  # some are applied: the step cannot be given up any more
+                self.control.say(phase=phase, progress=progress, message=said)
+                return
+            self.control.report(phase, progress, said)
+            self.shortage.check(self.step)
 
         result = run_step(self.prepared.parts, number, report)
         self.store.write_step(result.record)
@@ -143,7 +155,12 @@ class Trainer:
         snapshot = machine()
         self.store.write_system(snapshot.as_json())
         self.watch.step(number, result.record.metrics, snapshot)
-        self.control.say(step=number, phase="idle", progress=None)
+        if (back := self.recovery.judge(number, result.update.broken)) is not None:
+            self.step = self.saved = back
+            self.watch = Watch(self.config, self.prepared.parts.policy, self.store)
+            self.watch.resume(self.store.evaluations(NAME))
+        self.halving.settle(self.step, self._save)
+        self.control.say(step=self.step, phase="idle", progress=None)
 
     def _tell(self, result: StepResult) -> None:
         metrics = result.record.metrics
@@ -165,10 +182,9 @@ class Trainer:
             self.store.write_event(
                 "unscorable", self.step, count=count, function=function, error=error, completion=completion[:500]
             )
-        if not result.update.applied:
-            message = "the loss or the gradient was not finite; this step changed nothing"
-            if scale := self.prepared.parts.scale:
-                message += f"; the loss scale is {scale.factor:g} now, steps left out so far: {scale.skipped}"
+        if (scale := self.prepared.parts.scale) and not result.update.applied and not result.update.broken:
+            message = "the gradient was not finite; this step changed nothing"
+            message += f"; the loss scale is {scale.factor:g} now, steps left out so far: {scale.skipped}"
             log.warning(message)
             self.store.write_event("notice", self.step, message=message)
 
@@ -198,6 +214,7 @@ class Trainer:
     def _evaluate(self) -> None:
         data = self._answers(self.store.evaluations(NAME).get(0), f"evaluating after step {self.step}")
         self.store.write_evaluation(self.step, NAME, data)
+        self.halving.settle(self.step, self._save)
         self.watch.evaluation(self.step, self.store.evaluations(NAME))
         log.info("held-out accuracy after step %d: greedy %s", self.step, data["greedy"]["accuracy"])
 
@@ -208,16 +225,27 @@ class Trainer:
         """An evaluation of the policy, or without the adapter of the reference."""
         asked = self.prepared.held_out
         assert asked is not None
-        return evaluate(
-            self.prepared.parts.policy,
-            asked,
-            self.config,
-            base=base,
-            batch_rows=min(EVALUATED_AT_ONCE, self.prepared.parts.choices["batch_rows"]),
-            progress=lambda share: self.control.report("evaluation", share, message),
-            fixed=bool(self.prepared.parts.choices["fixed_steps"]),
-            adapter=adapter,
-            asking=asking(self.prepared.parts.ranks),
+        parts = self.prepared.parts
+
+        def report(share: float) -> None:
+            self.control.report("evaluation", share, message)
+            self.shortage.check(self.step)
+
+        self.halving.step = self.step
+        return parts.attempt(
+            "evaluation",
+            min(EVALUATED_AT_ONCE, 2 * len(asked.problems)),
+            lambda: evaluate(
+                parts.policy,
+                asked,
+                self.config,
+                base=base,
+                batch_rows=min(EVALUATED_AT_ONCE, parts.choices["batch_rows"]),
+                progress=report,
+                fixed=bool(parts.choices["fixed_steps"]),
+                adapter=adapter,
+                asking=asking(parts.ranks),
+            ),
         )
 
     def _save(self) -> None:
@@ -239,7 +267,8 @@ class Trainer:
         done = self.store.keep(save, needed=checkpoints.room(parts.policy))
         self.saved = self.step
         best = self._best()
-        checkpoints.prune(self.run.checkpoints, self.config.run.keep_checkpoints, {best} if best else set())
+        always = ({best} if best else set()) | self.recovery.after_save()
+        checkpoints.prune(self.run.checkpoints, self.config.run.keep_checkpoints, always)
         self.store.write_event("checkpoint", self.step, path=str(done.path.relative_to(self.run.path)), best=best)
 
     def _best(self) -> int | None:

@@ -16,6 +16,8 @@ from aapo_desk.store import Histogram
 
 BINS = 24
 NAN = math.nan
+NOT_FINITE = "not_finite"
+"""1 in a step that was left out because a number was not finite; other steps do not have it."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from aapo_desk.rewards import RewardPool
 from aapo_desk.rollout import BankedReference
 from aapo_desk.tasks import Problem
 from aapo_desk.tasks.difficulty import Difficulty
+from aapo_desk.training.halving import Halving, Result
 from aapo_desk.training.metrics import Edges
 from aapo_desk.training.packing import Cost
 from aapo_desk.training.peaks import give_back
+from aapo_desk.training.probe import Phase
 from aapo_desk.training.ranks import ALONE, Ranks
 from aapo_desk.training.scaling import LossScale
 
@@ -44,6 +46,10 @@ class Parts:
     """None: problems come evenly."""
     ranks: Ranks = ALONE
     """The processes that compute the run together."""
+    halving: Halving | None = None
+    """What to do where memory runs out in a phase; None: nothing."""
+    rate_factor: float = 1.0
+    """Of the configured learning rate: lower once the run has gone back (``training.recovery``)."""
     edges: Edges = field(init=False)
     cost: Cost = field(init=False)
     scale: LossScale | None = field(init=False)
@@ -53,6 +59,10 @@ class Parts:
         self.edges = Edges.of(self.config)
         self.scale = LossScale.for_policy(self.policy)
         self.cost = Cost.of(self.policy.causal.config.get_text_config())
+
+    def attempt(self, phase: Phase, rows: int, compute: Callable[[], Result]) -> Result:
+        """What ``compute`` gives, as ``Halving.run``."""
+        return self.halving.run(phase, rows, compute) if self.halving else compute()
 
 
 def make_room(parts: Parts) -> None:

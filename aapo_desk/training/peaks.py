@@ -8,6 +8,13 @@ from pathlib import Path
 
 import torch
 
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
 
 class Peaks:
     """MiB held at the most in each phase: tensors' on a GPU, resident on the CPU.
@@ -51,6 +58,17 @@ def give_back(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
         trim(0)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out: of torch's allocator on either device, of CUDA itself, of Python.
+
+    The CPU's allocator and CUDA's libraries raise a plain RuntimeError.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY)
 
 
 def held_mb(device: torch.device) -> float:

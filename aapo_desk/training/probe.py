@@ -26,11 +26,12 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.models.sources import ModelError
 from aapo_desk.rollout import Row, Sampling, ends
 from aapo_desk.training.packing import Cost, micro_batches
-from aapo_desk.training.peaks import Peaks, give_back, held_mb
+from aapo_desk.training.peaks import Peaks, give_back, held_mb, ran_out
 
 log = logging.getLogger(__name__)
 
-Phase = Literal["update", "rollout"]
+Phase = Literal["update", "rollout", "reference", "evaluation"]
+"""What runs out of memory. The probe looks at the first two."""
 Choices = dict[str, int]
 
 
@@ -58,6 +59,15 @@ class Probe:
         data = asdict(self)
         del data["choices"]
         return data
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is computed at once at the most: tokens of one row and of a micro-batch, and rows decoded."""
+
+    row: int
+    tokens: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,10 @@ class Longest:
             checkpointing=bool(choices["checkpointing"]),
         )
 
+    def sizes(self, config: RunConfig) -> Sizes:
+        """The same for what could be made smaller."""
+        return Sizes(len(self.prompt) + config.rollout.max_new_tokens, padded(self.micro_batch), len(self.rows))
+
     def update(self, policy: Policy, config: RunConfig) -> None:
         """The micro-batch forward and backward, by a gradient of ones."""
         rollout = config.rollout
@@ -138,7 +152,13 @@ def probe(
         tried = _try(policy, config, choices, longest)
         if not isinstance(tried, str):
             break
-        choices, said = _less(tried, config, choices, longest)
+        found = less(tried, config, choices, longest.sizes(config))
+        if found is None:
+            raise ModelError(
+                f"the run does not fit: at its longest lengths the {tried} runs out of memory even with a single row "
+                "at a time; aapo-desk fit PRESET says what would help"
+            )
+        choices, said = found
         smaller.append(said)
         if not choices["shadow_weights"]:
             policy.shadow = None
@@ -171,7 +191,9 @@ def _try(policy: Policy, config: RunConfig, choices: Mapping[str, int], longest:
             longest.rollout(policy, config, bool(choices["fixed_steps"]))
             found = peaks.read()
         return Phases(*(int((found[name] - before) * 2**20) for name in ("rollout", "update")))
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
         return phase
     except OSError as error:
         log.info("the probe's memory cannot be measured: %s", error)
@@ -195,23 +217,19 @@ def _stand_ins(policy: Policy) -> Iterator[None]:
             parameter.grad = None
 
 
-def _less(phase: Phase, config: RunConfig, choices: Choices, longest: Longest) -> tuple[Choices, str]:
-    """Smaller choices after memory ran out in a phase, and what was changed in words.
+def less(phase: Phase, config: RunConfig, choices: Choices, sizes: Sizes) -> tuple[Choices, str] | None:
+    """Smaller choices after memory ran out in a phase, and what was changed in words; None where nothing is left.
 
-    First half as much at once; where that is a single row, what only saves time is given up. Raises ModelError.
+    First half as much at once; where that is a single row, what only saves time is given up.
     """
-    row = len(longest.prompt) + config.rollout.max_new_tokens
-    tokens, rows = padded(longest.micro_batch), len(longest.rows)
-    if phase == "update" and tokens > row:
-        budget = max(row, tokens // 2)
-        return choices | {"token_budget": budget}, f"the update's micro-batches from {tokens} to {budget} tokens"
-    if phase == "rollout" and rows > 1:
-        return choices | {"batch_rows": rows // 2}, f"the rows decoded at once from {rows} to {rows // 2}"
+    if phase == "update" and sizes.tokens > sizes.row:
+        budget = max(sizes.row, sizes.tokens // 2)
+        return choices | {"token_budget": budget}, f"the update's micro-batches from {sizes.tokens} to {budget} tokens"
+    if phase != "update" and sizes.rows > 1:
+        rows = sizes.rows // 2
+        return choices | {"batch_rows": rows}, f"the rows decoded at once from {sizes.rows} to {rows}"
     if choices["shadow_weights"] and config.rollout.weights == "auto":
         return choices | {"shadow_weights": 0}, "no weights are kept at hand dequantised"
     if phase == "update" and not choices["checkpointing"]:
         return choices | {"checkpointing": 1}, "layers are computed again on the way back"
-    raise ModelError(
-        f"the run does not fit: at its longest lengths the {phase} runs out of GPU memory even with a single row at a "
-        "time; aapo-desk fit PRESET says what would help"
-    )
+    return None

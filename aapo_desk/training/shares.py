@@ -28,6 +28,8 @@ class Share:
     sampled: list[Scored]
     seconds: float
     """Of the rollout alone."""
+    broken: str | None = None
+    """Where a log-prob is not finite."""
 
     def letter(self) -> Letter:
         """Rewards as tensors, what is said about them as JSON."""
@@ -36,7 +38,7 @@ class Share:
             sides["reference"] = self.reference
         data = {name: [_about(one) for one in side] for name, side in sides.items()}
         tensors = {f"{name} rewards": _totals(side) for name, side in sides.items()}
-        return Letter({"sides": data, "seconds": self.seconds}, vars(self.completions) | tensors)
+        return Letter({"sides": data, "seconds": self.seconds, "broken": self.broken}, vars(self.completions) | tensors)
 
     @classmethod
     def read(cls, letter: Letter) -> Self:
@@ -48,7 +50,8 @@ class Share:
             for name, side in letter.data["sides"].items()
         }
         completions = Completions(**tensors)
-        return cls(completions, sides["policy"], sides.get("reference"), sides["sampled"], letter.data["seconds"])
+        said = letter.data["seconds"], letter.data["broken"]
+        return cls(completions, sides["policy"], sides.get("reference"), sides["sampled"], *said)
 
 
 def joined(shares: Sequence[Share], group_size: int) -> Sides:
@@ -60,7 +63,8 @@ def joined(shares: Sequence[Share], group_size: int) -> Sides:
     decoded = [vars(share.completions) for share in shares]
     completions = Completions(**{name: torch.cat([one[name] for one in decoded]) for name in decoded[0]})
     sampled = [one for share in shares for one in share.sampled]
-    return Sides(completions, Side(policy, group_size), reference, policy + sampled)
+    broken = next((share.broken for share in shares if share.broken), None)
+    return Sides(completions, Side(policy, group_size), reference, policy + sampled, broken)
 
 
 def _about(one: Scored) -> dict[str, Any]:

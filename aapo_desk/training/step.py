@@ -18,8 +18,9 @@ from aapo_desk.rollout import Side, Sides, derive_seed
 from aapo_desk.store import Histogram, Sample, StepRecord
 from aapo_desk.tasks import Problem
 from aapo_desk.tasks.order import step_problems
+from aapo_desk.training.finiteness import Broken
 from aapo_desk.training.gathering import gather
-from aapo_desk.training.metrics import NAN, advantage_metrics, mean, reward_metrics
+from aapo_desk.training.metrics import NAN, NOT_FINITE, advantage_metrics, mean, reward_metrics
 from aapo_desk.training.parts import Parts, Report, make_room
 from aapo_desk.training.update import Rollout, Update, learning_rate, update
 
@@ -44,18 +45,22 @@ def run_step(parts: Parts, step: int, report: Report) -> StepResult:
     make_room(parts)
     report("update", 0.0)
     started = time.perf_counter()
-    rate = learning_rate(config.optimizer, step, config.run.steps)
+    rate = parts.rate_factor * learning_rate(config.optimizer, step, config.run.steps)
     prompts = [parts.prompts[index] for index in gathered.chosen]
     done = _update(parts, prompts, sides, rate, lambda share: report("update", share))
     seconds = {**gathered.seconds, "update": time.perf_counter() - started}
 
     metrics = _metrics(parts, gathered.first, sides, done) | _timings(seconds, sides)
+    if done.broken:
+        metrics[NOT_FINITE] = 1.0
     metrics |= {"learning_rate": rate, "memory_mb": memory_mb(parts.policy.device)}
     if parts.algorithm.max_refills:
         metrics["refilled_groups"] = float(gathered.refilled)
     if parts.difficulty and choice:
         metrics["downweighted_share"] = parts.difficulty.downweighted
-        parts.difficulty.record(choice, _judged(config, gathered.first))
+        # Nothing is known of the problems where nothing but noise was sampled.
+        judged = [[]] * len(choice.problems) if sides.broken else _judged(config, gathered.first)
+        parts.difficulty.record(choice, judged)
     problems = [parts.train[index] for index in gathered.chosen]
     record = StepRecord(
         step, time.time(), metrics, _histograms(parts, sides, done), _samples(parts, step, problems, sides, done)
@@ -87,6 +92,10 @@ def _update(
         parts.config.rollout.group_size,
         sides.completions.logps,
     )
+
+    def within(compute: Callable[[int], Tensor]) -> Tensor:
+        return parts.attempt("update", len(rollout.completions), lambda: compute(parts.choices["token_budget"]))
+
     return update(
         parts.policy,
         parts.optimizer,
@@ -102,6 +111,8 @@ def _update(
         updates=parts.config.algorithm.updates_per_rollout,
         progress=progress,
         ranks=parts.ranks,
+        within=within,
+        broken=Broken("log-prob", sides.broken) if sides.broken else None,
     )
 
 

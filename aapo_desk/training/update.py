@@ -15,15 +15,19 @@ from aapo_desk.algorithms import Advantages, Algorithm, Batch
 from aapo_desk.config import OptimizerConfig
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
+from aapo_desk.training.finiteness import Broken, broken_gradient, broken_logps, broken_state
 from aapo_desk.training.packing import Cost, PackRows, deal, micro_batches
 from aapo_desk.training.ranks import ALONE, Letter, Ranks
-from aapo_desk.training.scaling import LossScale
+from aapo_desk.training.scaling import LEAST, LossScale
 
 Micro = Sequence[PackRows]
 """A micro-batch: packs of rows of the step."""
 
 LogProbs = Callable[[Micro], Tensor]
 """A micro-batch -> its rows' tokens' log-probs [rows, T] in the packs' order, with a graph."""
+
+Within = Callable[[Callable[[int], Tensor]], Tensor]
+"""Runs a computation with a token budget; where memory runs out, it may run it again with a smaller one."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Update:
     """What an update did, or what the updates of one rollout did together.
 
     Norms are of the whole adapter; ``applied`` is False where a number was not finite. Of several updates, ``loss`` and
-    ``grad_norm`` are means, ``update_norm`` is the sum of their ways, all else is the first's.
+    ``grad_norm`` are means, ``update_norm`` is the sum of their ways, ``broken`` the worst, all else the first's.
     """
 
     advantages: Advantages
@@ -73,6 +77,8 @@ class Update:
     """Mean distance of the update's log-probs from the rollout's, in nats a token; NaN where nothing was computed."""
     taught: Tensor | None = None
     """[P, G] bool: the rows that the first gradient came from"""
+    broken: Broken | None = None
+    """What was not finite; None also where only the loss scale was too large, which is then lowered."""
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -231,38 +237,52 @@ def update(
     updates: int = 1,
     progress: Callable[[float], None] = lambda _: None,
     ranks: Ranks = ALONE,
+    within: Within | None = None,
+    broken: Broken | None = None,
 ) -> Update:
     """``updates`` steps of the optimiser on one rollout. ``rewards`` [P, G], NaN where unscorable.
 
     ``cost`` lets completions share their prompt where that is cheaper; None computes every row alone. ``scale`` is used
     and adapted; None: the gradient goes back as it is. Before each of several updates the log-probs are computed anew,
     without a gradient; those before the first are the old ones.
+
+    ``within`` runs each pass through the model, by default once and with ``token_budget``. ``broken``: what of the
+    rollout was not finite. With that, or where a number of its own is not, nothing is applied.
     """
+    within = within or (lambda compute: compute(token_budget))
     mask = rollout.mask()
     passes = Passes(policy, rollout, token_budget, cost, ranks)
     batch = Batch(rewards, mask, reference_rewards)
     counting = [int(row) for row in batch.scorable.reshape(-1).nonzero()]
+
+    def logps(reference: bool = False) -> Tensor:
+        return within(lambda budget: replace(passes, token_budget=budget).logps(counting, reference))
+
     if algorithm.needs_reference_logps:
-        batch = replace(batch, reference_logps=passes.logps(counting, reference=True))
+        batch = replace(batch, reference_logps=logps(reference=True))
     done: list[Update] = []
     for number in range(updates):
         current = None
         if updates > 1 or algorithm.gradient_needs_logps:
-            current = passes.logps(counting)
+            current = logps()
             if number == 0 and algorithm.needs_old_logps:
                 batch = replace(batch, old_logps=current)
         objective = algorithm.objective(batch, torch.zeros_like(mask) if current is None else current)
 
         # A row whose gradient is exactly 0 adds nothing; its tokens are in the denominator already.
         teaching = [int(row) for row in objective.gradient.any(1).nonzero()]
-        optimizer.zero_grad(set_to_none=False)
-        seen = passes.backpropagate(
-            objective.gradient * scale.factor if scale else objective.gradient,
-            teaching,
-            lambda share, number=number: progress((number + share) / updates),  # type: ignore[misc]
-        )
+        gradient = objective.gradient * scale.factor if scale else objective.gradient
+
+        def back(budget: int, gradient: Tensor = gradient, rows: list[int] = teaching, number: int = number) -> Tensor:
+            optimizer.zero_grad(set_to_none=False)
+            part = replace(passes, token_budget=budget)
+            return part.backpropagate(gradient, rows, lambda share: progress((number + share) / updates))
+
+        seen = within(back)
         loss = objective.loss if current is not None else algorithm.loss(seen, batch, objective.advantages)
-        one = _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm, scale)
+        names = {"the reference": batch.reference_logps, "before the update": current, "the update": seen}
+        found = broken or broken_logps(names)
+        one = _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm, scale, found)
         if scale:
             scale.adapt(one.grad_norm)
         taught = objective.gradient.any(1).reshape(rewards.shape)
@@ -280,6 +300,7 @@ def _together(done: Sequence[Update]) -> Update:
         grad_norm=sum(one.grad_norm for one in done) / len(done),
         update_norm=sum(one.update_norm for one in done),
         applied=all(one.applied for one in done),
+        broken=min((one.broken for one in done if one.broken), key=lambda broken: not broken.is_kept, default=None),
     )
 
 
@@ -298,6 +319,7 @@ def _apply(
     rate: float,
     max_grad_norm: float,
     scale: LossScale | None,
+    broken: Broken | None,
 ) -> Update:
     parameters = list(policy.adapter_parameters().values())
     for parameter in parameters:
@@ -306,13 +328,20 @@ def _apply(
             parameter.grad = torch.zeros_like(parameter)
         if scale:
             parameter.grad.div_(scale.factor)
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
-    if not math.isfinite(norm) or not math.isfinite(loss):
+    # Not clip_grad_norm_, which does these two: one bad number would leave no other to be told from.
+    norm_tensor = torch.nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None])
+    norm = float(norm_tensor)
+    broken = broken or broken_gradient(loss, norm, policy)
+    if broken:
         optimizer.zero_grad(set_to_none=False)
-        return Update(advantages, loss, norm, 0.0, applied=False)
+        if scale and scale.factor > LEAST and broken.what == "gradient":
+            return Update(advantages, loss, norm, 0.0, applied=False)
+        return Update(advantages, loss, norm, 0.0, applied=False, broken=broken_state(policy, optimizer) or broken)
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm_tensor)
     before = [parameter.detach().clone() for parameter in parameters]
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     moved = torch.stack([(new.detach() - old).norm() for new, old in zip(parameters, before, strict=True)]).norm()
-    return Update(advantages, loss, norm, float(moved), applied=True)
+    broken = broken_state(policy, optimizer)
+    return Update(advantages, loss, norm, float(moved), applied=broken is None, broken=broken)

@@ -21,8 +21,9 @@ from aapo_desk.export.folders import describe_files, written_aside
 from aapo_desk.export.request import ExportError
 from aapo_desk.export.work import prepare, verify, write
 from aapo_desk.models.policy import Policy
-from aapo_desk.store import RunDirectory
+from aapo_desk.store import RunDirectory, list_checkpoints
 from tests.export.runs import all_right, names, trained_run, tuned
+from tests.spoiled import put_nan
 
 IDS = torch.tensor([[5, 90, 17, 200, 33, 4]])
 
@@ -215,6 +216,13 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_is_left(run: RunDirectory, 
         export(request(run, "adapter", tmp_path / "out"), None)
     assert names(tmp_path) <= {"home", "settings"}
     export(request(run, "adapter", tmp_path / "out", step="2"), None)
+
+
+def test_an_adapter_that_is_not_finite_is_not_exported(run: RunDirectory, tmp_path: Path) -> None:
+    name = put_nan(next(one for one in list_checkpoints(run.checkpoints) if one.step == 1))
+    with pytest.raises(CheckpointError, match=f"{name} holds NaN or infinity"):
+        export(request(run, "adapter", tmp_path / "out"), None)
+    assert names(tmp_path) <= {"home", "settings"}
 
 
 def test_a_full_disk_is_told_before_anything_is_written(

@@ -163,7 +163,7 @@ def _refuse(full: bool) -> None:
 def test_where_not_even_a_row_fits_the_run_does_not_begin(policy: Policy, config: RunConfig) -> None:
     with (
         memory_for(policy, 12),
-        pytest.raises(ModelError, match="the update runs out of GPU memory even with a single row"),
+        pytest.raises(ModelError, match="the update runs out of memory even with a single row"),
     ):
         probed(policy, config)
     with memory_for(policy, 16):

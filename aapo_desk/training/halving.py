@@ -1,0 +1,147 @@
+"""Where memory runs out in the middle of a run: half as much at once, the same computation again, and it goes on.
+
+Sums over a micro-batch are taken apart, never left out, and what is drawn for a row depends on that row alone: so a
+phase that is run again gives what it would have given, but for the last bits of floating-point sums.
+
+For these bits, and so that a resumed run equals one that was left alone, smaller choices are put on record for good
+only together with a checkpoint behind the step that needed them: a run never goes on from before it with them.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from aapo_desk.store import RunWriter, event_words
+from aapo_desk.training.choices import apply
+from aapo_desk.training.peaks import give_back, ran_out
+from aapo_desk.training.probe import Longest, Phase, Sizes, less
+
+if TYPE_CHECKING:
+    from aapo_desk.training.parts import Parts
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+CHOICES, HALVED = "choices", "halved"
+"""Facts of a run: what it computes with, and what it shall from the checkpoint of a step on."""
+
+LOWER = {
+    "update": "rollout.max_new_tokens ({new}), task.max_prompt_tokens ({prompt}) or lora.r ({r})",
+    "rollout": "rollout.max_new_tokens ({new}) or task.max_prompt_tokens ({prompt})",
+    "reference": "rollout.max_new_tokens ({new}) or task.max_prompt_tokens ({prompt})",
+    "evaluation": "evaluation.max_new_tokens ({evaluated}) or task.max_prompt_tokens ({prompt})",
+}
+
+
+class MemoryGoneError(RuntimeError):
+    """Not even the smallest piece of a phase fits into memory."""
+
+
+class Halving:
+    """Runs the phases of one run's steps. ``step`` is the one at work, for the events."""
+
+    def __init__(self, parts: Parts, store: RunWriter) -> None:
+        self._parts = parts
+        self._store = store
+        self._changed = False
+        self.step = 0
+
+    def run(self, phase: Phase, rows: int, compute: Callable[[], Result]) -> Result:
+        """What ``compute`` gives; where memory runs out, again with smaller choices and the same random numbers.
+
+        ``compute`` looks at the parts' choices each time and leaves nothing half done; ``rows`` are all that the phase
+        decodes. Raises MemoryGoneError where nothing can be made smaller.
+        """
+        device = self._parts.policy.device
+        while True:
+            random = _random_state(device)
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+                log.info("memory ran out in the %s: %s", phase, next(iter(str(error).splitlines()), ""))
+            # Out here the exception is gone, and with it the frames that held the tensors.
+            gc.collect()
+            self._make_smaller(phase, rows)
+            give_back(device)
+            _set_random_state(device, random)
+
+    def settle(self, step: int, save: Callable[[], None]) -> None:
+        """Put changed choices on record, behind ``step``, of which ``save`` writes a checkpoint if there is none."""
+        if not self._changed:
+            return
+        self._store.remember(HALVED, {"step": step, "choices": self._parts.choices})
+        save()
+        self._store.remember(CHOICES, self._parts.choices)
+        self._changed = False
+
+    def resume(self, step: int) -> None:
+        """Take up at the checkpoint of ``step`` what was about to be put on record when the run was interrupted."""
+        halved: dict[str, Any] | None = self._store.recall(HALVED)
+        if halved and halved["step"] <= step and self._store.recall(CHOICES) != halved["choices"]:
+            self._use(halved["choices"])
+            self._store.remember(CHOICES, self._parts.choices)
+
+    def _make_smaller(self, phase: Phase, rows: int) -> None:
+        parts = self._parts
+        before = dict(parts.choices)
+        found = less(phase, parts.config, before, self._sizes(phase, rows))
+        if found is None:
+            raise MemoryGoneError(_advice(phase, self.step, parts))
+        choices, said = found
+        self._use(choices)
+        self._changed = True
+        changed = [key for key in choices if choices[key] != before[key]]
+        data = {
+            "phase": phase,
+            "before": {key: before[key] for key in changed},
+            "after": {key: choices[key] for key in changed},
+            "smaller": said,
+        }
+        log.warning(event_words("oom", data))
+        self._store.write_event("oom", self.step, **data)
+
+    def _sizes(self, phase: Phase, rows: int) -> Sizes:
+        parts = self._parts
+        rows = min(rows, parts.choices["batch_rows"])
+        if phase != "update":
+            return Sizes(0, 0, rows)
+        return Longest.of(parts.policy, parts.config, parts.prompts, parts.choices).sizes(parts.config)
+
+    def _use(self, choices: dict[str, int]) -> None:
+        self._parts.choices.update(choices)
+        if not choices["shadow_weights"]:
+            self._parts.policy.shadow = None
+        apply(self._parts.choices, self._parts.policy)
+
+
+def _advice(phase: Phase, step: int, parts: Parts) -> str:
+    config = parts.config
+    what = LOWER[phase].format(
+        new=config.rollout.max_new_tokens,
+        evaluated=config.evaluation_tokens,
+        prompt=config.task.max_prompt_tokens,
+        r=config.lora.r,
+    )
+    demanded = " or leave out rollout.weights=shadow," if parts.choices["shadow_weights"] else ""
+    return (
+        f"memory ran out in the {phase} of step {step} even with a single row at a time: close what else uses this "
+        f"device's memory and resume,{demanded} or start a run with a lower {what}; aapo-desk fit PRESET says more"
+    )
+
+
+def _random_state(device: torch.device) -> list[torch.Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def _set_random_state(device: torch.device, state: list[torch.Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
