@@ -218,6 +218,22 @@ def _apply(
     max_grad_norm: float,
     scale: LossScale | None,
 ) -> Update:
+    norm, moved = take_step(policy, optimizer, loss, rate, max_grad_norm, scale)
+    return Update(advantages, loss, norm, moved or 0.0, applied=moved is not None)
+
+
+def take_step(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    loss: float,
+    rate: float,
+    max_grad_norm: float,
+    scale: LossScale | None,
+) -> tuple[float, float | None]:
+    """One step of the optimiser along the parameters' gradients: their norm, and how far the adapter has moved.
+
+    None where the loss or the gradient is not finite: nothing has changed then.
+    """
     parameters = list(policy.adapter_parameters().values())
     for parameter in parameters:
         # An optimiser that sees no gradient would skip its moments; a step without signal must not differ by path.
@@ -228,10 +244,10 @@ def _apply(
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
     if not math.isfinite(norm) or not math.isfinite(loss):
         optimizer.zero_grad(set_to_none=False)
-        return Update(advantages, loss, norm, 0.0, applied=False)
+        return norm, None
     before = [parameter.detach().clone() for parameter in parameters]
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     moved = torch.stack([(new.detach() - old).norm() for new, old in zip(parameters, before, strict=True)]).norm()
-    return Update(advantages, loss, norm, float(moved), applied=True)
+    return norm, float(moved)
