@@ -83,7 +83,7 @@ def end_token(tokenizer: Tokenizer, eos_ids: Sequence[int], template_options: Ma
     from jinja2 import TemplateError
 
     said = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "1"}]
-    options = {**template_options, "tokenize": True, "return_dict": False}
+    options = {**template_options, "add_generation_prompt": False, "tokenize": True, "return_dict": False}
     try:
         tokens = tokenizer.apply_chat_template(said, **options)
     except TemplateError:

@@ -13,6 +13,7 @@ seed, and a run that was interrupted before its first checkpoint begins again be
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -136,9 +137,8 @@ def learn(parts: Parts, examples: Rollout, report: Report) -> Learned:
         losses.append(total / float(examples.mask().sum()))
     optimizer.zero_grad(set_to_none=True)
     after = mean_loss(policy, examples, budget)
-    if not torch.isfinite(
-        torch.tensor([after, *(value.sum() for value in policy.adapter_parameters().values())])
-    ).all():
+    weights = policy.adapter_parameters().values()
+    if not math.isfinite(after) or not all(bool(weight.isfinite().all()) for weight in weights):
         raise _not_finite("what came of it", rate)
     return Learned(settings.epochs, updates, before, after, losses)
 
