@@ -77,7 +77,7 @@ def end_token(tokenizer: Tokenizer, eos_ids: Sequence[int], template_options: Ma
     """Which of the tokens that end a completion the chat template puts behind an assistant's words; else the
     tokenizer's own, else the first. They may be several: ``<end_of_turn>`` is Gemma's, beside its tokenizer's."""
     own = getattr(tokenizer, "eos_token_id", None)
-    fallback = int(own) if own in eos_ids else eos_ids[0]
+    fallback = next((token for token in eos_ids if token == own), eos_ids[0])
     if tokenizer.chat_template is None:
         return fallback
     from jinja2 import TemplateError

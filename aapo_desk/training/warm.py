@@ -117,7 +117,8 @@ def learn(parts: Parts, examples: Rollout, report: Report) -> Learned:
     count = len(examples.completions)
     starts = range(0, count, SOLUTIONS_AN_UPDATE)
     updates = settings.epochs * len(starts)
-    losses, number = [], 0
+    losses: list[float] = []
+    number = 0
     for epoch in range(settings.epochs):
         order = random.Random(f"warm start {seed} {epoch}").sample(range(count), count)
         total = 0.0
