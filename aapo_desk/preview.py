@@ -25,7 +25,7 @@ from aapo_desk.fit import model_config
 from aapo_desk.models import sources, unsloth
 from aapo_desk.models.ids import NO_MODEL
 from aapo_desk.models.precision import overflowing
-from aapo_desk.tasks import prompts
+from aapo_desk.tasks import prompts, solutions
 
 SHOWN_PROMPTS = 3
 Progress = Callable[[str], None]
@@ -64,6 +64,9 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
     held_out = prompts.fit(tokenizer, data.held_out, config.task, options)
     for fit in (train, held_out):
         prompts.refuse_empty(config.task, fit)
+    if worked := solutions.choose(tokenizer, train.problems, config):
+        notes.append(worked.words())
+        progress(notes[-1])
     longest = max(train.longest, held_out.longest)
     _refuse_if_beyond(_context_length(model, tokenizer), longest, config)
     return {

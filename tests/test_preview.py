@@ -191,3 +191,12 @@ def test_an_unsloth_that_is_not_there_is_noted_before_a_run_begins(
     assert found["notes"] == [line]
     assert line in said
     assert look(config)[0]["notes"] == []
+
+
+def test_a_warm_start_is_looked_at_by_the_models_own_tokenizer(config: dict[str, Any]) -> None:
+    found, said = look(config, warm_start__solutions=40)
+    assert found["notes"] == ["warm start: 40 worked solutions, up to 3 tokens"]
+    assert found["notes"][0] in said
+    assert "rollout.max_new_tokens (1) long, their end counted; the shortest has 2 tokens" in refusal(
+        config, warm_start__solutions=40, rollout__max_new_tokens=1
+    )

@@ -231,6 +231,14 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         [*algorithm("disco"), "--set", "rewards=[{name: countdown, options: {well_formed: 0.1}}]"],
         r"rewards\.0\.options\.well_formed = 0\.1: .*disco.*it must be 0",
     ),
+    "a warm start that writes the same for every problem": (
+        ["train", "tiny.yaml", "--set", "warm_start.solutions=4", "--set", "warm_start.template=Seven."],
+        r"warm_start\.template = 'Seven\.': must hold \{solution\} or \{answer\}",
+    ),
+    "a warm start without epochs": (
+        ["train", "tiny.yaml", "--set", "warm_start.epochs=0"],
+        r"warm_start\.epochs = 0 \(from --set\): must be greater than or equal to 1",
+    ),
     "no preset": (["train"], r"Missing argument 'PRESET\|FILE'"),
     "an unknown option": (["demo", "--hedless"], r"No such option: --hedless.*--headless"),
     "an unknown command": (["trian"], r"No such command 'trian'"),

@@ -46,9 +46,11 @@ def test_what_may_be_none_may_be_left_empty() -> None:
         "task.split",
         "task.problem_column",
         "task.answer_column",
+        "task.solution_column",
         "task.system_prompt",
         "task.revision",
         "task.max_answer_characters",
+        "warm_start.template",
         "evaluation.max_new_tokens",
     }
     assert all(ALL[path].read("") is None for path in optional)

@@ -12,7 +12,7 @@ from typing import Any
 TEXTS = frozenset(
     {
         "answer", "answers", "completion", "completions", "example", "given", "input", "notes", "problem", "prompt",
-        "read", "system_prompt", "template",
+        "read", "solution", "system_prompt", "template",
     }
 )  # fmt: skip
 """Keys under which a text of the user, of their data or of a model stands, in configurations and events."""

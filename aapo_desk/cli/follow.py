@@ -49,7 +49,7 @@ class Follower:
         """The lines for what is new."""
         status = self.run.read_status()
         message = str(status.get("message") or "")
-        slow = status.get("state") == "starting" or status.get("phase") == "evaluation"
+        slow = status.get("state") == "starting" or status.get("phase") in ("evaluation", "warm start")
         if slow and message not in ("", self._message) and not message.startswith("starting"):
             self._message = message
             yield printable(message)
@@ -89,7 +89,8 @@ class Follower:
             if event.kind in ("checkpoint", "finished"):
                 self.best = event.data.get("best")
             if event.kind not in unsaid and (text := event_line(event.kind, event.data)):
-                lines.append((event.step, 3 if event.step else 0, text))
+                after = event.step or event.kind == "warm_start"  # the base is measured before it
+                lines.append((event.step, 3 if after else 0, text))
         yield from (line for _, _, line in sorted(lines, key=lambda item: item[:2]))
 
 

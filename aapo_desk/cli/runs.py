@@ -64,6 +64,7 @@ def show(run: Run, json: Json = False) -> None:
     delta = reader.poll()
     evaluations = {step: data for step, name, data in delta.evaluations if name == "held_out"}
     probed = next((event.data for event in reversed(delta.events) if event.kind == "probe"), None)
+    warmed = next((event.data for event in reversed(delta.events) if event.kind == "warm_start"), None)
     alarms = standing((event.kind, event.data) for event in delta.events)
     last = reader.last_metrics()
     parent = reader.facts().get("parent")
@@ -78,6 +79,7 @@ def show(run: Run, json: Json = False) -> None:
                 "adapter": str(adapter) if adapter else None,
                 "metrics": last[1] if last else {},
                 "probe": probed,
+                "warm_start": warmed,
                 "parent": parent,
                 "alarms": [alarm.as_json() for alarm in alarms],
                 "evaluations": {str(step): data for step, data in evaluations.items()},
@@ -107,6 +109,8 @@ def show(run: Run, json: Json = False) -> None:
         lines["problem"] = facts["problem"]
     if probed:
         lines["memory"] = event_words("probe", probed)
+    if warmed:
+        lines["warm start"] = event_words("warm_start", warmed).removeprefix("warm start: ")
     for key, value in lines.items():
         say(f"{key:<10} {printable(str(value))}")
     for alarm in alarms:
@@ -235,6 +239,7 @@ def _algorithm(config: dict[str, Any]) -> str:
         ("task", "difficulty"),
         ("algorithm", "pairing"),
         ("lora", "start_from"),
+        ("warm_start", "solutions"),
     )
     return f"{name}{departures(name, *(_inside(config, section, key) for section, key in decisive))}"
 

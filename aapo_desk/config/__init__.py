@@ -29,6 +29,7 @@ from aapo_desk.config.sections import (
     RunSection,
     Section,
     TaskConfig,
+    WarmStartConfig,
     banks_reference,
     departures,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "Setting",
     "Switch",
     "TaskConfig",
+    "WarmStartConfig",
     "banks_reference",
     "departures",
     "differences",

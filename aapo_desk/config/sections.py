@@ -91,6 +91,12 @@ class TaskConfig(Section):
         min_length=1,
         description="The column that holds the right answer; none: answer, else the likeliest, and it is said which.",
     )
+    solution_column: str | None = Field(
+        None,
+        min_length=1,
+        description="The column that holds a worked solution, for a warm start; it may be the answer's. None: no "
+        "solutions are read.",
+    )
     held_out: Int = Field(
         100,
         ge=0,
@@ -212,13 +218,19 @@ def banks_reference(name: object, reference: object) -> bool:
 
 
 def departures(
-    name: object, reference: object, difficulty: object, pairing: object = "index", start_from: object = None
+    name: object,
+    reference: object,
+    difficulty: object,
+    pairing: object = "index",
+    start_from: object = None,
+    solutions: object = 0,
 ) -> str:
     """How a run with these settings departs from the paper, as words behind its algorithm's; mostly empty."""
     banked = ", banked reference" if banks_reference(name, reference) else ""
     paired = ", margin to the reference's mean" if pairing == "mean" and name in REFERENCE_ALGORITHMS else ""
     started = ", from an adapter" if start_from else ""
-    return banked + paired + (", adaptive difficulty" if difficulty == "adaptive" else "") + started
+    warmed = ", warm start" if solutions else ""
+    return banked + paired + (", adaptive difficulty" if difficulty == "adaptive" else "") + started + warmed
 
 
 class RolloutConfig(Section):
@@ -246,6 +258,23 @@ class OptimizerConfig(Section):
         "constant", description="What the learning rate does after the warm-up."
     )
     max_grad_norm: Float = Field(1.0, gt=0, description="Longer gradients are scaled down to this norm.")
+
+
+class WarmStartConfig(Section):
+    solutions: Int = Field(
+        0,
+        ge=0,
+        description="Worked solutions of training problems that the adapter learns to write before the first step; 0: "
+        "no warm start. For a model that solves nothing at first: a few dozen.",
+    )
+    epochs: Int = Field(4, ge=1, description="How often each solution is learned from.")
+    learning_rate: Float = Field(1e-4, gt=0, description="Learning rate of the warm start, the same throughout.")
+    template: str | None = Field(
+        None,
+        min_length=1,
+        description="What the model is to write, such as <answer>{answer}</answer>, with {solution} (without GSM8K's "
+        "#### line) and {answer}; none: the solution as it stands.",
+    )
 
 
 class RunSection(Section):
@@ -279,6 +308,7 @@ class RunConfig(Section):
     algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    warm_start: WarmStartConfig = Field(default_factory=WarmStartConfig)
     run: RunSection = Field(default_factory=RunSection)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
 

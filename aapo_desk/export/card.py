@@ -102,12 +102,14 @@ def _interval(found: Mapping[str, Any] | None) -> str | None:
 def _settings(config: RunConfig, step: int, record: Mapping[str, Any]) -> str:
     quantised = {"nf4": "4-bit NF4 (QLoRA)", "none": "not quantised"}[config.model.quantization]
     rewards = ", ".join(f"{reward.name} x {reward.weight:g}" for reward in config.rewards)
-    rollout, optimizer = config.rollout, config.optimizer
+    rollout, optimizer, warm = config.rollout, config.optimizer, config.warm_start
+    warmed = f"{warm.solutions} worked solutions, {warm.epochs} epochs, learning rate {warm.learning_rate:g}"
     rows = {
         "base": f"`{config.model.id}`" + (f" at `{record['base']['revision']}`" if record["base"]["revision"] else ""),
         "base while training": quantised,
         "adapter": f"LoRA r={config.lora.r}, alpha={config.lora.alpha}, on {_targets(config)}",
         **({"began from": f"the adapter `{config.lora.start_from}`"} if config.lora.start_from else {}),
+        **({"warm start": warmed} if warm.solutions else {}),
         "task": f"`{config.task.source}`",
         "rewards": rewards,
         "algorithm": config.algorithm.name,

@@ -34,7 +34,8 @@ def no_reward(view: View, stands: bool) -> Alarm | None:
         "no reward",
         f"No step of the last {NO_REWARD_STEPS} had a mean reward above 0; the best had {best:.2f}.",
         "Read some completions: is the answer there, in a form that the reward reads? Take easier problems, "
-        "show the form in task.system_prompt, or add a reward for a part of the way.",
+        "show the form in task.system_prompt, add a reward for a part of the way, or begin with a warm start "
+        "(warm_start.solutions).",
         view.window(NO_REWARD_STEPS, after=0)[0][0],
         "critical",
     )

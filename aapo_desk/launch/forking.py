@@ -13,8 +13,9 @@ from aapo_desk.store import Checkpoint, CheckpointError, RunDirectory, copy_hist
 
 FIXED = (
     "model.id", "model.revision", "model.quantization", "lora.r", "lora.alpha", "lora.targets", "lora.start_from",
+    "warm_start.solutions", "warm_start.epochs", "warm_start.learning_rate", "warm_start.template",
 )  # fmt: skip
-"""What the checkpoint's weights mean something for."""
+"""What the checkpoint's weights mean something for, or came of."""
 
 KEEP_CHOICES = ("optimizer.", "run.", "rewards")
 """Settings that what was chosen for the device does not follow from: with these a fork computes as its parent did."""

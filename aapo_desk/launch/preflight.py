@@ -53,6 +53,7 @@ class Preflight:
 def check(config: RunConfig) -> None:
     """Refusals that need no model and no tokenizer. Raises ConfigError with all of them."""
     from aapo_desk import rewards, tasks  # here: listing runs needs none of them
+    from aapo_desk.tasks import solutions
 
     problems: list[Problem] = []
     checks: tuple[Callable[[], None], ...] = (
@@ -61,6 +62,7 @@ def check(config: RunConfig) -> None:
         lambda: rewards.check(config.rewards),
         lambda: _check_recipes(config),
         lambda: _check_labels(config),
+        lambda: solutions.check(config.warm_start),
     )
     for look in checks:
         try:

@@ -58,6 +58,8 @@ def event_words(kind: str, data: Mapping[str, Any]) -> str:
             return f"memory ran out in the {data.get('phase')}, which is done again: {data.get('smaller')}"
         case "memory_short":
             return _memory_words(data)
+        case "warm_start":
+            return _warm_start_words(data)
         case "finished":
             return "finished"
     facts = ", ".join(f"{key}={value}" for key, value in data.items())
@@ -113,6 +115,28 @@ def forked_words(data: Mapping[str, Any]) -> str:
     if any(path.startswith(SPLITS) for path in changed):
         words += "; problems that are held out now may have been trained on before"
     return words
+
+
+def _warm_start_words(data: Mapping[str, Any]) -> str:
+    """The supervised phase before step 1, and what it alone gave."""
+    words = (
+        f"warm start: {data.get('solutions')} worked solutions, {data.get('epochs')} epochs ({data.get('updates')} "
+        f"updates) in {data.get('seconds') or 0.0:.0f} s; loss {_figure(data.get('loss_before'))} -> "
+        f"{_figure(data.get('loss_after'))} nats a token; the solutions' own reward {_figure(data.get('reward'))}"
+    )
+    if data.get("too_long"):
+        words += f"; {data['too_long']} longer than rollout.max_new_tokens left out"
+    if held_out := data.get("held_out"):
+        sides = (
+            f"{side} {_figure(found['accuracy'])} [{_figure(found['low'])}, {_figure(found['high'])}]"
+            for side, found in held_out.items()
+        )
+        words += f"; held-out accuracy after it: {', '.join(sides)}"
+    return words
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _probe_words(data: Mapping[str, Any]) -> str:

@@ -116,4 +116,5 @@ def _key(a: int, op: str, b: int) -> tuple[str, int, int]:
 
 def _problem(options: ArithmeticOptions, a: int, op: str, b: int) -> Problem:
     answer = {"+": a + b, "-": a - b, "*": a * b}[op]
-    return Problem(f"{a}{op}{b}", options.template.format(a=a, op=op, b=b), str(answer))
+    text = options.template.format(a=a, op=op, b=b)
+    return Problem(f"{a}{op}{b}", text, str(answer), solution=str(answer))

@@ -31,8 +31,8 @@ def needed(config: TaskConfig, columns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(head for head in heads if head is not None))
 
 
-def found(config: TaskConfig, columns: Sequence[str], where: str) -> tuple[Column, Column]:
-    """The column of the problem and that of the answer.
+def found(config: TaskConfig, columns: Sequence[str], where: str) -> list[Column]:
+    """The column of the problem, that of the answer and, where one is named, that of the worked solution.
 
     Raises ConfigError naming ``where``, the columns there are and the nearest one.
     """
@@ -47,8 +47,7 @@ def found(config: TaskConfig, columns: Sequence[str], where: str) -> tuple[Colum
             taken.append(column)
     if refused:
         raise ConfigError(*refused)
-    problem, answer = taken
-    return problem, answer
+    return taken
 
 
 def value(row: Mapping[str, Any], name: str) -> Any:
@@ -71,10 +70,13 @@ def has(columns: Sequence[str], name: str) -> bool:
 
 def _wanted(config: TaskConfig) -> dict[str, tuple[str | None, tuple[str, ...]]]:
     """For each setting: the column that it names, and the names to guess from."""
-    return {
+    wanted: dict[str, tuple[str | None, tuple[str, ...]]] = {
         "task.problem_column": (config.problem_column, PROBLEM_NAMES),
         "task.answer_column": (config.answer_column, ANSWER_NAMES),
     }
+    if config.solution_column is not None:
+        wanted["task.solution_column"] = (config.solution_column, ())
+    return wanted
 
 
 def _take(name: str | None, names: Sequence[str], columns: Sequence[str]) -> Column | None:

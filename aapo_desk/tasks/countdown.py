@@ -6,12 +6,16 @@ step gives a whole number above 0, as in the television game. So nothing is sear
 The right answer is written ``98 from 44, 19, 35``, which the ``countdown`` reward reads. It says ``from some of`` where
 numbers may be left out, and ends on ``by + -`` where not all four operations are allowed.
 
+The worked solution is the way that the problem was made, written by ``solution``: think and answer as the question asks
+for. A question of your own may want another.
+
 Held-out and training problems are disjoint: no numbers, in whatever order, with the same target are on both sides.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -28,6 +32,27 @@ _DRAWS = 200
 
 Key = tuple[int, tuple[int, ...]]
 """The target, and the numbers in order of size: what makes two problems the same."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What numbers come to, as an expression and in steps such as ``44 + 19 = 63``."""
+
+    value: int
+    expression: str
+    steps: tuple[str, ...] = ()
+
+    @property
+    def operand(self) -> str:
+        return f"({self.expression})" if self.steps else self.expression
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The numbers as they are asked, and how they make the target."""
+
+    numbers: list[int]
+    way: Joined
 
 
 def _signs(value: Any) -> list[str]:
@@ -56,11 +81,18 @@ class CountdownOptions(Section):
         "Think inside <think> </think>, then give the expression inside <answer> </answer>, "
         "such as <answer>(7 + 2) - 3</answer>."
     )
+    solution: str = "<think>{steps}</think>\n<answer>{expression}</answer>"
+    """What a warm start teaches to write."""
 
     @field_validator("template")
     @classmethod
     def _template_is_plain(cls, template: str) -> str:
         return plain_template(template, ("numbers", "target"), ("once", "operations"))
+
+    @field_validator("solution")
+    @classmethod
+    def _solution_is_plain(cls, solution: str) -> str:
+        return plain_template(solution, ("expression",), ("steps", "target"))
 
 
 def check(config: TaskConfig) -> CountdownOptions:
@@ -85,36 +117,35 @@ def load(config: TaskConfig, seed: int) -> TaskData:
     if len(held_out) < config.held_out or not train:
         raise _too_few(config, options, len(held_out) + len(train))
     return TaskData(
-        train=[_problem(options, key, numbers) for key, numbers in train.items()],
-        held_out=[_problem(options, key, numbers) for key, numbers in held_out.items()],
+        train=[_problem(options, key, drawn) for key, drawn in train.items()],
+        held_out=[_problem(options, key, drawn) for key, drawn in held_out.items()],
     )
 
 
-def _draw(
-    options: CountdownOptions, count: int, rng: random.Random, without: dict[Key, list[int]]
-) -> dict[Key, list[int]]:
+def _draw(options: CountdownOptions, count: int, rng: random.Random, without: dict[Key, Drawn]) -> dict[Key, Drawn]:
     """``count`` different problems that are not in ``without``, or those found in ``_DRAWS`` draws for each."""
-    drawn: dict[Key, list[int]] = {}
+    drawn: dict[Key, Drawn] = {}
     for _ in range(count * _DRAWS):
         if len(drawn) == count:
             break
         numbers = [rng.randint(options.low, options.high) for _ in range(rng.choice(options.numbers))]
-        target = _joined(numbers, options.operations, rng)
-        trivial = not options.all_numbers and target in numbers
-        if target is None or not options.target_low <= target <= options.target_high or trivial:
+        way = _joined(numbers, options.operations, rng)
+        if way is None or not options.target_low <= way.value <= options.target_high:
             continue
-        key = target, tuple(sorted(numbers))
-        if key not in without:
-            drawn.setdefault(key, numbers)
+        key = way.value, tuple(sorted(numbers))
+        trivial = not options.all_numbers and way.value in numbers
+        if key not in without and not trivial:
+            drawn.setdefault(key, Drawn(numbers, way))
     return drawn
 
 
-def _joined(numbers: list[int], operations: list[str], rng: random.Random) -> int | None:
-    """What the numbers come to by random operations, or None where a step gives no whole number above 0."""
-    rest = list(numbers)
+def _joined(numbers: list[int], operations: list[str], rng: random.Random) -> Joined | None:
+    """The numbers joined by random operations, or None where a step gives no whole number above 0."""
+    rest = [Joined(number, str(number)) for number in numbers]
     while len(rest) > 1:
-        a, b = (rest.pop(rng.randrange(len(rest))) for _ in range(2))
-        match rng.choice(operations):
+        one, other = (rest.pop(rng.randrange(len(rest))) for _ in range(2))
+        a, b, sign = one.value, other.value, rng.choice(operations)
+        match sign:
             case "+":
                 result = a + b
             case "-":
@@ -125,12 +156,13 @@ def _joined(numbers: list[int], operations: list[str], rng: random.Random) -> in
                 result = 0 if a % b else a // b
         if result < 1:
             return None
-        rest.append(result)
+        step = f"{a} {sign} {b} = {result}"
+        rest.append(Joined(result, f"{one.operand} {sign} {other.operand}", (*one.steps, *other.steps, step)))
     return rest[0]
 
 
-def _problem(options: CountdownOptions, key: Key, numbers: list[int]) -> Problem:
-    target, in_order = key
+def _problem(options: CountdownOptions, key: Key, drawn: Drawn) -> Problem:
+    (target, in_order), numbers = key, drawn.numbers
     text = options.template.format(
         target=target,
         numbers=in_words([str(number) for number in numbers]),
@@ -140,7 +172,8 @@ def _problem(options: CountdownOptions, key: Key, numbers: list[int]) -> Problem
     some = "" if options.all_numbers else "some of "
     by = "" if set(options.operations) == set(OPERATIONS) else f" by {' '.join(options.operations)}"
     answer = f"{target} from {some}{', '.join(map(str, numbers))}{by}"
-    return Problem(f"{target}={','.join(map(str, in_order))}", text, answer)
+    solution = options.solution.format(expression=drawn.way.expression, steps=", ".join(drawn.way.steps), target=target)
+    return Problem(f"{target}={','.join(map(str, in_order))}", text, answer, solution=solution)
 
 
 def _too_few(config: TaskConfig, options: CountdownOptions, found: int) -> ConfigError:

@@ -69,9 +69,13 @@ def plain_template(template: str, needed: Collection[str], allowed: Collection[s
     names = {name for _, name, _, _ in parts if name is not None}
     decorated = any(spec or conversion for _, _, spec, conversion in parts)
     if decorated or not names <= {*needed, *allowed} or not names >= set(needed):
-        must, may = (in_words([f"{{{name}}}" for name in some]) for some in (needed, allowed))
-        raise ValueError(f"must hold {must}, may hold {may}, and nothing else in braces")
+        must = f"must hold {_in_braces(needed)}, " if needed else ""
+        raise ValueError(f"{must}may hold {_in_braces(allowed)}, and nothing else in braces")
     return template
+
+
+def _in_braces(names: Collection[str]) -> str:
+    return in_words([f"{{{name}}}" for name in names])
 
 
 def options_of(model: type[Options], config: TaskConfig) -> Options:

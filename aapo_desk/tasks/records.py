@@ -20,7 +20,8 @@ class Problem:
     """One problem with its right answer. ``id`` names it within its task, such as ``3+4`` or ``test-17``.
 
     ``before``: what was said before it, where it is the last question of a conversation. ``recipe``: how its generator
-    makes it again, for the reward that has to ask the generator; a text of the generator's own.
+    makes it again, for the reward that has to ask the generator; a text of the generator's own. ``solution``: the way
+    to the answer, as a right completion would have it, for a warm start; empty where there is none.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Problem:
     answer: str
     before: tuple[Turn, ...] = ()
     recipe: str = ""
+    solution: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Reading:
     held_out_from: str
     problem: Column
     answer: Column
+    solution: Column | None = None
+    """None: no worked solutions are read."""
     no_problem: int = 0
     no_answer: int = 0
     long_answer: int = 0
@@ -57,6 +61,8 @@ class Reading:
     """Training rows with the text of a held-out problem."""
     repeated: int = 0
     """Training rows with the text of an earlier one; they are kept."""
+    no_solution: int = 0
+    """Training problems without one, where they are read; they are kept."""
     conversations: int = 0
     """Rows whose problem is a list of messages."""
 
@@ -73,6 +79,8 @@ class Reading:
             )
         if self.no_problem:
             yield f"{_rows(self.no_problem)} without a problem: left out"
+        if self.no_solution:
+            yield f"{_rows(self.no_solution)} without a worked solution: kept, but of no use for a warm start"
         if self.no_answer:
             yield f"{_rows(self.no_answer)} without an answer: left out"
         if self.long_answer:

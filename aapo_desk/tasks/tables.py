@@ -12,7 +12,7 @@ from aapo_desk.config import ConfigError, TaskConfig
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.tasks import columns
 from aapo_desk.tasks.records import Column, Problem, Reading, TaskData
-from aapo_desk.tasks.texts import answer_text, is_conversation, problem_text
+from aapo_desk.tasks.texts import answer_text, is_conversation, problem_text, solution_text
 
 # A source's own splits to evaluate on, the best first.
 EVALUATION_SPLITS = ("test", "validation")
@@ -77,7 +77,7 @@ def task_data(config: TaskConfig, tables: Mapping[str, Table], seed: int) -> Tas
         raise ConfigError(Refusal("task.source", f"{where} is empty: it has no rows"))
     taken = columns.found(config, tables[name].columns, where)
     read = _problems(config, name, tables[name], taken, where)
-    own_name, own = _own_evaluation(config, tables, name, taken)
+    own_name, own = _own_evaluation(config, tables, name, taken[:2])
     if own is None:
         train, held_out = hold_out(config, read.problems, seed)
     else:
@@ -93,11 +93,13 @@ def task_data(config: TaskConfig, tables: Mapping[str, Table], seed: int) -> Tas
         held_out_from=own_name or name,
         problem=taken[0],
         answer=taken[1],
+        solution=taken[2] if len(taken) > 2 else None,
         no_problem=sum(one.no_problem for one in reads),
         no_answer=sum(one.no_answer for one in reads),
         long_answer=sum(one.long_answer for one in reads),
         held_out_too=len(read.problems) - len(train) - (len(held_out) if own is None else 0),
         repeated=len(train) - len(_unique(train)),
+        no_solution=sum(not problem.solution for problem in train) if len(taken) > 2 else 0,
         conversations=sum(one.conversations for one in reads),
     )
     dropped = reading.no_problem + reading.no_answer + reading.long_answer
@@ -121,7 +123,7 @@ def hold_out(config: TaskConfig, problems: Sequence[Problem], seed: int) -> tupl
 
 
 def _own_evaluation(
-    config: TaskConfig, tables: Mapping[str, Table], train: str, taken: tuple[Column, Column]
+    config: TaskConfig, tables: Mapping[str, Table], train: str, taken: Sequence[Column]
 ) -> tuple[str, _Read] | tuple[None, None]:
     """The source's own split to evaluate on, the best that can be used, and what it holds."""
     for name in evaluation_splits(train, list(tables)):
@@ -132,7 +134,7 @@ def _own_evaluation(
     return None, None
 
 
-def _problems(config: TaskConfig, name: str, table: Table, taken: tuple[Column, Column], where: str) -> _Read:
+def _problems(config: TaskConfig, name: str, table: Table, taken: Sequence[Column], where: str) -> _Read:
     """What the split to train on holds. Raises ConfigError where there are no problems."""
     if not table.rows:
         raise ConfigError(Refusal("task.source", f"{where} is empty: it has no rows"))
@@ -144,13 +146,16 @@ def _problems(config: TaskConfig, name: str, table: Table, taken: tuple[Column, 
             f"all {read.long_answer} answers of {where} are longer; the shortest has {read.shortest_answer} characters"
         )
         raise ConfigError(Refusal("task.max_answer_characters", message, config.max_answer_characters))
-    problem, answer = (column.name for column in taken)
+    problem, answer = (column.name for column in taken[:2])
     message = f"none of the {len(table.rows)} rows of {where} holds both a problem ({problem}) and an answer ({answer})"
     raise ConfigError(Refusal("task.source", message))
 
 
-def _read(config: TaskConfig, name: str, table: Table, taken: tuple[Column, Column]) -> _Read:
-    """The rows of a split that hold a problem and an answer, and the numbers of those that do not."""
+def _read(config: TaskConfig, name: str, table: Table, taken: Sequence[Column]) -> _Read:
+    """The rows of a split that hold a problem and an answer, and the numbers of those that do not.
+
+    ``taken``: the columns of the problem, the answer and, where it is wanted, the worked solution.
+    """
     read = _Read()
     longest = config.max_answer_characters
     for number, row in enumerate(table.rows):
@@ -166,9 +171,14 @@ def _read(config: TaskConfig, name: str, table: Table, taken: tuple[Column, Colu
             read.long_answer += 1
             read.shortest_answer = min(read.shortest_answer or len(answer), len(answer))
         else:
-            read.problems.append(Problem(f"{name}-{number}", problem, answer, before))
+            solution = _solution(row, config, taken[2], table.place(number)) if len(taken) > 2 else ""
+            read.problems.append(Problem(f"{name}-{number}", problem, answer, before, solution=solution))
             read.conversations += is_conversation(asked)
     return read
+
+
+def _solution(row: Mapping[str, Any], config: TaskConfig, column: Column, place: str) -> str:
+    return _text(solution_text, columns.value(row, column.name), config, "solution", column, place)
 
 
 def _text(reader: Callable[[Any], Text], value: Any, config: TaskConfig, what: str, column: Column, place: str) -> Text:

@@ -17,6 +17,7 @@ ROLES = {
     **dict.fromkeys(("assistant", "gpt", "model", "bot"), "assistant"),
 }
 SHOWN_KEYS = 8
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
 def plain_text(value: Any) -> str:
@@ -49,6 +50,17 @@ def answer_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(filter(None, map(answer_text, value)))
     return _after_hashes(plain_text(value))
+
+
+def solution_text(value: Any) -> str:
+    """A worked solution as text, without the calculator's marks in GSM8K's: ``48/2 = <<48/2=24>>24``.
+
+    Of a conversation it is the last thing that the assistant says. Raises TypeError as ``plain_text`` does.
+    """
+    if is_conversation(value):
+        said = [turn.content for turn in turns(value) if turn.role == "assistant"]
+        return said[-1] if said else ""
+    return _CALCULATOR.sub("", plain_text(value))
 
 
 def problem_text(value: Any) -> tuple[str, tuple[Turn, ...]]:

@@ -26,6 +26,7 @@ from aapo_desk.training.shares import asking
 from aapo_desk.training.shortage import Shortage
 from aapo_desk.training.step import StepResult, run_step
 from aapo_desk.training.waiting import NoRoom
+from aapo_desk.training.warm import warm_start
 from aapo_desk.training.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class Trainer:
                 if self._last():
                     break
                 self._requests()
+                if self.step == 0:
+                    self._warm_start()
                 self._step()
         except NoRoom:
             raise
@@ -135,6 +138,13 @@ class Trainer:
             self.store.write_event(
                 "replanned", self.step, before=before, steps=self.config.run.steps, schedule=schedule
             )
+
+    def _warm_start(self) -> None:
+        def evaluate() -> dict[str, Any]:
+            return self._answers(self.store.evaluations(NAME).get(0), "evaluating after the warm start")
+
+        asked = self.prepared.held_out is not None
+        warm_start(self.prepared.parts, self.store, self.control.report, evaluate if asked else None)
 
     def _step(self) -> None:
         number = self.halving.step = self.step + 1

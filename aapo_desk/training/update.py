@@ -282,9 +282,10 @@ def update(
         loss = objective.loss if current is not None else algorithm.loss(seen, batch, objective.advantages)
         names = {"the reference": batch.reference_logps, "before the update": current, "the update": seen}
         found = broken or broken_logps(names)
-        one = _apply(policy, optimizer, objective.advantages, float(loss), rate, max_grad_norm, scale, found)
+        step = take_step(policy, optimizer, float(loss), rate, max_grad_norm, scale, found)
         if scale:
-            scale.adapt(one.grad_norm)
+            scale.adapt(step.norm)
+        one = Update(objective.advantages, float(loss), step.norm, step.moved, step.applied, broken=step.broken)
         taught = objective.gradient.any(1).reshape(rewards.shape)
         done.append(replace(one, logp_gap=_gap(rollout, seen, mask, teaching), taught=taught))
     return _together(done)
@@ -311,16 +312,29 @@ def _gap(rollout: Rollout, seen: Tensor, mask: Tensor, rows: list[int]) -> float
     return float(apart.sum() / mask[rows].sum())
 
 
-def _apply(
+@dataclass(frozen=True)
+class Taken:
+    """A step of the optimiser: the gradient's norm, how far the adapter moved, and what was not finite.
+
+    ``broken`` is None too where a gradient only was too large for float16's loss scale.
+    """
+
+    norm: float
+    moved: float
+    applied: bool
+    broken: Broken | None
+
+
+def take_step(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
-    advantages: Advantages,
     loss: float,
     rate: float,
     max_grad_norm: float,
     scale: LossScale | None,
-    broken: Broken | None,
-) -> Update:
+    broken: Broken | None = None,
+) -> Taken:
+    """A step of the optimiser along the parameters' gradients; none where a number is not finite, as is ``broken``."""
     parameters = list(policy.adapter_parameters().values())
     for parameter in parameters:
         # An optimiser that sees no gradient would skip its moments; a step without signal must not differ by path.
@@ -334,9 +348,8 @@ def _apply(
     broken = broken or broken_gradient(loss, norm, policy)
     if broken:
         optimizer.zero_grad(set_to_none=False)
-        if scale and scale.factor > LEAST and broken.what == "gradient":
-            return Update(advantages, loss, norm, 0.0, applied=False)
-        return Update(advantages, loss, norm, 0.0, applied=False, broken=broken_state(policy, optimizer) or broken)
+        kept = None if scale and scale.factor > LEAST and broken.what == "gradient" else broken
+        return Taken(norm, 0.0, applied=False, broken=kept and (broken_state(policy, optimizer) or kept))
     torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm_tensor)
     before = [parameter.detach().clone() for parameter in parameters]
     for group in optimizer.param_groups:
@@ -344,4 +357,4 @@ def _apply(
     optimizer.step()
     moved = torch.stack([(new.detach() - old).norm() for new, old in zip(parameters, before, strict=True)]).norm()
     broken = broken_state(policy, optimizer)
-    return Update(advantages, loss, norm, float(moved), applied=broken is None, broken=broken)
+    return Taken(norm, float(moved), applied=broken is None, broken=broken)

@@ -28,12 +28,14 @@ def state_label(state: str) -> str:
     return f"{STATE_SYMBOLS.get(state, '?')} {state}"
 
 
-def algorithm_label(algorithm: AlgorithmConfig, difficulty: str = "off", start_from: str | None = None) -> str:
+def algorithm_label(
+    algorithm: AlgorithmConfig, difficulty: str = "off", start_from: str | None = None, solutions: int = 0
+) -> str:
     """``AAPO``; ``AAPO, banked reference`` where a run departs from the paper.
 
-    ``difficulty``: as in ``task``; ``start_from``: as in ``lora``.
+    ``difficulty``: as in ``task``; ``start_from``: as in ``lora``; ``solutions``: as in ``warm_start``.
     """
-    words = departures(algorithm.name, algorithm.reference, difficulty, algorithm.pairing, start_from)
+    words = departures(algorithm.name, algorithm.reference, difficulty, algorithm.pairing, start_from, solutions)
     return algorithm.name.upper() + words
 
 

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 PHASES = (
+    "warm start",
     "rollout",
     "reward",
     "update",
@@ -168,8 +169,9 @@ def install(watch: Watch, checkpoints: Path) -> None:
 
     from aapo_desk import checkpoint
     from aapo_desk.store import RunWriter
-    from aapo_desk.training import gathering, loop, step
+    from aapo_desk.training import gathering, loop, step, warm
 
+    _around(warm, "supervise", "warm start", watch)
     _around(gathering, "decode", "rollout", watch)
     _around(gathering, "score", "reward", watch)
     _around(step, "update", "update", watch)

@@ -1,4 +1,4 @@
-"""The run that is killed: the tiny model in NF4, some steps, with checkpoints, evaluations and pruning between them."""
+"""The run that is killed: the tiny model in NF4, a warm start, some steps, checkpoints, evaluations and pruning."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def configuration(model: Path) -> dict[str, Any]:
         "rewards": [{"name": "format", "options": {"pattern": "[a-m]"}}],
         "rollout": {"prompts_per_step": 2, "group_size": 4, "max_new_tokens": 6},
         "optimizer": {"learning_rate": 1e-3},
+        "warm_start": {"solutions": 4, "epochs": 4},
         "run": {"steps": STEPS, "checkpoint_every": 2, "keep_checkpoints": 2},
         "evaluation": {"problems": 4, "every": 4},
     }

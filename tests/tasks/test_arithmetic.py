@@ -71,7 +71,7 @@ def test_a_difference_has_the_larger_number_first_and_no_negative_answer() -> No
     data = load(0, low=-2, high=2, operations=["-"])
     assert len(data.train) == 15
     assert all(int(problem.answer) >= 0 for problem in data.train)
-    assert Problem("1--2", "What is 1 - -2? Answer with just the number.", "3") in data.train
+    assert Problem("1--2", "What is 1 - -2? Answer with just the number.", "3", solution="3") in data.train
 
 
 def test_products_are_multiplied() -> None:
@@ -129,7 +129,7 @@ def test_operations_may_be_spelled_as_people_do(written: Any, meant: str) -> Non
 
 def test_a_template_of_ones_own_is_filled_in() -> None:
     data = load(0, low=2, high=2, template="{a} und {b} sind {{was}}?")
-    assert data.train == [Problem("2+2", "2 und 2 sind {was}?", "4")]
+    assert data.train == [Problem("2+2", "2 und 2 sind {was}?", "4", solution="4")]
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,8 @@ def test_a_template_of_ones_own_is_filled_in() -> None:
         operations="+",
         template="{target}: {numbers}",
     )
-    assert data.train == [Problem("6=3,3", "6: 3 and 3", "6 from 3, 3 by +")]
+    solution = "<think>3 + 3 = 6</think>\n<answer>3 + 3</answer>"
+    assert data.train == [Problem("6=3,3", "6: 3 and 3", "6 from 3, 3 by +", solution=solution)]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_an_algorithm_is_labelled_where_it_departs_from_the_paper() -> None:
     assert algorithm_label(AlgorithmConfig(name="grpo", reference="bank")) == "GRPO"
     assert algorithm_label(AlgorithmConfig(pairing="mean")) == "AAPO, margin to the reference's mean"
     assert algorithm_label(AlgorithmConfig(name="grpo"), "adaptive") == "GRPO, adaptive difficulty"
+    assert algorithm_label(AlgorithmConfig(name="grpo"), solutions=8) == "GRPO, warm start"
     assert (
         algorithm_label(AlgorithmConfig(reference="bank"), "adaptive") == "AAPO, banked reference, adaptive difficulty"
     )

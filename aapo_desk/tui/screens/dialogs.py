@@ -94,7 +94,9 @@ def describe(row: PresetRow) -> Content:
         batch = config.rollout
         weights = "4-bit weights (nf4)" if config.model.quantization == "nf4" else "weights not quantised"
         device = "the GPU if there is one" if config.model.device == "auto" else f"the {config.model.device.upper()}"
-        algorithm = algorithm_label(config.algorithm, config.task.difficulty, config.lora.start_from)
+        algorithm = algorithm_label(
+            config.algorithm, config.task.difficulty, config.lora.start_from, config.warm_start.solutions
+        )
         facts = {
             "model": ", ".join([one_line(model_label(config.model.id)), weights, f"on {device}"]),
             "task": f"{one_line(config.task.source)}, {config.evaluated_problems} problems held out",

@@ -81,7 +81,9 @@ class HeaderFacts:
             progress=status.get("progress"),
             message=str(status.get("message") or ""),
             model=model_label(config.model.id) if config else "",
-            algorithm=algorithm_label(config.algorithm, config.task.difficulty, config.lora.start_from)
+            algorithm=algorithm_label(
+                config.algorithm, config.task.difficulty, config.lora.start_from, config.warm_start.solutions
+            )
             if config
             else "",
             elapsed=history.elapsed(now if live else None),

@@ -1,0 +1,221 @@
+"""The warm start: before step 1, a short supervised phase on a few worked solutions, for a model that solves none.
+
+    loss = - mean over the completions' tokens of log pi(token | prompt, the tokens before it)
+
+of ``SOLUTIONS_AN_UPDATE`` solutions an update, through the log-probs, micro-batches and backward pass of the policy's
+own updates. Its optimiser is AdamW at a constant rate and ends with it: step 1 begins with a fresh one. The reference
+stays what it was before.
+
+It happens once, after the base has been measured, and has no checkpoint of its own: all of it follows from the run's
+seed, and a run that was interrupted before its first checkpoint begins again before it, ending in the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aapo_desk.config import ConfigError
+from aapo_desk.config import Problem as Refusal
+from aapo_desk.evaluation.held_out import judged_by
+from aapo_desk.models.logprobs import pack_logps
+from aapo_desk.models.policy import Policy
+from aapo_desk.rewards import Completion, Score, part_names
+from aapo_desk.rewards.builtin import VERIFIERS
+from aapo_desk.rollout import derive_seed
+from aapo_desk.store import RunWriter, event_words
+from aapo_desk.tasks.prompts import end_token
+from aapo_desk.tasks.solutions import Worked, choose
+from aapo_desk.training.parts import Parts, make_room
+from aapo_desk.training.scaling import LossScale
+from aapo_desk.training.update import Micro, Rollout, backpropagate, flat, take_step
+
+log = logging.getLogger(__name__)
+
+PHASE = "warm start"
+NAME = "warm_start"
+"""Of the event, and of the evaluation of step 0 behind it; the base's has the usual name."""
+
+SOLUTIONS_AN_UPDATE = 8
+
+Report = Callable[[str, float | None, str], None]
+"""Phase, its progress (0 to 1) and a message. Raises what ends the phase."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the phase did. Losses are in nats a token, over all solutions; ``losses``: while they were learned, an
+    epoch each."""
+
+    epochs: int
+    updates: int
+    loss_before: float
+    loss_after: float
+    losses: list[float]
+
+
+def warm_start(parts: Parts, store: RunWriter, report: Report, evaluate: Callable[[], dict[str, Any]] | None) -> None:
+    """Do it, where the run is to have one, and put it on record with what it alone gave, by ``evaluate``.
+
+    Raises ConfigError where there are too few solutions, where the rewards find none of them right and where the
+    learning rate is too high.
+    """
+    worked = choose(parts.policy.tokenizer, parts.train, parts.config)
+    if worked is None:
+        return
+    started = time.perf_counter()
+    log.info(worked.words())
+    report(PHASE, 0.0, worked.words())
+    make_room(parts)
+    examples = as_examples(parts, worked)
+    reward = _own_reward(parts, worked, examples)
+    learned = learn(parts, examples, report)
+    make_room(parts)
+    data = asdict(learned) | {
+        "solutions": len(worked.texts),
+        "too_long": worked.too_long,
+        "reward": reward,
+        "seconds": time.perf_counter() - started,
+        "held_out": None,
+    }
+    if evaluate:
+        found = evaluate()
+        store.write_evaluation(0, NAME, found)
+        keys = ("accuracy", "low", "high")
+        data["held_out"] = {side: {key: found[side][key] for key in keys} for side in ("greedy", "sampled")}
+    log.info(event_words(NAME, data))
+    store.write_event(NAME, 0, **data)
+
+
+def as_examples(parts: Parts, worked: Worked) -> Rollout:
+    """The solutions as completions of their prompts, each with the token that ends it."""
+    policy = parts.policy
+    end = end_token(policy.tokenizer, policy.eos_ids, parts.config.model.chat_template_options)
+    completions = []
+    for tokens in worked.tokens:
+        # A text may bring an end of its own.
+        size = next((place for place, token in enumerate(tokens) if token in policy.eos_ids), len(tokens))
+        completions.append([*tokens[:size], end])
+    return Rollout([parts.prompts[place] for place in worked.places], completions, temperature=1.0, group_size=1)
+
+
+def learn(parts: Parts, examples: Rollout, report: Report) -> Learned:
+    """Train the adapter on the examples. Raises ConfigError where a number is not finite."""
+    policy, settings, seed = parts.policy, parts.config.warm_start, parts.config.run.seed
+    budget, rate = parts.choices["token_budget"], settings.learning_rate
+    optimizer = torch.optim.AdamW(policy.adapter_parameters().values(), lr=rate, weight_decay=0.0, fused=True)
+    scale = LossScale.for_policy(policy)
+    before = mean_loss(policy, examples, budget)
+    count = len(examples.completions)
+    starts = range(0, count, SOLUTIONS_AN_UPDATE)
+    updates = settings.epochs * len(starts)
+    losses: list[float] = []
+    number = 0
+    for epoch in range(settings.epochs):
+        order = random.Random(f"warm start {seed} {epoch}").sample(range(count), count)
+        total = 0.0
+        for start in starts:
+            message = f"warm start: epoch {epoch + 1} of {settings.epochs}"
+            report(PHASE, number / updates, message + (f", loss {losses[-1]:.3f}" if losses else ""))
+            number += 1
+            torch.manual_seed(derive_seed(seed, PHASE, number))
+            rows = order[start : start + SOLUTIONS_AN_UPDATE]
+            loss, tokens = supervise(policy, optimizer, examples, rows, budget, scale)
+            taken = take_step(policy, optimizer, loss, rate, parts.config.optimizer.max_grad_norm, scale)
+            if scale:
+                scale.adapt(taken.norm)
+            if taken.broken:
+                raise _not_finite(f"update {number} of {updates}", rate)
+            total += loss * tokens
+        losses.append(total / float(examples.mask().sum()))
+    optimizer.zero_grad(set_to_none=True)
+    after = mean_loss(policy, examples, budget)
+    weights = policy.adapter_parameters().values()
+    if not math.isfinite(after) or not all(bool(weight.isfinite().all()) for weight in weights):
+        raise _not_finite("what came of it", rate)
+    return Learned(settings.epochs, updates, before, after, losses)
+
+
+def supervise(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    examples: Rollout,
+    rows: Sequence[int],
+    budget: int,
+    scale: LossScale | None = None,
+) -> tuple[float, int]:
+    """Leave the gradient of the loss of these rows with the adapter, times the scale's factor; gives the loss and the
+    tokens that it is the mean of."""
+    optimizer.zero_grad(set_to_none=False)
+    chosen = torch.zeros_like(mask := examples.mask())
+    chosen[list(rows)] = mask[list(rows)]
+    tokens = int(chosen.sum())
+    with policy.training():
+        gradient = -chosen / tokens * (scale.factor if scale else 1.0)
+        seen = backpropagate(_logps(policy, examples), gradient, examples.cut(rows, budget, None))
+    return -float((seen * chosen).sum()) / tokens, tokens
+
+
+def mean_loss(policy: Policy, examples: Rollout, budget: int) -> float:
+    """The loss of all examples as the policy is now."""
+    mask = examples.mask()
+    logps = _logps(policy, examples)
+    total = 0.0
+    with torch.no_grad():
+        for batch in examples.cut(range(len(examples.completions)), budget, None):
+            total -= float((logps(batch).to(mask) * mask[flat(batch)]).sum())
+    return total / float(mask.sum())
+
+
+def _logps(policy: Policy, examples: Rollout) -> Callable[[Micro], Tensor]:
+    return lambda batch: pack_logps(policy, examples.packs(batch), examples.width, examples.temperature)
+
+
+def _not_finite(what: str, rate: float) -> ConfigError:
+    message = f"{what} in the warm start is not a finite number, so it was given up; lower it"
+    return ConfigError(Refusal("warm_start.learning_rate", message, rate))
+
+
+def _own_reward(parts: Parts, worked: Worked, examples: Rollout) -> float | None:
+    """What the run's rewards give the solutions, in the mean; None where they can score none.
+
+    Raises ConfigError where the one that tells right from wrong finds all of them wrong: they would be learned in vain.
+    """
+    config = parts.config
+    problems = [parts.train[place] for place in worked.places]
+    completions = [
+        Completion(
+            text=text,
+            problem=problem.problem,
+            answer=problem.answer,
+            tokens=len(tokens),
+            max_tokens=config.rollout.max_new_tokens,
+            truncated=False,
+            recipe=problem.recipe,
+        )
+        for text, problem, tokens in zip(worked.texts, problems, examples.completions, strict=True)
+    ]
+    scores = parts.pool.score(completions)
+    if _all_wrong(parts, scores):
+        message = (
+            f"the reward {judged_by(config.rewards)[0].name} finds none of the {len(scores)} worked solutions right; "
+            "write them as the rewards want them"
+        )
+        raise ConfigError(Refusal("warm_start.template", message, config.warm_start.template))
+    totals = [score.total for score in scores if score.total is not None]
+    return sum(totals) / len(totals) if totals else None
+
+
+def _all_wrong(parts: Parts, scores: Sequence[Score]) -> bool:
+    rewards = parts.config.rewards
+    judge = judged_by(rewards)[0].name
+    name = part_names(rewards)[[reward.name for reward in rewards].index(judge)]
+    return judge in VERIFIERS and not any(score.parts[name] for score in scores)
