@@ -92,7 +92,7 @@ def follow(follower: Follower, ends_the_run: bool) -> int:
     once; without it, Ctrl-C ends the following and leaves the run running.
     """
     run = follower.run
-    with _interrupts() as interrupts:
+    with interrupts() as asked:
         answered = 0
         while True:
             current = state(run)  # before the look, so that a run that has ended has nothing left unsaid
@@ -100,8 +100,8 @@ def follow(follower: Follower, ends_the_run: bool) -> int:
                 say(line)
             if current not in LIVE:
                 return last_word(follower, current)
-            interrupts.wait(SECONDS_BETWEEN_LOOKS)
-            if interrupts.count > answered:
+            asked.wait(SECONDS_BETWEEN_LOOKS)
+            if asked.count > answered:
                 if not ends_the_run:
                     complain(f"the run goes on; see it again with: aapo-desk watch {run.id}")
                     return 0
@@ -121,7 +121,9 @@ def _answer(run: RunDirectory, first: bool) -> None:
         complain(str(error))
 
 
-class _Interrupts:
+class Interrupts:
+    """How often it was asked to end."""
+
     def __init__(self) -> None:
         self.count = 0
         self._event = threading.Event()
@@ -137,12 +139,12 @@ class _Interrupts:
 
 
 @contextmanager
-def _interrupts() -> Iterator[_Interrupts]:
+def interrupts() -> Iterator[Interrupts]:
     """Count Ctrl-C and SIGTERM instead of dying of them."""
-    interrupts = _Interrupts()
-    before = {number: signal.signal(number, interrupts.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    asked = Interrupts()
+    before = {number: signal.signal(number, asked.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield interrupts
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

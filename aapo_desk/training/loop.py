@@ -17,6 +17,7 @@ from aapo_desk.memory import EVALUATED_AT_ONCE
 from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunWriter
 from aapo_desk.tasks.difficulty import ADAPTIVE
+from aapo_desk.training import budget
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.setup import Prepared
 from aapo_desk.training.step import StepResult, run_step
@@ -44,9 +45,12 @@ class Trainer:
     step: int = 0
     saved: int = 0
     """The step of the newest checkpoint."""
+    steps: int = dataclasses.field(init=False)
+    """After so many it ends."""
     watch: Watch = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
+        self.steps = self.config.run.steps
         self.watch = Watch(self.config, self.prepared.parts.policy, self.store)
 
     def train(self) -> None:
@@ -72,7 +76,17 @@ class Trainer:
         self._finish()
 
     def _last(self) -> bool:
-        return self.step >= self.config.run.steps
+        return self.step >= self.steps
+
+    def _look_at_the_budget(self) -> None:
+        """End the plan with this step where the budget is used up; whoever replans the run takes the budget away."""
+        used_up = "" if self.run.replanned_steps() else budget.used_up(self.config.run, self.store)
+        if used_up and not self._last():
+            self.run.replan(self.step)  # before the evaluation: a resume ends here too
+            self.steps = self.step
+            self.control.say(steps=self.step)
+            self.store.write_event("notice", self.step, message=f"{used_up}: this was the last step")
+            log.info("%s: step %d was the last", used_up, self.step)
 
     def _resume(self) -> None:
         """Go back to the newest whole checkpoint, and remove what was written after it."""
@@ -135,6 +149,7 @@ class Trainer:
         self.store.write_step(result.record)
         self.step = number
         self._tell(result)
+        self._look_at_the_budget()
         snapshot = machine()
         self.store.write_system(snapshot.as_json())
         self.watch.step(number, result.record.metrics, snapshot)
@@ -145,7 +160,7 @@ class Trainer:
         log.info(
             "step %d/%d  reward %.3f  reference %.3f  |advantage| %.3f  grad norm %.3f  %.1f s",
             self.step,
-            self.config.run.steps,
+            self.steps,
             metrics["reward"],
             metrics["reference_reward"],
             metrics["advantage_abs"],
