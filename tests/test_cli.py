@@ -51,6 +51,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
         "data",
         "export",
         "chat",
+        "queue",
     ):
         assert re.search(rf"^  {command} +\w", text, flags=re.MULTILINE), command
 
@@ -60,6 +61,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
     [
         *("demo", "train", "watch", "resume", "runs", "runs rm", "runs show", "pause"),
         *("presets show", "fit", "bench", "compare", "doctor", "eval", "data", "export", "chat"),
+        *("queue add", "queue list", "queue rm", "queue run", "queue stop"),
     ],
 )
 def test_every_command_has_help(command: str, capsys: Output) -> None:

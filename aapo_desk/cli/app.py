@@ -26,6 +26,7 @@ from aapo_desk.cli import (
     fit,
     fork,
     presets,
+    queue,
     rewards,
     runs,
     study,
@@ -52,6 +53,7 @@ train.add_to(app)
 fork.add_to(app)
 runs.add_to(app)
 bundle.add_to(runs.app)
+queue.add_to(app)
 presets.add_to(app)
 fit.add_to(app)
 rewards.add_to(app)

@@ -122,7 +122,7 @@ def _answer(run: RunDirectory, first: bool) -> None:
 
 
 class Interrupts:
-    """How often it was asked to end."""
+    """How often an end was asked for."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -141,10 +141,10 @@ class Interrupts:
 @contextmanager
 def interrupts() -> Iterator[Interrupts]:
     """Count Ctrl-C and SIGTERM instead of dying of them."""
-    asked = Interrupts()
-    before = {number: signal.signal(number, asked.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    counted = Interrupts()
+    before = {number: signal.signal(number, counted.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield counted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

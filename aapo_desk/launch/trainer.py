@@ -134,6 +134,7 @@ def start(
     name: str | None = None,
     command: Sequence[str] = (),
     fill: Callable[[RunDirectory], None] | None = None,
+    note: Callable[[RunDirectory], None] = lambda _: None,
 ) -> RunDirectory:
     """A new run and its trainer. Raises ConfigError for a bad name or an adapter to start from that is none,
     LaunchError where no process can be started.
@@ -141,12 +142,20 @@ def start(
     Gives back at once: a trainer that dies while it starts is seen by ``state``, its reason by ``reason``.
     ``command`` is what runs, the run's folder comes after it; by default this package's trainer.
     ``fill`` puts into the folder what the run begins with; by default the adapter that the configuration names.
+    ``note`` is told of the folder while it is no run yet: what it writes down is known of every run that there is, at
+    whatever moment this process is killed.
     """
     if fill is None and (adapter := find_start(config)):
         lora = config.lora.model_copy(update={"start_from": str(adapter)})
         config = config.model_copy(update={"lora": lora})
         fill = partial(bring, adapter)
-    run = create_run(with_absolute_paths(config), name, fill or (lambda _: None))
+
+    def prepare(run: RunDirectory) -> None:
+        if fill is not None:
+            fill(run)
+        note(run)
+
+    run = create_run(with_absolute_paths(config), name, prepare)
     try:
         with _alone(run):
             _spawn(run, command)

@@ -125,6 +125,11 @@ class DeskApp(App[int]):
         if self.may_act():
             self.push_screen(PreparingScreen(config, name, leave_app=False))
 
+    def enqueue(self, config: RunConfig, preset: str) -> None:
+        """Put a run into the queue after its preflight. ``preset``: what it came from."""
+        if self.may_act():
+            self.push_screen(PreparingScreen(config, None, leave_app=False, queue_as=preset))
+
     def edit(self, name: str, config: RunConfig) -> None:
         """Open a preset's configuration as a form."""
         from aapo_desk.tui.screens.new_run import NewRunScreen  # the first frame does not wait for it

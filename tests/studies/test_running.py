@@ -128,3 +128,14 @@ def test_a_first_run_that_failed_measures_nothing() -> None:
     studied.end(study, failing=("aapo", 0))
     with pytest.raises(LaunchError, match=r"\(timed aapo 0\) is failed: the disk is full; mend it, or start another"):
         running.measured(study)
+
+
+@pytest.mark.usefixtures("desk_home")
+def test_runs_whose_entries_were_cleared_away_still_count_and_are_not_trained_again() -> None:
+    study = studied.write_study("sums")
+    for entry in queue.entries(study.id):
+        queue.remove(entry.id)
+    found = StudyReader(study).read()
+    assert (found.done, [run.name for run in found.failed]) == (5, ["sums grpo 2"])
+    running.put_in(study)
+    assert queue.entries() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual import on
@@ -12,7 +13,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import DataTable, Footer, Input, OptionList, Static
 
-from aapo_desk.config import ConfigError
+from aapo_desk.config import ConfigError, RunConfig
 from aapo_desk.store import RunDirectory, check_name, pin_run, rename_run
 from aapo_desk.tui.arranging import VALUES, Order, arranged, matching
 from aapo_desk.tui.labels import LIVE_STATES
@@ -23,6 +24,7 @@ from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.screens.managing import DeleteQuestion, RenameDialog
 from aapo_desk.tui.text import one_line, visible
 from aapo_desk.tui.widgets.presetlist import PresetList
+from aapo_desk.tui.widgets.queueline import QueueLine
 from aapo_desk.tui.widgets.runfilter import RunFilter, put
 from aapo_desk.tui.widgets.runtable import RunTable
 
@@ -59,7 +61,7 @@ class HomeScreen(DeskScreen[None]):
     """Runs and presets side by side, or one above the other."""
 
     CSS_PATH = "home.tcss"
-    ACTING = frozenset({"chat", "pin", "rename", "delete"})
+    ACTING = frozenset({"chat", "pin", "rename", "delete", "enqueue", "work_queue"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "Switch", tooltip="From the runs to the presets and back"),
         Binding(
@@ -73,6 +75,7 @@ class HomeScreen(DeskScreen[None]):
         Binding("u", "studies", "Studies", show=False, tooltip="Methods or settings compared over several seeds"),
         Binding("escape", "clear", "Clear", False, "esc", tooltip="List all runs, then take the marks away"),
         Binding("n", "new_run", "New run", tooltip="Open the preset under the cursor, else the demo, as a form"),
+        Binding("Q", "work_queue", "Queue", show=False, tooltip="Train what waits in the queue, or stop that"),
     ]
 
     def __init__(self) -> None:
@@ -88,6 +91,7 @@ class HomeScreen(DeskScreen[None]):
     def compose(self) -> ComposeResult:
         yield TooSmall(id="too-small")
         yield Static(id="title", markup=False)
+        yield QueueLine(id="queue")
         with Container(id="lists"):
             with Container(id="runs"):
                 yield RunFilter(id="runs-bar")
@@ -104,6 +108,7 @@ class HomeScreen(DeskScreen[None]):
 
     def on_screen_resume(self) -> None:
         self._read_runs()
+        self.query_one(QueueLine).read()
         self.run_worker(self._load_presets, thread=True, group="presets", exit_on_error=False)
 
     # What comes in
@@ -348,6 +353,14 @@ class HomeScreen(DeskScreen[None]):
 
     def action_new_run(self) -> None:
         """Open a preset as a form: the one under the cursor, where the presets have the focus."""
+        self._with_preset(self.desk.edit)
+
+    def action_enqueue(self) -> None:
+        """Let a run of the preset under the cursor wait in the queue."""
+        self._with_preset(lambda name, config: self.desk.enqueue(config, name))
+
+    def _with_preset(self, act: Callable[[str, RunConfig], None]) -> None:
+        """The one under the cursor, where the presets have the focus, else the demo."""
         options = self.query_one(PresetList)
         place = options.highlighted if options.has_focus else None
         if not self._presets:
@@ -356,7 +369,10 @@ class HomeScreen(DeskScreen[None]):
         if row.config is None:
             self._complain(row.error)
         else:
-            self.desk.edit(row.name, row.config)
+            act(row.name, row.config)
+
+    def action_work_queue(self) -> None:
+        self.query_one(QueueLine).start_or_stop()
 
 
 def _refusal(name: str, run: RunDirectory) -> str:

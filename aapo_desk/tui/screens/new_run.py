@@ -39,9 +39,10 @@ class NewRunScreen(DeskScreen[None]):
     """The form. Keys with Ctrl work everywhere; Escape leaves a field, then the form."""
 
     CSS_PATH = "new_run.tcss"
-    ACTING = frozenset({"start", "save", "fetch"})
+    ACTING = frozenset({"start", "enqueue", "save", "fetch"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "start", "Start", tooltip="Check everything, then start this run"),
+        Binding("ctrl+l", "enqueue", "Queue", show=False, tooltip="Check everything, then let it wait in the queue"),
         Binding("ctrl+s", "save", "Save", tooltip="Save this as a preset of your own"),
         Binding("ctrl+t", "reset", "Reset", tooltip="Put back the preset's value of this field"),
         Binding(
@@ -287,6 +288,10 @@ class NewRunScreen(DeskScreen[None]):
     def action_start(self) -> None:
         if (config := self._usable()) is not None:
             self.desk.prepare(config, None)
+
+    def action_enqueue(self) -> None:
+        if (config := self._usable()) is not None:
+            self.desk.enqueue(config, self._preset + (", changed" if self._checked.changes else ""))
 
     def action_save(self) -> None:
         if (config := self._usable()) is None:

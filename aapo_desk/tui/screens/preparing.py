@@ -39,6 +39,14 @@ class Started(Message):
         self.run = run
 
 
+class Queued(Message):
+    """The run waits in the queue, as this entry."""
+
+    def __init__(self, entry: str) -> None:
+        super().__init__()
+        self.entry = entry
+
+
 class Refused(Message):
     """It does not start; ``text`` says why. ``wrong_use``: because of the configuration."""
 
@@ -49,15 +57,19 @@ class Refused(Message):
 
 
 class PreparingScreen(DeskScreen[None]):
-    """Runs the preflight in a thread. Escape gives up; after a refusal any key leaves."""
+    """Runs the preflight in a thread, then starts the run. Escape gives up; after a refusal any key leaves.
+
+    With ``queue_as``, the name of what it came from, the run is put into the queue instead.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel", key_display="esc")]
 
-    def __init__(self, config: RunConfig, name: str | None, leave_app: bool) -> None:
+    def __init__(self, config: RunConfig, name: str | None, leave_app: bool, queue_as: str | None = None) -> None:
         super().__init__()
         self._config = config
         self._name = name
         self._leave_app = leave_app
+        self._queue_as = queue_as
         self._cancelled = threading.Event()
         self._lines: list[str] = []
         self._refusal: Refused | None = None
@@ -93,12 +105,22 @@ class PreparingScreen(DeskScreen[None]):
             found = launch.preflight(self._config, lambda text: self._post(Progress(text)), self._cancelled)
             if self._cancelled.is_set():
                 return
-            self._post(Progress("starting the trainer"))
-            self._post(Started(launch.start(found.pin(self._config), self._name)))
+            self._post(self._use(found.pin(self._config)))
         except ConfigError as error:
             self._post(Refused(str(error), wrong_use=True))
         except (launch.LaunchError, OSError) as error:
             self._post(Refused(str(error), wrong_use=False))
+
+    def _use(self, config: RunConfig) -> Message:
+        """Start or queue what was looked at."""
+        if self._queue_as is not None:
+            from aapo_desk.studies import queue
+
+            return Queued(queue.add(config, preset=self._queue_as, name=self._name).id)
+        from aapo_desk import launch
+
+        self._post(Progress("starting the trainer"))
+        return Started(launch.start(config, self._name))
 
     def _post(self, message: Message) -> None:
         if not self._cancelled.is_set():
@@ -121,12 +143,18 @@ class PreparingScreen(DeskScreen[None]):
     def _on_started(self, message: Started) -> None:
         self.desk.open_monitor(message.run, instead=True)
 
+    @on(Queued)
+    def _on_queued(self, message: Queued) -> None:
+        self.notify(f"Queued as {message.entry}. Q on Home starts the queue.", markup=False)
+        self._leave()
+
     @on(Refused)
     def _on_refused(self, message: Refused) -> None:
         self._refusal = message
         panel = self.query_one("#refusal", Static)
         panel.display = True
-        text = Content.assemble(("✗ Not started", "bold $text-error"), "\n\n", plain(message.text))
+        title = "✗ Not started" if self._queue_as is None else "✗ Not queued"
+        text = Content.assemble((title, "bold $text-error"), "\n\n", plain(message.text))
         panel.update(Content("").join([text, Content.styled("\n\nany key leaves", "$foreground 70%")]))
         self.refresh_bindings()
 
@@ -144,7 +172,7 @@ class PreparingScreen(DeskScreen[None]):
         self._leave()
 
     def farewell(self) -> str:
-        return "nothing was started"
+        return "nothing was started" if self._queue_as is None else "nothing was queued"
 
     def _leave(self) -> None:
         if self._leave_app and self._refusal is not None:

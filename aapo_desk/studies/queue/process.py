@@ -1,0 +1,127 @@
+"""The supervisor as a process: that there is one at most, starting it in the background, asking it to end."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aapo_desk.launch import LaunchError
+from aapo_desk.launch.child import environment, python
+from aapo_desk.studies.queue.entries import folder
+
+SECONDS_TO_START = 15.0
+
+
+def log_file() -> Path:
+    """What a supervisor in the background says."""
+    return folder() / "queue.log"
+
+
+def _lock() -> Path:
+    return folder() / "supervisor.lock"
+
+
+def _wish() -> Path:
+    return folder() / "stop"
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Be the supervisor. The kernel frees the lock when this process ends, however it ends. Raises LaunchError."""
+    folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    _lock().touch(mode=0o600)
+    with _lock().open("ab") as file:
+        deadline = time.monotonic() + 1.0  # who asks whether there is one holds it for an instant
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LaunchError(
+                        "the queue is being worked off already; see: aapo-desk queue list; end it with: "
+                        "aapo-desk queue stop"
+                    ) from None
+                time.sleep(0.02)
+        _wish().unlink(missing_ok=True)  # meant for one that is gone
+        file.truncate(0)
+        file.write(f"{os.getpid()}".encode())
+        file.flush()
+        yield
+
+
+def is_worked_off() -> bool:
+    """Whether a supervisor is at work."""
+    try:
+        file = _lock().open("rb")
+    except OSError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def ask_to_stop() -> None:
+    """Ask the supervisor to have the run that trains write a checkpoint and stop, and to end.
+
+    Raises LaunchError where there is none.
+    """
+    if not is_worked_off():
+        raise LaunchError("nothing works the queue off, so there is nothing to stop")
+    _wish().touch(mode=0o600)
+
+
+def asked_to_stop() -> bool:
+    """Whether ``ask_to_stop`` was called since this supervisor began."""
+    return _wish().exists()
+
+
+def start_supervisor() -> None:
+    """Work the queue off in the background, in a session of its own. Gives back once it does.
+
+    Raises LaunchError where there is one already, or where it cannot be started.
+    """
+    if is_worked_off():
+        raise LaunchError("the queue is being worked off already; end it with: aapo-desk queue stop")
+    folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    log_file().touch(mode=0o600)
+    try:
+        with log_file().open("ab") as log:
+            process = subprocess.Popen(
+                [*python("aapo_desk"), "queue", "run"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder(),
+                env=environment(),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise LaunchError(f"the supervisor cannot be started: {error.strerror or error}") from error
+    # Somebody must take note of its end, or it stays behind as a zombie while this program goes on.
+    threading.Thread(target=process.wait, name="queue", daemon=True).start()
+    deadline = time.monotonic() + SECONDS_TO_START
+    while _last_one() != process.pid:
+        ended = process.poll() is not None
+        if (ended or time.monotonic() > deadline) and _last_one() != process.pid:
+            if process.returncode == 0:
+                return  # somebody has emptied the queue in this moment
+            raise LaunchError(f"the supervisor did not start; see {log_file()}")
+        time.sleep(0.05)
+
+
+def _last_one() -> int | None:
+    """The process that was the supervisor last, or is it."""
+    try:
+        return int(_lock().read_text())
+    except (OSError, ValueError):
+        return None
