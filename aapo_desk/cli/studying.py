@@ -18,7 +18,7 @@ from aapo_desk.cli.output import complain, printable, say, say_json, table
 from aapo_desk.cli.train import look
 from aapo_desk.config import ConfigError, Problem, parse_set
 from aapo_desk.config.resolving import set_value
-from aapo_desk.studies import running
+from aapo_desk.studies import queue, running
 from aapo_desk.studies.arms import ALGORITHM, Arm, BudgetKind, make_arms, make_budget, without_schedule
 from aapo_desk.studies.files import PICTURES, save_ending
 from aapo_desk.studies.findings import Findings, StudyReader
@@ -108,6 +108,10 @@ def _work(study: Study, json: bool, plot: Path | None, detach: bool) -> None:
             say(line)
         return
 
+    if queue.is_worked_off():
+        say("its runs wait in the queue, which is being worked off already")
+        say(f"see it: aapo-desk study show {study.id}")
+        return
     reader = StudyReader(study)
 
     def tell(line: str) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 from aapo_desk.evaluation import Estimate
 from aapo_desk.launch import LIVE
 from aapo_desk.store import CurveReader, RunDirectory, RunReader, StoreError
-from aapo_desk.studies import over_seeds, queue
+from aapo_desk.studies import over_seeds
 from aapo_desk.studies.arms import ENOUGH_STEPS
 from aapo_desk.studies.comparison import DEFAULT_METRIC, LETTERS, SMOOTHING
 from aapo_desk.studies.held_out import NAME, Side
 from aapo_desk.studies.over_seeds import Scores
-from aapo_desk.studies.running import entries_of, is_at_work, run_of
+from aapo_desk.studies.running import Member, is_at_work, members
 from aapo_desk.studies.study import Study
 from aapo_desk.studies.track import Band, Track, band, read_track
 
@@ -145,7 +145,7 @@ class StudyReader:
 
     def read(self) -> Findings:
         """What there is now. A run that cannot be read says so in its reason."""
-        known = entries_of(self.study)
+        known = members(self.study)
         runs = [
             [self._run(known.get(self.study.run_name(arm, seed)), self.study.run_name(arm, seed), seed)
              for seed in self.study.seeds]
@@ -164,18 +164,17 @@ class StudyReader:
         finished = [run.track for run in runs if run.finished and run.track]
         return band(finished or begun[:1], self.study.budget.kind, SMOOTHING)
 
-    def _run(self, entry: queue.Entry | None, name: str, seed: int) -> SeedRun:
-        run = run_of(entry)
-        if entry is None or run is None:
-            state, reason = (entry.state, entry.reason) if entry else (NOT_QUEUED, "")
+    def _run(self, member: Member | None, name: str, seed: int) -> SeedRun:
+        if member is None or member.run is None:
+            state, reason = (member.state, member.reason) if member else (NOT_QUEUED, "")
             return SeedRun(seed, name, state, reason, None, None, {}, {})
-        stamp = (entry.state, entry.reason, RunReader(run).stamp)
+        stamp = (member, RunReader(member.run).stamp)
         if name not in self._known or self._known[name][0] != stamp:
-            self._known[name] = (stamp, _read(entry, run, name, seed, self.metric))
+            self._known[name] = (stamp, _read(member.state, member.reason, member.run, name, seed, self.metric))
         return self._known[name][1]
 
 
-def _read(entry: queue.Entry, run: RunDirectory, name: str, seed: int, metric: str) -> SeedRun:
+def _read(state: str, reason: str, run: RunDirectory, name: str, seed: int, metric: str) -> SeedRun:
     try:
         track = read_track(run, metric)
         evaluations = CurveReader(run).first_and_last_evaluation(NAME)
@@ -183,8 +182,8 @@ def _read(entry: queue.Entry, run: RunDirectory, name: str, seed: int, metric: s
         return SeedRun(seed, name, "failed", f"cannot be read: {error}", run, None, {}, {})
     last = max(evaluations, default=0)
     before = _scores(evaluations.get(0))
-    after = _scores(evaluations[last]) if last and entry.state == "finished" else {}
-    return SeedRun(seed, name, entry.state, entry.reason, run, track, before, after)
+    after = _scores(evaluations[last]) if last and state == "finished" else {}
+    return SeedRun(seed, name, state, reason, run, track, before, after)
 
 
 def _scores(row: Mapping[str, Any] | None) -> dict[Side, Scores]:

@@ -7,10 +7,12 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+from aapo_desk import launch
 from aapo_desk.launch import LaunchError
 from aapo_desk.launch.child import environment, python
-from aapo_desk.store import RunDirectory, runs_folder
+from aapo_desk.store import RunDirectory, list_runs, runs_folder
 from aapo_desk.studies import queue
 from aapo_desk.studies.comparison import DEFAULT_METRIC
 from aapo_desk.studies.study import Study, read_study, with_amount
@@ -19,15 +21,34 @@ from aapo_desk.studies.track import read_track
 Tell = Callable[[str], None]
 
 
-def entries_of(study: Study) -> dict[str, queue.Entry]:
-    """The study's entries in the queue by the name of their run."""
-    return {entry.name: entry for entry in queue.entries(study.id) if entry.name}
+@dataclass(frozen=True)
+class Member:
+    """One of a study's runs: the state of its entry in the queue, and the run once there is one.
+
+    ``reason``: of a failure.
+    """
+
+    state: str
+    reason: str
+    run: RunDirectory | None
 
 
-def run_of(entry: queue.Entry | None) -> RunDirectory | None:
-    """An entry's run; None where it has none (any more)."""
-    run = RunDirectory(runs_folder() / entry.run) if entry and entry.run else None
-    return run if run and run.config.is_file() else None
+def members(study: Study) -> dict[str, Member]:
+    """Those that there are, by their name.
+
+    A run whose entry was taken off the queue is known by its name.
+    """
+    names = {study.run_name(arm, seed) for arm in study.arms for seed in study.seeds}
+    found = {}
+    for entry in queue.entries(study.id):
+        run = RunDirectory(runs_folder() / entry.run) if entry.run else None
+        if entry.name in names:
+            found[entry.name] = Member(entry.state, entry.reason, run if run and run.config.is_file() else None)
+    if len(found) < len(names):
+        for run in list_runs():
+            if (name := run.name) in names and name not in found:
+                found[name] = Member(launch.state(run), launch.reason(run) or "", run)
+    return found
 
 
 def work(study: Study, tell: Tell, stop: queue.Stop | None = None) -> bool:
@@ -48,7 +69,7 @@ def work(study: Study, tell: Tell, stop: queue.Stop | None = None) -> bool:
             tell(f"each run may take {study.budget.words}, as the first did")
         put_in(study)
         done = queue.work_off(tell, study=study.id, stop=stop)
-    return done and all(entry.state == "finished" for entry in entries_of(study).values())
+    return done and all(member.state == "finished" for member in members(study).values())
 
 
 def put_in(study: Study) -> None:
@@ -59,7 +80,7 @@ def put_in(study: Study) -> None:
     wanted = [(arm, seed) for seed in study.seeds for arm in study.arms]
     if study.budget.amount is None:
         wanted = wanted[:1]
-    known = entries_of(study)
+    known = members(study)
     for arm, seed in wanted:
         name = study.run_name(arm, seed)
         if name not in known:
@@ -72,15 +93,14 @@ def measured(study: Study) -> Study:
     Raises LaunchError where that run has not finished.
     """
     name = study.run_name(study.arms[0], study.seeds[0])
-    entry = entries_of(study).get(name)
-    run = run_of(entry)
-    if run is None or entry is None or entry.state != "finished":
-        why = f": {entry.reason}" if entry and entry.reason else ""
-        state = entry.state if entry else "not in the queue"
+    member = members(study).get(name)
+    if member is None or member.run is None or member.state != "finished":
+        why = f": {member.reason}" if member and member.reason else ""
+        state = member.state if member else "not in the queue"
         raise LaunchError(
             f"the run that measures the budget ({name}) is {state}{why}; mend it, or start another study with --amount"
         )
-    return with_amount(study, round(read_track(run, DEFAULT_METRIC).seconds[-1], 3))
+    return with_amount(study, round(read_track(member.run, DEFAULT_METRIC).seconds[-1], 3))
 
 
 @contextmanager

@@ -65,9 +65,8 @@ def test_killed_with_its_trainer_a_study_ends_as_if_nothing_had_been(study: Stud
     first = study.run_name(study.arms[0], 0)
 
     def begun() -> bool:
-        entry = running.entries_of(study).get(first)
-        run = running.run_of(entry)
-        return run is not None and len(list(run.checkpoints.glob("step_*"))) > 0
+        member = running.members(study).get(first)
+        return bool(member and member.run and list(member.run.checkpoints.glob("step_*")))
 
     with supervisor(study) as process:
         until(begun)
