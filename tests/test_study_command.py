@@ -123,7 +123,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["--algorithms", "aapo,grpo", "--plot", "a.pdf"],
         "--plot = 'a.pdf': must end in .png or .svg",
     ),
-    "no seeds": (["--algorithms", "aapo,grpo", "--seeds", "0"], "aapo-desk: Invalid value for '--seeds': 0 is not in"),
+    "no seeds": (["--algorithms", "aapo,grpo", "--seeds", "0"], "aapo-desk: Invalid value for '--seeds': "),
     "another budget": (["--algorithms", "aapo,grpo", "--budget", "tokens"], "aapo-desk: Invalid value for '--budget'"),
 }
 

@@ -99,6 +99,9 @@ def go_on(reference: str, json: bool, plot: Path | None, detach: bool) -> None:
 def _work(study: Study, json: bool, plot: Path | None, detach: bool) -> None:
     if detach:
         running.start_in_background(study)
+        if json:
+            say_json(document(StudyReader(study).read()))
+            return
         for line in (
             f"study {printable(study.name)} goes on in the background",
             f"see it:  aapo-desk study show {study.id}",
@@ -109,10 +112,10 @@ def _work(study: Study, json: bool, plot: Path | None, detach: bool) -> None:
         return
 
     if queue.is_worked_off():
-        say("its runs wait in the queue, which is being worked off already")
-        say(f"see it: aapo-desk study show {study.id}")
+        complain(f"its runs wait in the queue, which is worked off already; see it: aapo-desk study show {study.id}")
+        if json:
+            say_json(document(StudyReader(study).read()))
         return
-    reader = StudyReader(study)
 
     def tell(line: str) -> None:
         if not json:
@@ -120,7 +123,7 @@ def _work(study: Study, json: bool, plot: Path | None, detach: bool) -> None:
 
     with interrupts() as stop:
         done = running.work(study, tell, stop)
-    _report(StudyReader(find_study(study.id)).read() if study.budget.amount is None else reader.read(), json, plot)
+    _report(StudyReader(find_study(study.id)).read(), json, plot)  # its budget may have come meanwhile
     if stop.count or not done:
         raise typer.Exit(1)
 

@@ -64,6 +64,7 @@ def make_arms(preset: str, settings: Mapping[str, Any], varied: str, values: Seq
         if path in ("run.seconds", "run.completions"):
             message = "is set by the study; give --budget and --amount"
             raise ConfigError(Problem(path, message, settings[path], "--set"))
+    presets.find(preset)
     arms = []
     for label, value in zip(labels, values, strict=True):
         try:
@@ -169,8 +170,8 @@ def steps_within(config: RunConfig, budget: Budget) -> int:
     if not config.algorithm.method.has_margin:
         return amount // (prompts * group)
     steps = amount // (2 * prompts * group)
-    if not _fresh(config) and steps * prompts > budget.problems:
-        return int(amount - budget.problems * group) // (prompts * group)
+    if not _fresh(config) and math.isfinite(budget.problems):  # once all are banked, a step samples the policy alone
+        return max(steps, int(amount - budget.problems * group) // (prompts * group))
     return steps
 
 
