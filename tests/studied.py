@@ -19,7 +19,7 @@ PROBLEMS = 100
 COMPLETIONS = 32
 """Of the policy in a step."""
 
-RIGHT = {"aapo": (70, 74, 66), "grpo": (68, 75, 60)}
+RIGHT = {"aapo": (70, 74, 66), "grpo": (68, 75, 60), "gpg": (80, 81, 82)}
 """Held-out problems of each seed that are answered right in the end; 27 are at first."""
 
 SETTINGS = {

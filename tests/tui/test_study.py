@@ -28,6 +28,7 @@ def study(desk_home: Path) -> Study:
 async def opened(pilot: Pilot[Any]) -> None:
     await settle(pilot)
     await press(pilot, "u")
+    await settle(pilot)
 
 
 def then(*keys: str) -> Callable[[Pilot[Any]], Any]:
@@ -106,4 +107,4 @@ async def test_what_is_left_is_gone_on_with_in_the_background(desk: Desk, monkey
             await opened(pilot)
             assert "nothing works at it" in shown(app)
             await press(pilot, "r")
-    assert begun == [study]
+    assert [each.id for each in begun] == [study.id]

@@ -15,7 +15,7 @@ from aapo_desk.tui.widgets.overlay import sample
 from aapo_desk.tui.widgets.standings import STYLES, amount, interval
 
 FAINT = "$foreground 70%"
-LONGEST_LABEL = 24
+LONGEST_LABEL = 14
 ROOMY = 90
 
 Row = Sequence[str]
@@ -37,7 +37,9 @@ def outcomes_text(findings: Findings, width: int) -> Content:
     """A line an arm: held-out accuracy of its base and of what it ended at, and how far it is from the first arm."""
     roomy = width >= ROOMY
     first = findings.arms[0]
-    rows: list[Row] = [["held out: base", "tuned", *(["gain"] if roomy else []), f"against {first.letter}"]]
+    rows: list[Row] = [
+        ["held out: base" if roomy else "base", "tuned", *(["gain"] if roomy else []), f"against {first.letter}"]
+    ]
     for arm in findings.arms:
         outcome = arm.sides["greedy"]
         contrast = outcome.against
