@@ -79,7 +79,8 @@ def _estimate(seeds: Sequence[Scores], problems: Estimate, least: float) -> Esti
 
 def _half(seeds: Sequence[Scores], mean: float) -> float:
     """Half the interval, from the two parts of the variance."""
-    by_seed, single = [], []
+    by_seed: list[float] = []
+    single: list[float] = []
     by_problem: dict[str, float] = defaultdict(float)
     for scores in seeds:
         pulls = {problem: (value - mean) / (len(seeds) * len(scores)) for problem, value in scores.items()}

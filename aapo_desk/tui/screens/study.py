@@ -170,12 +170,14 @@ class StudyScreen(DeskScreen[None]):
             for arm in findings.arms
             if len(arm.band.xs)
         ]
-        place: Callable[[float], str] = {"steps": lambda x: f"{x:.0f}", "seconds": duration, "completions": amount}[
-            kind
-        ]
+        places: dict[str, Callable[[float], str]] = {
+            "steps": lambda x: f"{x:.0f}",
+            "seconds": duration,
+            "completions": amount,
+        }
         said = f"{findings.metric} by {SAID_BY[kind]}, exponential mean {SMOOTHING:g}; dots: lowest and highest seed"
         with self.app.batch_update():
-            self.query_one(OverlayChart).show(said, lines, place, "no steps yet")
+            self.query_one(OverlayChart).show(said, lines, places[kind], "no steps yet")
             self._show_text()
             self._show_progress(findings)
 
