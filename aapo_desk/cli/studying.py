@@ -10,7 +10,7 @@ from typing import Any
 import typer
 import yaml
 
-from aapo_desk import launch
+from aapo_desk import launch, presets
 from aapo_desk.cli.comparing import check_matplotlib
 from aapo_desk.cli.findings import document, lines
 from aapo_desk.cli.follow import interrupts
@@ -48,7 +48,9 @@ def start(
     arms, problems = _looked_at(arms, quiet=json)
     budget = make_budget(kind, amount, arms, problems)
     first = arms[0].config
-    study = create_study(name, preset, varied, arms, range(first.run.seed, first.run.seed + count), budget)
+    study = create_study(
+        name, presets.find(preset).name, varied, arms, range(first.run.seed, first.run.seed + count), budget
+    )
     if not json:
         say(printable(f"study {study.name}: {study.words}"))
         if without_schedule(arms, budget) and any(arm.config.optimizer.schedule != "constant" for arm in arms):
