@@ -31,12 +31,12 @@ __all__ = ["nothing_left_running"]
         (QueueState(waiting=("a", "b")), "queue  Q starts it  2 waiting: a, b"),
         (QueueState(True, ("a", "running"), ("b",)), "queue  Q stops it  ▶ a is running · 1 waiting: b"),
         (QueueState(False, ("a", "paused")), "queue  Q starts it  ▶ a is paused"),
-        (QueueState(failed=(("0002 b", "out of\nmemory"),)), "queue  ✗ failed: 0002 b: out of memory"),
+        (QueueState(failed=(("0002 b", "out of\nmemory"),)), "queue  ✗ failed: 0002 b: out of⏎memory"),
         (
             QueueState(waiting=("c",), failed=(("0001 a", "x"), ("0002 b", "y"))),
             "queue  Q starts it  1 waiting: c · ✗ 2 failed, the last: 0002 b: y",
         ),
-        (QueueState(waiting=("\x1b[31m" + 40 * "a",)), "queue  Q starts it  1 waiting: ␛[31maaaaaaaaaaaaaaaaaa…"),
+        (QueueState(waiting=("\x1b[31m" + 40 * "a",)), "queue  Q starts it  1 waiting: ␛[31m" + 18 * "a" + "…"),
     ],
 )
 def test_the_line(state: QueueState, line: str) -> None:

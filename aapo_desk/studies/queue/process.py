@@ -16,6 +16,7 @@ from aapo_desk.launch.child import environment, python
 from aapo_desk.studies.queue.entries import folder
 
 SECONDS_TO_START = 15.0
+SECONDS_FOR_READERS = 0.3
 
 
 def log_file() -> Path:
@@ -37,7 +38,7 @@ def only_one() -> Iterator[None]:
     folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     _lock().touch(mode=0o600)
     with _lock().open("ab") as file:
-        deadline = time.monotonic() + 1.0  # who asks whether there is one holds it for an instant
+        deadline = time.monotonic() + SECONDS_FOR_READERS  # who asks whether there is one holds it for an instant
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

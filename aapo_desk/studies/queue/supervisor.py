@@ -74,9 +74,11 @@ class _Supervisor:
             if not self._wait_for_others(record):
                 break
             with changing():
-                begun = self._begin(record)
+                begun, words = self._begin(record)
             if begun is None:  # removed in this moment
                 continue
+            if words:  # not while the queue is held: who is told may be slow
+                self._tell(f"{_called(begun)} {words}")
             if not begun.settled:
                 begun = self._follow(begun)
             ends[record.id] = self._say_end(begun)
@@ -106,60 +108,58 @@ class _Supervisor:
             self._stop.wait(SECONDS_BETWEEN_LOOKS_AT_OTHERS)
         return True
 
-    def _begin(self, record: Record) -> Record | None:
-        """Have the entry's run train; settled where it has ended or cannot. Call it while the queue is held."""
+    def _begin(self, record: Record) -> tuple[Record | None, str]:
+        """Have the entry's run train, and words for that; settled where it has ended or cannot train.
+
+        None where the entry was removed. Call it while the queue is held.
+        """
         now = again(record)
         if now is None:
-            return None
+            return None, ""
         run = now.directory
         if run is None:
             return self._start(now)
         current = launch.state(run)
         if current in launch.LIVE:
-            self._tell(f"{_called(now)} is {current}: run {run.id}")
-            return change(now, begun=True)
+            return change(now, begun=True), f"is {current}: run {run.id}"
         if current in ("finished", "failed"):  # while nobody looked
-            return change(now, begun=True, settled=True)
+            return change(now, begun=True, settled=True), ""
         return self._resume(now, run, current)
 
-    def _start(self, record: Record) -> Record:
+    def _start(self, record: Record) -> tuple[Record, str]:
         if record.run:  # killed while it made the run's folder
             shutil.rmtree(runs_folder() / record.run, ignore_errors=True)
-        name = record.name
         try:
             config = RunConfig.model_validate(record.config)
             launch.check(config)
-            if name is not None:
-                try:
-                    check_name(name)
-                except ConfigError:
-                    self._tell(f"{_called(record)}: another run has taken this name since; its run gets none")
-                    name = None
+            name = _free(record.name)
             run = launch.start(config, name, self._command, note=lambda run: _note(record, run))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             why = f"its configuration is none of this version of aapo-desk: {where}: {first['msg']}"
-            return change(record, run=None, settled=True, failure=why)
+            return change(record, run=None, settled=True, failure=why), ""
         except (ConfigError, launch.LaunchError, OSError) as error:
-            return change(record, run=None, settled=True, failure=f"not started: {'; '.join(str(error).splitlines())}")
-        self._tell(f"{_called(record)} starts: run {run.id}; watch it with: aapo-desk watch {run.id}")
-        return change(record, run=run.id, begun=True)
+            why = f"not started: {'; '.join(str(error).splitlines())}"
+            return change(record, run=None, settled=True, failure=why), ""
+        taken = " (another run has taken its name since)" if name != record.name else ""
+        words = f"starts: run {run.id}{taken}; watch it with: aapo-desk watch {run.id}"
+        return change(record, run=run.id, begun=True), words
 
-    def _resume(self, record: Record, run: RunDirectory, current: str) -> Record:
+    def _resume(self, record: Record, run: RunDirectory, current: str) -> tuple[Record, str]:
         """From its last checkpoint, where it has got further than when it crashed before."""
         step = _last_step(run)
         if current == "crashed" and record.crashed_at is not None and step <= record.crashed_at:
             why = f"crashed again without getting further than step {record.crashed_at}: {launch.reason(run)}"
-            return change(record, begun=True, settled=True, failure=why)
+            return change(record, begun=True, settled=True, failure=why), ""
         try:
             launch.resume(run, self._command)
         except (ConfigError, launch.LaunchError) as error:
             if launch.state(run) in launch.LIVE:  # somebody else was quicker
-                return record
-            return change(record, begun=True, settled=True, failure=f"cannot go on: {error}")
-        self._tell(f"{_called(record)} goes on, {current} after step {step}: run {run.id}")
-        return change(record, begun=True, crashed_at=step if current == "crashed" else record.crashed_at)
+                return record, ""
+            return change(record, begun=True, settled=True, failure=f"cannot go on: {error}"), ""
+        crashed_at = step if current == "crashed" else record.crashed_at
+        return change(record, begun=True, crashed_at=crashed_at), f"goes on, {current} after step {step}: run {run.id}"
 
     # While it trains
 
@@ -209,6 +209,16 @@ class _Supervisor:
 
 def _note(record: Record, run: RunDirectory) -> None:
     change(record, run=run.id)
+
+
+def _free(name: str | None) -> str | None:
+    """The name, or none where another run has taken it since the entry was added."""
+    try:
+        if name is not None:
+            check_name(name)
+    except ConfigError:
+        return None
+    return name
 
 
 def _called(record: Record) -> str:

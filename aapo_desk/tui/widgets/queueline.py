@@ -10,7 +10,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from aapo_desk.store import home
-from aapo_desk.tui.labels import LIVE_STATES
+from aapo_desk.tui.labels import LIVE_STATES, clipped
 from aapo_desk.tui.poll import READ_ERRORS
 from aapo_desk.tui.screens.dialogs import Question
 from aapo_desk.tui.text import one_line
@@ -18,7 +18,6 @@ from aapo_desk.tui.widgets.runfilter import put
 
 SECONDS = 2.0
 LONGEST_NAME = 24
-LONGEST_REASON = 200
 FAINT = "$foreground 70%"
 
 
@@ -128,7 +127,7 @@ def described(state: QueueState) -> Content:
     if state.failed:
         name, why = state.failed[-1]
         others = f"{len(state.failed)} failed, the last: " if len(state.failed) > 1 else "failed: "
-        parts.append(Content.styled(f"✗ {others}{_name(name)}: {one_line(why, LONGEST_REASON)}", "$text-error"))
+        parts.append(Content.styled(f"✗ {others}{_name(name)}: {one_line(why)}", "$text-error"))
     if not parts:
         return Content("")
     key = "Q stops it" if state.worked_off else "Q starts it" if state.waiting or state.now else ""
@@ -137,4 +136,4 @@ def described(state: QueueState) -> Content:
 
 
 def _name(text: str) -> str:
-    return one_line(text, LONGEST_NAME)
+    return clipped(one_line(text), LONGEST_NAME)
