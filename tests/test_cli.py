@@ -52,6 +52,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
         "export",
         "chat",
         "queue",
+        "study",
     ):
         assert re.search(rf"^  {command} +\w", text, flags=re.MULTILINE), command
 
@@ -62,6 +63,7 @@ def test_the_version_and_the_help_are_plain_text(capsys: Output) -> None:
         *("demo", "train", "watch", "resume", "runs", "runs rm", "runs show", "pause"),
         *("presets show", "fit", "bench", "compare", "doctor", "eval", "data", "export", "chat"),
         *("queue add", "queue list", "queue rm", "queue run", "queue stop"),
+        *("study start", "study list", "study show", "study run"),
     ],
 )
 def test_every_command_has_help(command: str, capsys: Output) -> None:

@@ -29,6 +29,7 @@ from aapo_desk.cli import (
     queue,
     rewards,
     runs,
+    study,
     train,
 )
 from aapo_desk.cli.output import complain, interactive
@@ -60,6 +61,7 @@ rewards.add_to(app)
 data.add_to(app)
 bench.add_to(app)
 compare.add_to(app)
+study.add_to(app)
 doctor.add_to(app)
 evaluate.add_to(app)
 export.add_to(app)

@@ -53,7 +53,7 @@ def compare(
         save_ending(csv, TABLES, "--csv")
     if plot is not None:
         save_ending(plot, PICTURES, "--plot")
-        _check_matplotlib()
+        check_matplotlib()
     compared = Comparer(runs).read(metric, SMOOTHING)
     if broken := next((entry for entry in compared.entries if entry.problem), None):
         complain(f"run {broken.name} cannot be read: {broken.problem}")
@@ -68,12 +68,13 @@ def compare(
         say(line)
 
 
-def _check_matplotlib() -> None:
-    from aapo_desk.studies.pictures import PicturesMissing, check_matplotlib
+def check_matplotlib() -> None:
+    """End the program with what to install, where it is missing."""
+    from aapo_desk.studies import pictures
 
     try:
-        check_matplotlib()
-    except PicturesMissing as error:
+        pictures.check_matplotlib()
+    except pictures.PicturesMissing as error:
         complain(str(error))
         raise typer.Exit(2) from None
 

@@ -100,14 +100,24 @@ def looked_at(config: RunConfig) -> RunConfig:
 
     Raises as ``launch.preflight``; ends the program where it is cancelled.
     """
+    return look(config).pin(config)
+
+
+def look(config: RunConfig, quiet: bool = False) -> launch.Preflight:
+    """What a preflight finds, told in plain lines unless ``quiet``. Raises and ends as ``looked_at``."""
+
+    def tell(line: str) -> None:
+        if not quiet:
+            say(printable(line))
+
     try:
-        found = launch.preflight(config, progress=lambda line: say(printable(line)))
+        found = launch.preflight(config, progress=tell)
     except KeyboardInterrupt:
         complain("cancelled; nothing was started")
         raise typer.Exit(130) from None
     for line in _description(config, found):
-        say(line)
-    return found.pin(config)
+        tell(line)
+    return found
 
 
 def _description(config: RunConfig, found: launch.Preflight) -> list[str]:

@@ -282,6 +282,14 @@ class RunSection(Section):
     seed: Int = Field(0, ge=0, lt=2**31, description="Everything random in the run follows from it.")
     checkpoint_every: Int = Field(10, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: Int = Field(2, ge=1, description="Newest checkpoints kept; the best one is kept besides.")
+    seconds: Float | None = Field(
+        None, gt=0, description="End after so many seconds of rollout, reward and update; none: after all steps."
+    )
+    completions: Int | None = Field(
+        None,
+        ge=1,
+        description="End after so many sampled completions, the reference's and refills too; none: after all steps.",
+    )
 
 
 class EvaluationConfig(Section):
@@ -318,6 +326,12 @@ class RunConfig(Section):
             raise ValueError(
                 f"optimizer.warmup_steps ({self.optimizer.warmup_steps}) is more than run.steps "
                 f"({self.run.steps}); the learning rate would never arrive"
+            )
+        if (self.run.seconds or self.run.completions) and self.optimizer.schedule != "constant":
+            limit = "run.seconds" if self.run.seconds else "run.completions"
+            raise ValueError(
+                f"optimizer.schedule ({self.optimizer.schedule}) must be constant beside {limit}: which step will be "
+                "the last is not known before"
             )
         return self
 

@@ -166,6 +166,11 @@ class RunWriter:
         )
         return [(step, json.loads(data)) for step, data in rows]
 
+    def total(self, *keys: str) -> float:
+        """The sum of these metrics over all steps; missing values count nothing."""
+        query = "SELECT COALESCE(SUM(json_extract(data, ?)), 0) FROM metrics"
+        return sum(float(self._connection.execute(query, (f'$."{key}"',)).fetchone()[0]) for key in keys)
+
     def events(self, *kinds: str) -> list[tuple[str, dict[str, Any]]]:
         """The events of these kinds with their data, oldest first."""
         marks = ", ".join("?" * len(kinds))

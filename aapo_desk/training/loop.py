@@ -18,6 +18,7 @@ from aapo_desk.memory import EVALUATED_AT_ONCE
 from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunWriter
 from aapo_desk.tasks.difficulty import ADAPTIVE
+from aapo_desk.training import budget
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.halving import Halving
 from aapo_desk.training.recovery import Recovery
@@ -51,6 +52,8 @@ class Trainer:
     step: int = 0
     saved: int = 0
     """The step of the newest checkpoint."""
+    steps: int = dataclasses.field(init=False)
+    """After so many it ends."""
     watch: Watch = dataclasses.field(init=False)
     recovery: Recovery = dataclasses.field(init=False)
     halving: Halving = dataclasses.field(init=False)
@@ -58,6 +61,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         parts = self.prepared.parts
+        self.steps = self.config.run.steps
         self.watch = Watch(self.config, parts.policy, self.store)
         self.recovery = Recovery(self.run, parts, self.store)
         self.halving = parts.halving = Halving(parts, self.store)
@@ -90,7 +94,17 @@ class Trainer:
         self._finish()
 
     def _last(self) -> bool:
-        return self.step >= self.config.run.steps
+        return self.step >= self.steps
+
+    def _look_at_the_budget(self) -> None:
+        """End the plan with this step where the budget is used up; whoever replans the run takes the budget away."""
+        used_up = "" if self.run.replanned_steps() else budget.used_up(self.config.run, self.store)
+        if used_up and not self._last():
+            self.run.replan(self.step)  # before the evaluation: a resume ends here too
+            self.steps = self.step
+            self.control.say(steps=self.step)
+            self.store.write_event("notice", self.step, message=f"{used_up}: this was the last step")
+            log.info("%s: step %d was the last", used_up, self.step)
 
     def _resume(self) -> None:
         """Go back to the newest whole checkpoint, and remove what was written after it."""
@@ -162,6 +176,7 @@ class Trainer:
         self.store.write_step(result.record)
         self.step = number
         self._tell(result)
+        self._look_at_the_budget()
         snapshot = machine()
         self.store.write_system(snapshot.as_json())
         self.watch.step(number, result.record.metrics, snapshot)
@@ -177,7 +192,7 @@ class Trainer:
         log.info(
             "step %d/%d  reward %.3f  reference %.3f  |advantage| %.3f  grad norm %.3f  %.1f s",
             self.step,
-            self.config.run.steps,
+            self.steps,
             metrics["reward"],
             metrics["reference_reward"],
             metrics["advantage_abs"],

@@ -133,6 +133,7 @@ def _metrics(parts: Parts, first: Side, sides: Sides, done: Update) -> dict[str,
         "update_norm": done.update_norm,
         "logp_gap": done.logp_gap,
         "unscorable": float(sum(one.score.total is None for one in sides.new)),
+        "sampled_completions": float(len(sides.new)),
         **scaling,
     }
 

@@ -86,7 +86,7 @@ def test_the_adapter_moves_and_every_number_is_there(desk_home: Path, config: di
         "reward", "reward_std", "reference_reward", "advantage_abs", "margin", "margin_low_share", "margin_high_share",
         "teaching_group", "teaching", "loss", "entropy", "grad_norm", "update_norm", "learning_rate",
         "completion_tokens", "truncated", "unscorable", "logp_gap", "tokens_per_second", "seconds_rollout",
-        "seconds_reward", "seconds_update", "memory_mb", "reward/math", "reward/format",
+        "seconds_reward", "seconds_update", "memory_mb", "reward/math", "reward/format", "sampled_completions",
     }  # fmt: skip
     for _, _, metrics in delta.metrics:
         assert metrics.keys() == wanted

@@ -72,6 +72,7 @@ class HomeScreen(DeskScreen[None]):
         Binding(
             "x", "compare", "Compare", show=False, tooltip="Compare the marked runs, or this one with the pinned one"
         ),
+        Binding("u", "studies", "Studies", show=False, tooltip="Methods or settings compared over several seeds"),
         Binding("escape", "clear", "Clear", False, "esc", tooltip="List all runs, then take the marks away"),
         Binding("n", "new_run", "New run", tooltip="Open the preset under the cursor, else the demo, as a form"),
         Binding("Q", "work_queue", "Queue", show=False, tooltip="Train what waits in the queue, or stop that"),
@@ -320,6 +321,11 @@ class HomeScreen(DeskScreen[None]):
             self.app.push_screen(CompareScreen(runs))
         except ConfigError as error:
             self._complain(error.problems[0].message)
+
+    def action_studies(self) -> None:
+        from aapo_desk.tui.screens.study import StudyScreen  # the first frame does not wait for it
+
+        self.app.push_screen(StudyScreen())
 
     def action_chat(self) -> None:
         if row := self.query_one(RunTable).under_cursor:

@@ -32,11 +32,12 @@ SAMPLE = 4  # characters of a line in a legend
 
 @dataclass(frozen=True)
 class Line:
-    """A run's values over ascending ``xs``; NaN where there is none."""
+    """A run's values over ascending ``xs``; NaN where there is none. ``edges``: of a band around them, in dots."""
 
     letter: str
     xs: Sequence[float]
     ys: Sequence[float]
+    edges: Sequence[Sequence[float]] = ()
 
 
 class OverlayChart(Widget):
@@ -100,7 +101,7 @@ class OverlayChart(Widget):
             return
         self._drawn_for = size
         height = max(1, self.size.height - 2)
-        finite = [y for line in self._lines for y in line.ys if math.isfinite(y)]
+        finite = [y for line in self._lines for ys in (line.ys, *line.edges) for y in ys if math.isfinite(y)]
         values = ticks(min(finite), max(finite), max(2, min(6, (height + 1) // 2)))
         labels = tick_labels(values)
         first, last = self.span
@@ -167,7 +168,8 @@ class OverlayChart(Widget):
 def overlay(lines: Sequence[Line], width: int, height: int, frame: Frame) -> list[list[tuple[str, str]]]:
     """Rows of characters with the name of what each belongs to: "A" a line, "A*" its letter, "" nothing."""
     paths = {line.letter: resampled(line, width * 2, frame) for line in lines}
-    series = [_dashed(letter, path, frame) for letter, path in paths.items()]
+    edges = [Series(line.letter, line.xs, edge, "dots") for line in lines for edge in line.edges]
+    series = [_dashed(letter, path, frame) for letter, path in paths.items()] + edges
     drawn = draw(series[::-1], width, height, frame)  # the first run lies on top
     rows = [list(zip(row.text, row.names, strict=True)) for row in drawn]
     for number, (letter, path) in enumerate(paths.items()):

@@ -1,0 +1,220 @@
+"""What a study has found so far: its arms' curves, what they ended at, how far they are from the first arm."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aapo_desk.evaluation import Estimate
+from aapo_desk.launch import LIVE
+from aapo_desk.store import CurveReader, RunDirectory, RunReader, StoreError
+from aapo_desk.studies import over_seeds
+from aapo_desk.studies.arms import ENOUGH_STEPS
+from aapo_desk.studies.comparison import DEFAULT_METRIC, LETTERS, SMOOTHING
+from aapo_desk.studies.held_out import NAME, Side
+from aapo_desk.studies.over_seeds import Scores
+from aapo_desk.studies.running import Member, is_at_work, members
+from aapo_desk.studies.study import Study
+from aapo_desk.studies.track import Band, Track, band, read_track
+
+SIDES: tuple[Side, ...] = ("greedy", "sampled")
+NOT_QUEUED = "not queued"
+READ_ERRORS = (StoreError, sqlite3.Error, OSError)
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """An arm's run with one seed. ``before`` and ``after``: by side, the scores of base and tuned model, if any.
+
+    ``state`` is that of its entry in the queue; ``reason`` why it failed or cannot be read.
+    """
+
+    seed: int
+    name: str
+    state: str
+    reason: str
+    run: RunDirectory | None
+    track: Track | None
+    before: Mapping[Side, Scores]
+    after: Mapping[Side, Scores]
+
+    @property
+    def live(self) -> bool:
+        """Whether its trainer is at work."""
+        return self.state in LIVE
+
+    @property
+    def steps(self) -> int | None:
+        """How many it is to take; None where something else than their number ends it."""
+        planned = self.run.read_settings().get("run", {}).get("steps") if self.run else None
+        return planned if isinstance(planned, int) and planned < ENOUGH_STEPS else None
+
+    @property
+    def finished(self) -> bool:
+        return self.state == "finished" and self.track is not None and self.track.steps > 0
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How far an arm is from the first one: ``estimate`` over ``pairs`` pairs of scores in ``seeds`` seeds."""
+
+    estimate: Estimate
+    pairs: int
+    seeds: int
+
+    @property
+    def seen(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return not self.estimate.low <= 0.0 <= self.estimate.high
+
+    @property
+    def words(self) -> str:
+        """What it says."""
+        return ("better" if self.estimate.mean > 0 else "worse") if self.seen else "no difference seen"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Held-out accuracy of an arm's finished runs; None where there is none. ``against``: the first arm."""
+
+    base: Estimate | None
+    tuned: Estimate | None
+    gain: Estimate | None
+    against: Contrast | None
+
+
+@dataclass(frozen=True)
+class ArmFindings:
+    """Means are over the finished runs; None while there is none. ``sides``: by greedy and sampled."""
+
+    letter: str
+    label: str
+    runs: Sequence[SeedRun]
+    band: Band
+    sides: Mapping[Side, Outcome]
+
+    @property
+    def finished(self) -> list[Track]:
+        return [one.track for one in self.runs if one.finished and one.track]
+
+    def mean(self, name: str) -> float | None:
+        """Of steps, tokens, teaching or teaching_group; of seconds or completions at the end."""
+        values = [getattr(track, name) for track in self.finished]
+        found = [value[-1] if isinstance(value, Sequence) else value for value in values if value is not None]
+        return sum(found) / len(found) if found else None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A study as it stands. ``at_work``: whether a process works at it."""
+
+    study: Study
+    metric: str
+    arms: Sequence[ArmFindings]
+    at_work: bool
+
+    @property
+    def runs(self) -> list[SeedRun]:
+        return [run for arm in self.arms for run in arm.runs]
+
+    @property
+    def done(self) -> int:
+        """How many runs have finished."""
+        return sum(run.finished for run in self.runs)
+
+    @property
+    def failed(self) -> list[SeedRun]:
+        """What will not finish by itself."""
+        return [run for run in self.runs if run.state in ("failed", "stopped", "removed")]
+
+    @property
+    def left(self) -> int:
+        """How many runs are still to finish."""
+        return len(self.runs) - self.done - len(self.failed)
+
+
+class StudyReader:
+    """Reads a study again and again; a run that has not changed is not read twice. Not for two threads at once."""
+
+    def __init__(self, study: Study, metric: str = DEFAULT_METRIC) -> None:
+        self.study = study
+        self.metric = metric
+        self._known: dict[str, tuple[object, SeedRun]] = {}
+
+    def read(self) -> Findings:
+        """What there is now. A run that cannot be read says so in its reason."""
+        known = members(self.study)
+        runs = [
+            [self._run(known.get(self.study.run_name(arm, seed)), self.study.run_name(arm, seed), seed)
+             for seed in self.study.seeds]
+            for arm in self.study.arms
+        ]  # fmt: skip
+        arms = [
+            ArmFindings(LETTERS[number], arm.label, runs[number], self._band(runs[number]),
+                        {side: _outcome(runs[0] if number else None, runs[number], side) for side in SIDES})
+            for number, arm in enumerate(self.study.arms)
+        ]  # fmt: skip
+        return Findings(self.study, self.metric, arms, is_at_work(self.study))
+
+    def _band(self, runs: Sequence[SeedRun]) -> Band:
+        """Of the finished runs; before there is one, of the first that has begun."""
+        begun = [run.track for run in runs if run.track and run.track.steps]
+        finished = [run.track for run in runs if run.finished and run.track]
+        return band(finished or begun[:1], self.study.budget.kind, SMOOTHING)
+
+    def _run(self, member: Member | None, name: str, seed: int) -> SeedRun:
+        if member is None or member.run is None:
+            state, reason = (member.state, member.reason) if member else (NOT_QUEUED, "")
+            return SeedRun(seed, name, state, reason, None, None, {}, {})
+        stamp = (member, RunReader(member.run).stamp)
+        if name not in self._known or self._known[name][0] != stamp:
+            self._known[name] = (stamp, _read(member.state, member.reason, member.run, name, seed, self.metric))
+        return self._known[name][1]
+
+
+def _read(state: str, reason: str, run: RunDirectory, name: str, seed: int, metric: str) -> SeedRun:
+    try:
+        track = read_track(run, metric)
+        evaluations = CurveReader(run).first_and_last_evaluation(NAME)
+    except READ_ERRORS as error:
+        return SeedRun(seed, name, "failed", f"cannot be read: {error}", run, None, {}, {})
+    last = max(evaluations, default=0)
+    before = _scores(evaluations.get(0))
+    after = _scores(evaluations[last]) if last and state == "finished" else {}
+    return SeedRun(seed, name, state, reason, run, track, before, after)
+
+
+def _scores(row: Mapping[str, Any] | None) -> dict[Side, Scores]:
+    """By side, the score of each problem that could be scored."""
+    if row is None:
+        return {}
+    return {
+        side: {
+            problem: float(score)
+            for problem, score in zip(row["ids"], row[side]["scores"], strict=True)
+            if score is not None
+        }
+        for side in SIDES
+    }
+
+
+def _outcome(first: Sequence[SeedRun] | None, runs: Sequence[SeedRun], side: Side) -> Outcome:
+    ended = [run for run in runs if run.after.get(side)]
+    gain = over_seeds.difference([run.before.get(side, {}) for run in ended], [run.after[side] for run in ended])
+    base = [run.before[side] for run in runs if run.before.get(side)]
+    return Outcome(
+        over_seeds.accuracy(base) if base else None,
+        over_seeds.accuracy([run.after[side] for run in ended]) if ended else None,
+        gain[0] if gain else None,
+        _contrast(first, ended, side) if first else None,
+    )
+
+
+def _contrast(first: Sequence[SeedRun], ended: Sequence[SeedRun], side: Side) -> Contrast | None:
+    """Over the seeds that both have finished: problems are asked and judged alike inside a seed."""
+    baseline = {run.seed: run.after[side] for run in first if run.after.get(side)}
+    both = [run for run in ended if run.seed in baseline]
+    found = over_seeds.difference([baseline[run.seed] for run in both], [run.after[side] for run in both])
+    return Contrast(*found, len(both)) if found else None
