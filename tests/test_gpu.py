@@ -13,8 +13,9 @@ from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.rollout.proof import prove
 from aapo_desk.training.packing import Cost
+from aapo_desk.training.passes import Rollout
 from aapo_desk.training.scaling import LossScale
-from aapo_desk.training.update import Rollout, update
+from aapo_desk.training.update import update
 from tests.policies import load_tiny
 
 pytestmark = [

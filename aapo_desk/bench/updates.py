@@ -10,8 +10,9 @@ from aapo_desk.bench.bed import about, parts_of
 from aapo_desk.bench.jobs import Job, Measured
 from aapo_desk.models.loading import choose_device
 from aapo_desk.training.parts import Parts
+from aapo_desk.training.passes import Rollout
 from aapo_desk.training.peaks import Peaks, held_mb
-from aapo_desk.training.update import Rollout, update
+from aapo_desk.training.update import update
 
 
 def measure(job: Job) -> Measured:

@@ -20,8 +20,9 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, can_be_fixed, decode, uniforms
 from aapo_desk.rollout.proof import prove
 from aapo_desk.training.packing import Cost
+from aapo_desk.training.passes import Rollout
 from aapo_desk.training.scaling import LossScale
-from aapo_desk.training.update import Rollout, Update, update
+from aapo_desk.training.update import Update, update
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21]]
 GROUP, TOKENS, VOCABULARY = 4, 8, 256

@@ -14,10 +14,10 @@ from aapo_desk.rollout import Row, Sampling
 from aapo_desk.store import RunDirectory
 from aapo_desk.training.choices import apply
 from aapo_desk.training.gathering import sample_share
+from aapo_desk.training.passes import Passes
 from aapo_desk.training.place import Place
 from aapo_desk.training.ranks import Letter, Ranks, Signals, meet
 from aapo_desk.training.setup import Prepared, assembled, load
-from aapo_desk.training.update import Passes
 
 log = logging.getLogger(__name__)
 

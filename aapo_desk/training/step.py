@@ -22,7 +22,8 @@ from aapo_desk.training.finiteness import Broken
 from aapo_desk.training.gathering import gather
 from aapo_desk.training.metrics import NAN, NOT_FINITE, advantage_metrics, mean, reward_metrics
 from aapo_desk.training.parts import Parts, Report, make_room
-from aapo_desk.training.update import Rollout, Update, learning_rate, update
+from aapo_desk.training.passes import Rollout
+from aapo_desk.training.update import Update, learning_rate, update
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ from aapo_desk.store import RunWriter, event_words
 from aapo_desk.tasks.prompts import end_token
 from aapo_desk.tasks.solutions import Worked, choose
 from aapo_desk.training.parts import Parts, make_room
+from aapo_desk.training.passes import Micro, Rollout, backpropagate, flat
 from aapo_desk.training.scaling import LossScale
-from aapo_desk.training.update import Micro, Rollout, backpropagate, flat, take_step
+from aapo_desk.training.update import take_step
 
 log = logging.getLogger(__name__)
 

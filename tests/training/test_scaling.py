@@ -19,9 +19,10 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run
 from aapo_desk.training.control import Control
 from aapo_desk.training.loop import Trainer
+from aapo_desk.training.passes import Rollout
 from aapo_desk.training.scaling import FIRST, GOOD_STEPS, LEAST, MOST, LossScale
 from aapo_desk.training.setup import prepared
-from aapo_desk.training.update import Rollout, Update, update
+from aapo_desk.training.update import Update, update
 from tests.policies import load_tiny
 
 COMPLETIONS = [[20, 21, 22, 2], [23, 2], [24, 25, 26, 27, 28], [29]]

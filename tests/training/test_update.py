@@ -15,7 +15,8 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.training import update as engine
 from aapo_desk.training.packing import Cost, micro_batches
-from aapo_desk.training.update import Rollout, checkpoint_layers, flat, learning_rate, update
+from aapo_desk.training.passes import Rollout, flat
+from aapo_desk.training.update import checkpoint_layers, learning_rate, update
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
