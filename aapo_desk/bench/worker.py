@@ -19,6 +19,7 @@ from aapo_desk.config import ConfigError
 from aapo_desk.hub import HubError
 from aapo_desk.models.sources import ModelError
 from aapo_desk.preview import own_standard_output, silence_libraries
+from aapo_desk.rewards.worker import die_with_parent
 
 
 def measure(job: Job) -> Measured:
@@ -29,6 +30,7 @@ def measure(job: Job) -> Measured:
 
 
 def main() -> int:
+    die_with_parent()  # a measurement that nobody waits for would only disturb others
     answers = own_standard_output()
     silence_libraries()
     answer: dict[str, Any]

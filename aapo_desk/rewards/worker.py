@@ -47,7 +47,7 @@ class Loaded:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends its workers itself
-    _die_with_parent()
+    die_with_parent()
     requests, replies = _take_over_pipes()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         setup = json.loads(requests.readline() or "null")
@@ -66,7 +66,7 @@ def main() -> None:
                 _send(replies, reply)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Linux only; elsewhere, and where the parent died before this line, the closed input ends the worker."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
