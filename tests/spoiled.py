@@ -7,7 +7,7 @@ import json
 from safetensors.torch import load_file, save_file
 
 from aapo_desk.checkpoint import Checkpoint
-from aapo_desk.store.checkpoints import checksum
+from aapo_desk.store.checkpoints import checksum, seal
 
 
 def put_nan(checkpoint: Checkpoint) -> str:
@@ -19,5 +19,5 @@ def put_nan(checkpoint: Checkpoint) -> str:
     save_file(tensors, file, metadata={"format": "pt"})
     state = json.loads((checkpoint.path / "state.json").read_text())
     state["checksums"]["adapter/adapter_model.safetensors"] = checksum(file)
-    (checkpoint.path / "state.json").write_text(json.dumps(state))
+    (checkpoint.path / "state.json").write_text(json.dumps(state | {"seal": seal(state)}))
     return name

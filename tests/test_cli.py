@@ -221,7 +221,11 @@ def test_there_is_no_last_word_without_an_evaluation_before_and_after() -> None:
         ("alarm", {"message": "no reward"}, "ALARM: no reward"),
         ("alarm", {"title": "cut off", "message": "Half.", "advice": "More."}, "ALARM: cut off. Half. Try: More."),
         ("alarm_over", {"title": "cut off", "since": 5}, "over: cut off (since step 5)"),
-        ("oom", {"micro_batch": 4}, "oom: micro_batch=4"),
+        (
+            "oom",
+            {"phase": "update", "smaller": "half the micro-batch"},
+            "memory ran out in the update, which is done again: half the micro-batch",
+        ),
         ("notice", {"message": "clear\x1b[2J\nscreen"}, r"clear\x1b[2J\nscreen"),
         ("finished", {}, None),
     ],

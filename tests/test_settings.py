@@ -51,6 +51,8 @@ def test_what_may_be_none_may_be_left_empty() -> None:
         "task.revision",
         "task.max_answer_characters",
         "warm_start.template",
+        "run.seconds",
+        "run.completions",
         "evaluation.max_new_tokens",
     }
     assert all(ALL[path].read("") is None for path in optional)

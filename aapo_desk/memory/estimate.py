@@ -31,7 +31,10 @@ NF4_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}
 """Of a weight in NF4, with double quantisation and without."""
 
 LOGIT_BYTES = 16
-"""Of a logit while its gradient is made, whatever the dtype: it is scaled and normalised in float32."""
+"""Of a logit while autograd makes its gradient, whatever the dtype: it is scaled and normalised in float32."""
+
+PLAIN_LOGIT_BYTES = {2: 6, 4: 4, 8: 8}
+"""Of a logit of a plain head, whose gradient is made in closed form, by the bytes of a number that it computes with."""
 
 DRAW_BYTES, SORTED_DRAW_BYTES = 24, 40
 """Of a logit while a token is drawn: plainly, or with the logits sorted for top-k and top-p."""
@@ -96,7 +99,8 @@ class Settings:
     """Of the optimiser's state for each of them."""
     logits_at_once: int | None = LOGITS_AT_ONCE["cuda"]
     """None: those of a micro-batch."""
-    logit_bytes: int = LOGIT_BYTES
+    logit_bytes: int | None = None
+    """None: what our own head takes."""
     draw_bytes: int = DRAW_BYTES
 
     @classmethod
@@ -222,8 +226,14 @@ def estimate(shape: ModelShape, settings: Settings) -> Estimate:
         drawing=settings.draw_bytes * settings.rows * shape.vocab,
         activations=tokens * shape.layers * (number * shape.hidden if settings.checkpointing else kept),
         layer=layer + (tokens * kept if settings.checkpointing else 0),
-        logits=settings.logit_bytes * logits,
+        logits=_logit_bytes(shape, settings) * logits,
     )
+
+
+def _logit_bytes(shape: ModelShape, settings: Settings) -> int:
+    if settings.logit_bytes is not None:
+        return settings.logit_bytes
+    return LOGIT_BYTES if shape.bent_head else PLAIN_LOGIT_BYTES[settings.number]
 
 
 def kept_bytes(shape: ModelShape, settings: Settings) -> int:

@@ -35,6 +35,8 @@ class ModelShape:
     kv_heads: int
     head_dim: int
     vocab: int
+    bent_head: bool = False
+    """Whether something is done to the logits behind the head's product: scaled, or capped."""
     frozen: int = 0
     """Parameters of linear layers that are quantised and have no adapter: those of a vision tower."""
     targets: Mapping[str, int] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class ModelShape:
             kv_heads=text.kv_heads,
             head_dim=text.head_dim,
             vocab=text.vocab,
+            bent_head=any(text.get(key) for key in ("logits_scaling", "final_logit_softcapping")),
             frozen=tower[0],
             targets=_adapters(layers),
         )

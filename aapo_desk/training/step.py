@@ -134,7 +134,8 @@ def _metrics(parts: Parts, first: Side, sides: Sides, done: Update) -> dict[str,
         "update_norm": done.update_norm,
         "logp_gap": done.logp_gap,
         "unscorable": float(sum(one.score.total is None for one in sides.new)),
-        "sampled_completions": float(len(sides.new)),
+        # What a bank holds depends on other runs too, and a budget must not: a banked reference counts nothing.
+        "sampled_completions": float(len(sides.policy.scored if parts.bank else sides.new)),
         **scaling,
     }
 
