@@ -44,6 +44,8 @@ class Looks:
         noise = statistics.pstdev([value - base - slope * step for step, value in zip(steps, mib, strict=True)])
         grown = slope * (steps[-1] - steps[0])
         flat = grown <= max(MOST_GROWTH * mib[0], 2 * noise)
+        tenths = [self.mib[place * (len(self.mib) - 1) // 10] for place in range(11)]
+        sys.stderr.write(f"{name}: {' '.join(f'{value:.0f}' for value in tenths)} MiB at each tenth of the looks\n")
         held = f"first {self.mib[0]:.1f}, half-way {mib[0]:.1f}, last {mib[-1]:.1f}, most {max(self.mib):.1f} MiB"
         slopes = f"{1000 * slope:+.2f} MiB a 1000 steps, noise {noise:.2f} MiB"
         return f"{name:8} {held}; {slopes}: {'flat' if flat else 'GROWS'}", flat
@@ -102,7 +104,7 @@ def watch(run: RunDirectory, terminal: Terminal) -> tuple[dict[str, Looks], list
         for name, value in held.items():
             looks[name].steps.append(step)
             looks[name].mib.append(value / 2**20)
-        sizes.append((step, sum(file.stat().st_size for file in run.path.glob("run.db*"))))
+        sizes.append((step, run.database.stat().st_size))
     return looks, sizes
 
 

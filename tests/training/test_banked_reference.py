@@ -21,7 +21,8 @@ from aapo_desk.training.control import Control
 from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import prepared
 from aapo_desk.training.step import StepResult, run_step
-from tests.training.test_run import adapter, finish, metrics_without_clocks, new_run, trainer, wait_for, written_step
+from tests.training.in_process import train as finish
+from tests.training.test_run import adapter, metrics_without_clocks, new_run, trainer, wait_for, written_step
 
 STEPS, PROMPTS, GROUP = 8, 2, 4
 ROWS = PROMPTS * GROUP

@@ -103,15 +103,19 @@ def one_step(parts: Parts) -> tuple[StepResult, torch.Tensor]:
 
 
 @pytest.mark.parametrize("error", KINDS.values(), ids=KINDS)
-def test_the_gradient_after_a_halved_micro_batch_equals_the_whole_one(
-    desk_home: Path, config: dict[str, Any], error: Raises
-) -> None:
+def test_each_device_says_in_its_own_way_that_memory_ran_out(error: Raises) -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        raise error()
+    assert ran_out(caught.value)
+
+
+def test_the_gradient_after_a_halved_micro_batch_equals_the_whole_one(desk_home: Path, config: dict[str, Any]) -> None:
     changes = {"lora.dropout": 0}
     with loaded(config, changes, "whole") as (parts, _):
         whole, expected = one_step(parts)
         budget = parts.choices["token_budget"]
     seen: list[int] = []
-    with loaded(config, changes, "halved") as (parts, store), memory(parts, 100, True, error, seen):
+    with loaded(config, changes, "halved") as (parts, store), memory(parts, 100, True, of_the_allocator, seen):
         halved, found = one_step(parts)
         assert parts.choices["token_budget"] < budget
         assert max(seen) > 100  # it was tried
