@@ -26,6 +26,7 @@ from aapo_desk.launch.preflight import with_absolute_paths
 from aapo_desk.launch.starting import bring, find_start
 from aapo_desk.store import RunDirectory, RunReader, create_run, read_command, write_atomically
 from aapo_desk.store.full import is_full, trouble
+from aapo_desk.store.locks import is_held
 
 Command = Literal["pause", "resume", "stop", "checkpoint"]
 COMMANDS: tuple[Command, ...] = ("pause", "resume", "stop", "checkpoint")
@@ -42,22 +43,8 @@ FIRST_WORDS = "starting the trainer"  # status.json's message until the trainer 
 
 
 def is_alive(run: RunDirectory) -> bool:
-    """Whether a trainer holds the run's lock.
-
-    Asked by a shared lock, taken without waiting and given back at once. /proc/locks would not touch the lock at all,
-    but it hides the locks of other process namespaces (containers) and names files by device numbers that overlay
-    and btrfs do not keep. Readers do not disturb each other, and a trainer that starts in that moment tries again.
-    """
-    try:
-        file = run.lock.open("rb")
-    except FileNotFoundError:
-        return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    """Whether a trainer holds the run's lock. Asking disturbs nobody: a trainer that starts just then tries again."""
+    return is_held(run.lock)
 
 
 def state(run: RunDirectory) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from aapo_desk import launch
 from aapo_desk.launch import LaunchError
 from aapo_desk.launch.child import environment, python
 from aapo_desk.store import RunDirectory, list_runs, runs_folder
+from aapo_desk.store.locks import LockHeldError, hold, is_held
 from aapo_desk.studies import queue
 from aapo_desk.studies.comparison import DEFAULT_METRIC
 from aapo_desk.studies.study import Study, read_study, with_amount
@@ -106,27 +106,16 @@ def measured(study: Study) -> Study:
 @contextmanager
 def only_one(study: Study) -> Iterator[None]:
     """Be the one that works at it; the kernel frees the lock when this process ends, however. Raises LaunchError."""
-    study.lock.touch(mode=0o600)
-    with study.lock.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LaunchError(f"study {study.name} runs already; see: aapo-desk study show {study.id}") from None
-        yield
+    try:
+        with hold(study.lock):
+            yield
+    except LockHeldError:
+        raise LaunchError(f"study {study.name} runs already; see: aapo-desk study show {study.id}") from None
 
 
 def is_at_work(study: Study) -> bool:
     """Whether a process works at it."""
-    try:
-        file = study.lock.open("rb")
-    except OSError:
-        return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return is_held(study.lock)
 
 
 def start_in_background(study: Study) -> None:

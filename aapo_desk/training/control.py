@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 from aapo_desk.store import RunDirectory, overwrite, read_command, write_atomically
 from aapo_desk.store.full import is_full
+from aapo_desk.store.locks import LockHeldError, hold
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +35,12 @@ class AlreadyRunning(RuntimeError):
 
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[IO[str]]:
-    """Hold the run's lock; the kernel frees it when this process ends, however it ends.
-
-    A reader that looks at the lock may hold it for an instant, hence some patience. Raises AlreadyRunning.
-    """
-    run.lock.touch(mode=0o600)
-    with run.lock.open("w") as file:
-        deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise AlreadyRunning(f"another trainer is at work on run {run.id}") from None
-                time.sleep(0.05)
-        yield file
+    """Hold the run's lock. Raises AlreadyRunning."""
+    try:
+        with hold(run.lock, LOCK_PATIENCE_SECONDS) as file:
+            yield file
+    except LockHeldError:
+        raise AlreadyRunning(f"another trainer is at work on run {run.id}") from None
 
 
 @dataclass

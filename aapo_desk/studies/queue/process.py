@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import threading
@@ -13,10 +12,10 @@ from pathlib import Path
 
 from aapo_desk.launch import LaunchError
 from aapo_desk.launch.child import environment, python
+from aapo_desk.store.locks import LockHeldError, hold, is_held
 from aapo_desk.studies.queue.entries import folder
 
 SECONDS_TO_START = 15.0
-SECONDS_FOR_READERS = 0.3
 
 
 def log_file() -> Path:
@@ -36,39 +35,21 @@ def _wish() -> Path:
 def only_one() -> Iterator[None]:
     """Be the supervisor. The kernel frees the lock when this process ends, however it ends. Raises LaunchError."""
     folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-    _lock().touch(mode=0o600)
-    with _lock().open("ab") as file:
-        deadline = time.monotonic() + SECONDS_FOR_READERS  # who asks whether there is one holds it for an instant
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise LaunchError(
-                        "the queue is being worked off already; see: aapo-desk queue list; end it with: "
-                        "aapo-desk queue stop"
-                    ) from None
-                time.sleep(0.02)
-        _wish().unlink(missing_ok=True)  # meant for one that is gone
-        file.truncate(0)
-        file.write(f"{os.getpid()}".encode())
-        file.flush()
-        yield
+    try:
+        with hold(_lock()) as file:
+            _wish().unlink(missing_ok=True)  # meant for one that is gone
+            file.write(f"{os.getpid()}")
+            file.flush()
+            yield
+    except LockHeldError:
+        raise LaunchError(
+            "the queue is being worked off already; see: aapo-desk queue list; end it with: aapo-desk queue stop"
+        ) from None
 
 
 def is_worked_off() -> bool:
     """Whether a supervisor is at work."""
-    try:
-        file = _lock().open("rb")
-    except OSError:
-        return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return is_held(_lock())
 
 
 def ask_to_stop() -> None:
