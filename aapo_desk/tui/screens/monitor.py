@@ -196,10 +196,11 @@ class MonitorScreen(DeskScreen[None]):
         self.query_one(NotesView).put("evaluations", text)
 
     def _show_alarms(self, delta: Delta) -> None:
-        before = [] if delta.reset else self._alarms  # after a reset all events come again
+        before, had = [] if delta.reset else self._alarms, bool(self._alarms)  # after a reset all events come again
         self._alarms = standing(((event.kind, event.data) for event in delta.events), before)
         self.query_one(AlarmStrip).show(self._alarms)
-        self.refresh_bindings()
+        if bool(self._alarms) != had:  # the footer is built anew, and Textual keeps its old keys: not for nothing
+            self.refresh_bindings()
 
     def _show_header(self, reading: Reading | None) -> None:
         self.query_one(RunHeader).show(self._facts())

@@ -69,6 +69,8 @@ class StudyScreen(DeskScreen[None]):
         self._chosen: str | None = None
         self._reader: StudyReader | None = None
         self._findings: Findings | None = None
+        self._possible: bool | None = None
+        """Whether the footer says that the study can go on."""
         self._reading = False
 
     def compose(self) -> ComposeResult:
@@ -183,7 +185,9 @@ class StudyScreen(DeskScreen[None]):
 
     def _show_progress(self, findings: Findings) -> None:
         self.query_one("#study-progress", Static).update(progress_text(findings))
-        self.refresh_bindings()
+        if (possible := self.check_action("go_on", ())) != self._possible:  # the footer is built anew: not for nothing
+            self._possible = possible
+            self.refresh_bindings()
 
     def _show_text(self) -> None:
         findings = self._findings
