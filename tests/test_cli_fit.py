@@ -82,7 +82,7 @@ def test_lines_show_the_bar_the_table_and_the_phase(capsys: Output) -> None:
     assert run(["fit", "small.yaml", "--vram", "6"]) == 0
     first, bar, *rest = capsys.readouterr().out.splitlines()
     assert first.endswith("models/small on a card of 6 GB: tight")
-    assert re.fullmatch(r"\[#+\.+\] at least 3\.\d of 6\.0 GB free, peak in the update", bar)
+    assert re.fullmatch(r"\[#+\.+\] at least 2\.\d of 6\.0 GB free, peak in the update", bar)
     columns = [line.split() for line in rest]
     weights = next(line for line in columns if line[:2] == ["always", "weights"])
     assert weights[2] == weights[3]
