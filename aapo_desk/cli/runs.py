@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -88,30 +89,7 @@ def show(run: Run, json: Json = False) -> None:
             }
         )
         return
-    lines = {
-        "run": facts["name"] if facts["name"] == facts["id"] else f"{facts['name']} ({facts['id']})",
-        "state": facts["state"],
-        "step": f"{facts['step']} of {facts['steps']}",
-        "reward": _number(facts["reward"]),
-        "model": facts["model"],
-        "task": facts["task"],
-        "algorithm": _algorithm(config),
-        "created": facts["created"],
-        "folder": facts["path"],
-        "log": str(found.log),
-        "adapter": str(adapter) if adapter else "none yet",
-    }
-    if started := _inside(config, "lora", "start_from"):
-        lines["reference"] = f"the base with the adapter that training began from, frozen: {started}"
-    if parent:
-        lines["from"] = forked_words(parent)
-    if facts["problem"]:
-        lines["problem"] = facts["problem"]
-    if probed:
-        lines["memory"] = event_words("probe", probed)
-    if warmed:
-        lines["warm start"] = event_words("warm_start", warmed).removeprefix("warm start: ")
-    for key, value in lines.items():
+    for key, value in _about(found, facts, config, adapter, parent, probed, warmed).items():
         say(f"{key:<10} {printable(str(value))}")
     for alarm in alarms:
         said = f"{alarm.severity}, since step {alarm.since}: {alarm.title}. {alarm.message} Try: {alarm.advice}"
@@ -125,6 +103,42 @@ def show(run: Run, json: Json = False) -> None:
         say(f"{'export':<10} {printable(said)}")
     for line in base_against_tuned(evaluations):
         say(line)
+
+
+def _about(
+    run: RunDirectory,
+    facts: dict[str, Any],
+    config: dict[str, Any],
+    adapter: Path | None,
+    parent: dict[str, Any] | None,
+    probed: dict[str, Any] | None,
+    warmed: dict[str, Any] | None,
+) -> dict[str, str]:
+    """What there is to say of a run in a line each, by the line's name."""
+    lines = {
+        "run": facts["name"] if facts["name"] == facts["id"] else f"{facts['name']} ({facts['id']})",
+        "state": facts["state"],
+        "step": f"{facts['step']} of {facts['steps']}",
+        "reward": _number(facts["reward"]),
+        "model": facts["model"],
+        "task": facts["task"],
+        "algorithm": _algorithm(config),
+        "created": facts["created"],
+        "folder": facts["path"],
+        "log": str(run.log),
+        "adapter": str(adapter) if adapter else "none yet",
+    }
+    if started := _inside(config, "lora", "start_from"):
+        lines["reference"] = f"the base with the adapter that training began from, frozen: {started}"
+    if parent:
+        lines["from"] = forked_words(parent)
+    if facts["problem"]:
+        lines["problem"] = facts["problem"]
+    if probed:
+        lines["memory"] = event_words("probe", probed)
+    if warmed:
+        lines["warm start"] = event_words("warm_start", warmed).removeprefix("warm start: ")
+    return lines
 
 
 @app.command("rm")
