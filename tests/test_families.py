@@ -94,19 +94,24 @@ TEMPERATURE = 1.2
 ENDS = (2, 17, 45)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def policy(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    """In float64, with a trained adapter and several tokens that end a text."""
-    config, model, extra = FAMILIES[request.param]
-    folder = tmp_path_factory.mktemp(request.param)
-    transformers.AutoTokenizer.from_pretrained(str(tiny_model)).save_pretrained(folder)
+def make_family(name: str, tokenizer: Path, folder: Path) -> Path:
+    """Put a model of this family there, with the tokenizer of the model in another folder."""
+    config, model, extra = FAMILIES[name]
+    transformers.AutoTokenizer.from_pretrained(str(tokenizer)).save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         made: Any = model(config(**SMALL, **extra))
-    for name, parameter in made.named_parameters():  # biases and norms that are there must matter
-        if name.endswith("bias") or "norm" in name:
+    for key, parameter in made.named_parameters():  # biases and norms that are there must matter
+        if key.endswith("bias") or "norm" in key:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
     made.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def policy(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """In float64, with a trained adapter and several tokens that end a text."""
+    folder = make_family(request.param, tiny_model, tmp_path_factory.mktemp(request.param))
     loaded = load_tiny(folder, "float64")
     loaded.eos_ids = ENDS
     return loaded
