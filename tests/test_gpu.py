@@ -10,6 +10,7 @@ import torch
 
 from aapo_desk.algorithms import aapo
 from aapo_desk.models.logprobs import Pack, pack_logps
+from aapo_desk.models.rows import adapted_layers
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.rollout.proof import prove
 from aapo_desk.training.packing import Cost
@@ -53,14 +54,21 @@ def test_rollout_and_update_agree_and_the_adapter_moves(tiny_model: Path, quanti
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_a_float16_update_has_the_gradient_of_a_float32_one(
-    tiny_model: Path, quantization: Literal["none", "nf4"]
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+@pytest.mark.parametrize("shadow", [False, True])
+def test_an_update_in_16_bits_has_the_gradient_of_a_float32_one(
+    tiny_model: Path, quantization: Literal["none", "nf4"], half: Literal["bfloat16", "float16"], shadow: bool
 ) -> None:
     rewards = torch.tensor([[1.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
     rollout = Rollout(PROMPTS[:1] * GROUP, [[20, 21, 22, 2], [23, 2], [24, 25, 26, 27], [28]], 1.0, GROUP)
     gradients = []
-    for dtype in ("float32", "float16"):
+    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", half)
+    for dtype in dtypes:
         policy = load_tiny(tiny_model, dtype, quantization, device="cuda")
+        if shadow:
+            policy.use_shadow()
+        with policy.training():
+            assert dtype == "float32" or all("forward" in vars(layer) for layer in adapted_layers(policy.model))
         scale = LossScale.for_policy(policy)
         assert (scale is not None) == (dtype == "float16")
         moved = update(
@@ -104,6 +112,8 @@ def test_captured_steps_give_what_growing_ones_do(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """In 16 bits two likely tokens may change places, and all after them: there, only log-probs of the same tokens."""
+    if dtype == "float16" and family.startswith(("gemma", "qwen3_5")):
+        pytest.skip("float16 does not carry this family, which is refused in it")
     policy = load_tiny(make_family(family, tiny_model, tmp_path), dtype, "nf4", device="cuda")
     policy.use_shadow()
     rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(2) for _ in range(GROUP)]

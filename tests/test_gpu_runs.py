@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
 ]
+WORKSPACES = 160 * 2**20
+"""Bytes: 32 MiB a stream on the largest cards, of which a run uses two, for cuBLAS and cuBLASLt each."""
 PROMPTS = [[5 + place % 200 for place in range(length)] for length in (180, 250)]
 
 
@@ -75,6 +78,8 @@ def larger_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def probed(folder: Path, changes: dict[str, Any]) -> tuple[Policy, RunConfig, Any]:
+    gc.collect()  # what another test left would be counted
+    torch.cuda.empty_cache()
     given = {"model": {"id": str(folder), "device": "cuda", "quantization": "nf4"}, "task": {"source": "arithmetic"}}
     config = resolve(given, {"rollout.max_new_tokens": 256, "rollout.prompts_per_step": 4, **changes})
     policy = load_policy(config.model, config.lora, sources.resolve(config.model), seed=1)
@@ -87,12 +92,16 @@ def probed(folder: Path, changes: dict[str, Any]) -> tuple[Policy, RunConfig, An
 @pytest.mark.parametrize("weights", ["shadow", "adapter"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_estimate_holds_what_is_measured(larger_model: Path, weights: str, dtype: str) -> None:
-    """It may say too much, by a quarter; never too little by more than the allocator's rounding."""
+    """It may say too much, by a quarter; too little by no more than the workspaces that cuBLAS keeps."""
     _, _, found = probed(larger_model, {"rollout.weights": weights, "model.compute_dtype": dtype})
     assert found.smaller == []
     for phase in ("rollout", "update"):
         measured, estimated = getattr(found.measured, phase), getattr(found.estimated, phase)
-        assert 0.75 * estimated < measured < 1.05 * estimated, (phase, measured / 2**20, estimated / 2**20)
+        assert 0.75 * estimated < measured < 1.05 * estimated + WORKSPACES, (
+            phase,
+            measured / 2**20,
+            estimated / 2**20,
+        )
 
 
 def test_where_the_gpus_memory_ends_a_step_is_halved_and_its_gradient_the_same(

@@ -33,6 +33,7 @@ def terms(fit: Fit) -> list[Term]:
         Term("adapter", ALWAYS, estimate.adapter, True),
         Term("its gradient", ALWAYS, estimate.gradient, True),
         Term("optimiser", ALWAYS, estimate.optimizer, True),
+        Term("adapter in 16 bits", ALWAYS, estimate.copy, True),
         Term("shadow weights", ALWAYS, estimate.shadow, True),
         Term("reading the prompts", "rollout", estimate.prefill, rollout and reads),
         Term("cache of keys and values", "rollout", estimate.cache, rollout and not reads),

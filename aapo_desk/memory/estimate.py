@@ -5,7 +5,7 @@ Bytes, with c those of a number of the compute dtype (2 or 4):
     weights      0.515869 * linear (NF4 and double quantisation, arXiv 2305.14314, as bitsandbytes stores it: 4 bits, an
                  8-bit scale every 64 weights, a 32-bit one every 64 * 256) or c * linear, and c * all others
     adapter      4 * LoRA parameters (peft keeps an adapter in float32), as much for its gradient, and 8 for the
-                 optimiser: AdamW's two moments
+                 optimiser: AdamW's two moments; in 16 bits, c for a copy that products are made with
     shadow       c * linear, where the weights are kept dequantised; on the CPU two packings of these and of the head
     rollout      max(prompts being read, cache of keys and values + max(attention of one layer, drawing a token))
     update       activations kept for the backward pass + max(logits of the head, one layer being computed)
@@ -95,6 +95,8 @@ class Settings:
     """Whether the update keeps only each layer's input and computes the rest again."""
     adapter_number: int = 4
     """Bytes of an adapter's parameter, and of its gradient."""
+    multiplied_number: int | None = None
+    """Bytes of an adapter's number as products are made with it. None: as ``adapter_number``."""
     optimizer_bytes: float = 8
     """Of the optimiser's state for each of them."""
     logits_at_once: int | None = LOGITS_AT_ONCE["cuda"]
@@ -125,6 +127,7 @@ class Settings:
             nf4=config.model.quantization == "nf4",
             packed=device_type == "cpu" and number == 4,
             adapter_number=max(4, number),
+            multiplied_number=None if config.lora.dropout else number,  # with dropout peft computes it, in float32
             optimizer_bytes=2 * max(4, number),
             logits_at_once=LOGITS_AT_ONCE[device_type],
             draw_bytes=SORTED_DRAW_BYTES if rollout.top_k > 0 or rollout.top_p < 1 else DRAW_BYTES,
@@ -155,6 +158,8 @@ class Estimate:
     """The adapter's."""
     optimizer: int
     """The optimiser's state."""
+    copy: int
+    """The adapter in the dtype that products are made in."""
     shadow: int
     cache: int
     """Keys, values and other state of the rows decoded at once, at full length."""
@@ -174,7 +179,7 @@ class Estimate:
     @property
     def resident(self) -> int:
         """What stays from phase to phase."""
-        return self.loaded + self.gradient + self.optimizer
+        return self.loaded + self.gradient + self.optimizer + self.copy
 
     @property
     def loaded(self) -> int:
@@ -216,6 +221,7 @@ def estimate(shape: ModelShape, settings: Settings) -> Estimate:
         adapter=settings.adapter_number * adapter,
         gradient=settings.adapter_number * adapter,
         optimizer=int(settings.optimizer_bytes * adapter),
+        copy=_copied(settings) * adapter,
         shadow=_shadow(shape, settings) if settings.shadow else 0,
         cache=settings.rows * _cache(shape, number, length),
         # Room for the tokens to come is taken when a prompt is read.
@@ -228,6 +234,12 @@ def estimate(shape: ModelShape, settings: Settings) -> Estimate:
         layer=layer + (tokens * kept if settings.checkpointing else 0),
         logits=_logit_bytes(shape, settings) * logits,
     )
+
+
+def _copied(settings: Settings) -> int:
+    """Bytes of each adapter's number that are taken by a copy in another dtype."""
+    multiplied = settings.multiplied_number or settings.adapter_number
+    return multiplied if multiplied != settings.adapter_number else 0
 
 
 def _logit_bytes(shape: ModelShape, settings: Settings) -> int:
@@ -245,7 +257,7 @@ def kept_bytes(shape: ModelShape, settings: Settings) -> int:
     attention = number * (4 * shape.queries + settings.longest)
     activation = number * 3 * inner
     # Inputs of the seven adapted layers: shared between them, and with attention, unless each casts its own copy.
-    if settings.adapter_number == number:
+    if (settings.multiplied_number or settings.adapter_number) == number:
         inputs = number * (2 * shape.hidden + inner)
     else:
         inputs = settings.adapter_number * (5 * shape.hidden + shape.queries + inner)

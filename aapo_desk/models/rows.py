@@ -6,6 +6,9 @@ The mask stands between A and B, on r numbers a token. A row whose mask is 0 get
 switched off. W is read from its 4 bits at each use, or is a shadow weight. Where the reference has an adapter of its
 own (the one that training began from), that is added likewise with 1 - mask.
 
+An adapter is kept in float32. Where a layer computes in 16 bits, its products are made with a copy in these, as mixed
+precision does everywhere; what is kept is float32: the gradient over micro-batches and the optimiser's step.
+
 For plain LoRA on linear layers, which is what this package makes. An adapter on another kind of layer is masked behind
 its own forward.
 """
@@ -33,35 +36,36 @@ class RowMask:
     """Which rows of the batch have the adapter on."""
 
     def __init__(self) -> None:
-        self._factor: Tensor | None = None
+        self._rows: Tensor | None = None
+        self._factors: dict[torch.dtype, Tensor] = {}
 
     def set(self, rows: Tensor) -> None:
         """``rows`` [B] bool. All on costs nothing."""
-        self._factor = None if bool(rows.all()) else rows
+        self._rows, self._factors = None if bool(rows.all()) else rows, {}
 
     def hold(self, rows: Tensor) -> None:
-        """Let ``rows`` [B] bool, whose content may change, decide from now on; it is not looked at here."""
-        self._factor = rows
+        """Let ``rows`` [B] bool decide for the next forward pass; what they hold is not looked at here."""
+        self._rows, self._factors = rows, {}
 
     def apply(self, output: Tensor) -> Tensor:
         """``output`` [B, ...] with the masked rows 0."""
-        if self._factor is None:
-            return output
-        return output * _factor(self._factor, output)
+        return output if self._rows is None else output * self._factor(output)
 
     @property
     def masks(self) -> bool:
         """Whether any row may have the adapter off."""
-        return self._factor is not None
+        return self._rows is not None
 
     def apply_to_others(self, output: Tensor) -> Tensor:
         """``output`` [B, ...] with the rows 0 that ``apply`` leaves."""
-        return output if self._factor is None else output * _factor(~self._factor, output)
+        return output if self._rows is None else output * (1 - self._factor(output))
 
-
-def _factor(rows: Tensor, output: Tensor) -> Tensor:
-    """[B] bool as what ``output`` [B, ...] is multiplied by."""
-    return rows.to(output.dtype).reshape(-1, *[1] * (output.dim() - 1))
+    def _factor(self, output: Tensor) -> Tensor:
+        """The rows as what ``output`` [B, ...] is multiplied by; made once for all layers."""
+        assert self._rows is not None
+        if output.dtype not in self._factors:
+            self._factors[output.dtype] = self._rows.to(output.dtype)
+        return self._factors[output.dtype].reshape(-1, *[1] * (output.dim() - 1))
 
 
 def adapted_layers(model: nn.Module) -> list[Any]:
@@ -81,7 +85,9 @@ def adapter_by_row(model: nn.Module, shadow: Shadow | None, start: StartWeights 
     for layer in adapted_layers(model):
         if isinstance(layer.base_layer, nn.Linear):
             weight, other = shadow.layers.get(layer) if shadow else None, start.get(layer) if start else None
-            layer.forward = partial(_forward, layer, weight, other, mask)
+            pair = _computing(layer, *_weights(layer))
+            other = _computing(layer, *other) if other else None
+            layer.forward = partial(_forward, layer, weight, pair, other, mask)
             replaced.append(layer)
         else:
             behind = layer.lora_B[ADAPTER]
@@ -95,40 +101,66 @@ def adapter_by_row(model: nn.Module, shadow: Shadow | None, start: StartWeights 
             hook.remove()
 
 
+def _weights(layer: Any) -> tuple[Tensor, Tensor]:
+    """A [r, in] and B [out, r]."""
+    return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+
+
+def _dtype(base: Any) -> torch.dtype:
+    """What a linear layer computes in."""
+    dtype: torch.dtype = (is_four_bit(base) and (base.compute_dtype or base.weight.quant_state.dtype)) or (
+        base.weight.dtype
+    )
+    return dtype
+
+
+def _computing(layer: Any, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """A and B as products are made with them: themselves, or where the layer computes in 16 bits, copies in these."""
+    dtype = _dtype(layer.base_layer)
+    if dtype.itemsize == 2 and down.dtype == torch.float32:
+        return down.detach().to(dtype), up.detach().to(dtype)
+    return down, up
+
+
 def _forward(
-    layer: Any, weight: ShadowWeight | None, start: tuple[Tensor, Tensor] | None, mask: RowMask, inputs: Tensor
+    layer: Any,
+    weight: ShadowWeight | None,
+    pair: tuple[Tensor, Tensor],
+    start: tuple[Tensor, Tensor] | None,
+    mask: RowMask,
+    inputs: Tensor,
 ) -> Tensor:
     """One adapted linear layer: [B, ..., in] -> [B, ..., out]."""
-    base = layer.base_layer
+    base, scale = layer.base_layer, layer.scaling[ADAPTER]
     output: Tensor = base(inputs) if weight is None else weight.linear(inputs, base.bias)
-    down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-    output = _add(output, mask.apply(linear(inputs.to(down.dtype), down) * layer.scaling[ADAPTER]), up)
+    down, up = pair
+    output = _add(output, mask.apply(linear(inputs.to(down.dtype), down)), up, scale)
     if start is not None and mask.masks:
         down, up = start
-        output = _add(output, mask.apply_to_others(linear(inputs.to(down.dtype), down) * layer.scaling[ADAPTER]), up)
+        output = _add(output, mask.apply_to_others(linear(inputs.to(down.dtype), down)), up, scale)
     return output
 
 
-def _add(output: Tensor, low: Tensor, up: Tensor) -> Tensor:
-    """``output`` [B, ..., out] + ``low`` [B, ..., r] B^T, in place where that can be."""
+def _add(output: Tensor, low: Tensor, up: Tensor, scale: float) -> Tensor:
+    """``output`` [B, ..., out] + ``scale`` ``low`` [B, ..., r] B^T, in place where that can be."""
     if output.dtype == up.dtype:
-        output.view(-1, output.shape[-1]).addmm_(low.view(-1, low.shape[-1]), up.t())
+        output.view(-1, output.shape[-1]).addmm_(low.view(-1, low.shape[-1]), up.t(), alpha=scale)
         return output
-    return output + linear(low, up).to(output.dtype)
+    return output + (scale * linear(low, up)).to(output.dtype)
 
 
 @contextmanager
 def trained_layers(model: nn.Module, shadow: Shadow | None) -> Iterator[None]:
     """Inside, adapted layers are computed by ``_AdaptedLinear``, forward and backward, the adapter on.
 
-    By their shadow weights; where there are none, on the CPU, by weights made of their 4 bits at each use. Left to peft
-    are other layers, layers with dropout, and those whose adapter has another dtype than the layer computes in.
+    By their shadow weights; where there are none, by weights made of their 4 bits at each use. Left to peft are other
+    layers, layers with dropout, and those whose adapter cannot be multiplied in the dtype that the layer computes in.
     """
     replaced = []
     for layer in adapted_layers(model):
         weight = _frozen_weight(layer, shadow)
         if weight is not None and isinstance(layer.lora_dropout[ADAPTER], nn.Identity):
-            layer.forward = partial(_trained, layer, weight)
+            layer.forward = partial(_trained, layer, weight, _computing(layer, *_weights(layer)))
             replaced.append(layer)
     try:
         yield
@@ -139,34 +171,46 @@ def trained_layers(model: nn.Module, shadow: Shadow | None) -> Iterator[None]:
 
 def _frozen_weight(layer: Any, shadow: Shadow | None) -> FrozenWeight | None:
     """What stands for a layer's base weights in an update; None: they are left to the layer."""
-    adapter: Tensor = layer.lora_A[ADAPTER].weight
-    if shadow is not None:
-        weight = shadow.layers.get(layer)
-        return weight if weight is not None and weight.weight.dtype == adapter.dtype else None
-    base = layer.base_layer
-    fits = is_four_bit(base) and adapter.device.type == "cpu" and base.compute_dtype == adapter.dtype
-    return FourBitWeight(base) if fits else None
+    base, dtype = layer.base_layer, _dtype(layer.base_layer)
+    if _computing(layer, *_weights(layer))[0].dtype != dtype:
+        return None
+    if shadow is not None and layer in shadow.layers:
+        weight = shadow.layers[layer]
+        return weight if weight.weight.dtype == dtype else None
+    if is_four_bit(base):
+        return FourBitWeight(base) if shadow is None else None
+    # In 16 bits this spares the copies in float32 that peft makes of what goes into an adapter.
+    return ShadowWeight(base.weight.data, None) if dtype.itemsize == 2 and type(base) is nn.Linear else None
 
 
-def _trained(layer: Any, weight: FrozenWeight, inputs: Tensor) -> Tensor:
-    down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-    arguments = (inputs, down, up, layer.scaling[ADAPTER], weight, layer.base_layer.bias)
+def _trained(layer: Any, weight: FrozenWeight, pair: tuple[Tensor, Tensor], inputs: Tensor) -> Tensor:
+    arguments = (inputs, *_weights(layer), pair, layer.scaling[ADAPTER], weight, layer.base_layer.bias)
     output: Tensor = _AdaptedLinear.apply(*arguments)  # type: ignore[no-untyped-call]
     return output
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """y = x W^T + b + s (x A^T) B^T with W and b frozen. Keeps x and x A^T for the way back."""
+    """y = x W^T + b + s (x A^T) B^T with W and b frozen. Keeps x and x A^T for the way back.
+
+    ``pair`` is A and B as products are made with them; gradients are A's and B's own.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, down: Tensor, up: Tensor, scale: float, weight: FrozenWeight, bias: Tensor | None
+        ctx: Any,
+        inputs: Tensor,
+        down: Tensor,
+        up: Tensor,
+        pair: tuple[Tensor, Tensor],
+        scale: float,
+        weight: FrozenWeight,
+        bias: Tensor | None,
     ) -> Tensor:
         flat = inputs.reshape(-1, inputs.shape[-1])
-        low = (flat @ down.t()).mul_(scale)
-        ctx.save_for_backward(flat, low, down, up)
-        ctx.scale, ctx.weight = scale, weight
-        return weight.linear(flat, bias).addmm_(low, up.t()).view(*inputs.shape[:-1], -1)
+        low = (flat @ pair[0].t()).mul_(scale)
+        ctx.save_for_backward(flat, low, *pair)
+        ctx.scale, ctx.weight, ctx.kept = scale, weight, down.dtype
+        return weight.linear(flat, bias).addmm_(low, pair[1].t()).view(*inputs.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -177,4 +221,5 @@ class _AdaptedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_inputs = ctx.weight.backward(gradient).addmm_(grad_low, down)
             grad_inputs = grad_inputs.view(*gradients[0].shape[:-1], -1)
-        return grad_inputs, grad_low.t() @ flat, gradient.t() @ low, None, None, None
+        grad_down, grad_up = (product.to(ctx.kept) for product in (grad_low.t() @ flat, gradient.t() @ low))
+        return grad_inputs, grad_down, grad_up, None, None, None, None

@@ -10,6 +10,7 @@ Shapes: R rows, n of them computed, T tokens, W places in the cache.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ class FixedBatch:
         self.entropy.index_put_(places, torch.where(alive, entropy, 0.0).float())
         self.lengths.index_add_(0, row, alive.long())
         self.next.copy_(tokens)
-        ends = torch.isin(tokens, self.eos)
+        ends = (tokens[:, None] == self.eos).any(1)  # isin of many sorts them, and waits for the device
         self.ended.index_put_((row,), self.ended[row] | (alive & ends))
         self.alive.logical_and_(~ends)
         self.step.add_(1)
@@ -165,15 +166,14 @@ class FixedBatch:
         state += [self.next, self.alive, self.ended, self.step]
         before = [value.clone() for value in state]
         try:
-            graph = torch.cuda.CUDAGraph()
-            side = torch.cuda.Stream()
+            graph, side = torch.cuda.CUDAGraph(), _side_stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):  # libraries set themselves up at the first call, which cannot be captured
                 self.advance()
             torch.cuda.current_stream().wait_stream(side)
             for value, kept in zip(state, before, strict=True):
                 value.copy_(kept)  # the place in the cache that was written is written again
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=side):
                 self.advance()
         except RuntimeError as error:
             log.warning("the decode step cannot be captured as a graph; it goes on plainly: %s", error)
@@ -181,3 +181,9 @@ class FixedBatch:
                 value.copy_(kept)
             return self.advance
         return graph.replay
+
+
+@functools.cache
+def _side_stream() -> torch.cuda.Stream:
+    """The one stream of all captures: cuBLAS keeps a workspace of each stream that it has worked on, for ever."""
+    return torch.cuda.Stream()

@@ -75,6 +75,30 @@ def test_an_update_by_weights_made_at_each_use_equals_pefts(tiny_model: Path, mo
         torch.testing.assert_close(one, other, atol=1e-4 * float(other.abs().max()), rtol=0)
 
 
+@pytest.mark.parametrize("way", ["4 bits", "plain", "shadow"])
+def test_products_in_16_bits_give_the_gradient_of_float32_as_nearly_as_pefts_in_float32_do(
+    tiny_model: Path, way: Literal["4 bits", "plain", "shadow"]
+) -> None:
+    """The layers' own rounding is far larger than that of the adapter's products."""
+    quantization: Literal["nf4", "none"] = "none" if way == "plain" else "nf4"
+
+    def gradient(dtype: Literal["float32", "bfloat16"], ours: bool) -> Tensor:
+        policy = load_tiny(tiny_model, dtype, quantization)
+        policy.own_update = ours
+        if way == "shadow" and ours:
+            policy.use_shadow()
+        with policy.training():
+            assert all(("forward" in vars(layer)) == ours for layer in adapted_layers(policy.model))
+        _, *gradients = computed(policy)
+        assert {gradient.dtype for gradient in gradients} == {torch.float32}
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+    exact = gradient("float32", ours=way != "plain")
+    error, pefts = (float((gradient("bfloat16", ours) - exact).norm() / exact.norm()) for ours in (True, False))
+    assert error < 0.05
+    assert error < 1.3 * pefts, pefts
+
+
 def test_a_run_that_began_before_our_own_update_without_shadows_still_uses_its_shadows(tiny_model: Path) -> None:
     policy = load_tiny(tiny_model)
     policy.own_update = False
