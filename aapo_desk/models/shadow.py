@@ -14,7 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
+
+ROWS_AN_OCTAVE = 16
+"""How many numbers of rows, from a power of 2 up to the next, packed weights are multiplied with."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,23 @@ def _pack(weight: Tensor) -> Tensor:
 
 
 def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
-    return output
+    """[..., in] -> [..., out], with rows of zeros added for the product where there are many.
+
+    oneDNN compiles code for each number of rows and each shape of a weight, over half a megabyte that it keeps for
+    ever. Prompts and rollouts have ever new lengths: without few numbers to round up to, a run would grow to its end.
+    """
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    rows = len(flat)
+    more = padded_rows(rows) - rows
+    flat = pad(flat, (0, 0, 0, more)) if more else flat
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(flat, packed, bias, "none", [], "")
+    return output[:rows].view(*inputs.shape[:-1], output.shape[-1])
+
+
+def padded_rows(rows: int) -> int:
+    """``rows`` or, above 32, a few more: less than a 16th."""
+    step = max(1, (1 << rows.bit_length()) // (2 * ROWS_AN_OCTAVE))
+    return -(-rows // step) * step
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ from aapo_desk.models.loading import load_policy
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import adapted_layers
-from aapo_desk.models.shadow import FourBitWeight
+from aapo_desk.models.shadow import FourBitWeight, ShadowWeight, padded_rows
+from aapo_desk.training.peaks import give_back, held_mb
 from tests.policies import load_tiny
 
 PACKS = [Pack([5, 6, 7], [[20, 21, 22, 2], [23]]), Pack([13], [[24, 25]])]
 DENSE = [Pack(pack.prompt, [completion]) for pack in PACKS for completion in pack.completions]
+CPU = torch.device("cpu")
 CASES: list[tuple[Literal["float32", "float64"], Literal["nf4", "none"], float]] = [
     ("float64", "none", 1e-12),
     ("float32", "none", 1e-4),
@@ -117,3 +119,30 @@ def test_afterwards_the_layers_are_pefts_own_again_even_after_an_error(tiny_mode
             raise RuntimeError
     assert not any("forward" in vars(layer) for layer in layers)
     assert not policy.model.training
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (33, 40), (3, 43, 40), (0, 40)])
+def test_a_product_with_packed_weights_is_that_of_the_plain_ones_for_any_number_of_rows(shape: tuple[int, ...]) -> None:
+    weight, bias, inputs = torch.randn(48, 40), torch.randn(48), torch.randn(shape)
+    packed = ShadowWeight.of(weight)
+    output = packed.linear(inputs, bias)
+    torch.testing.assert_close(output, torch.nn.functional.linear(inputs, weight, bias))
+    torch.testing.assert_close(packed.backward(output), output @ weight)
+
+
+def test_few_numbers_of_rows_are_multiplied_and_none_much_greater_than_asked() -> None:
+    numbers = {rows: padded_rows(rows) for rows in range(4097)}
+    assert all(rows == padded for rows, padded in numbers.items() if rows <= 32)
+    assert all(rows <= padded < rows * (1 + 1 / 16) for rows, padded in numbers.items() if rows)
+    assert len(set(numbers.values())) == 33 + 7 * 16
+
+
+def test_ever_new_numbers_of_rows_take_no_memory_for_ever() -> None:
+    packed, inputs = ShadowWeight.of(torch.randn(48, 40)), torch.randn(456, 40)
+    packed.linear(inputs, None)
+    give_back(CPU)
+    before = held_mb(CPU)
+    for rows in range(200, 456):
+        packed.linear(inputs[:rows], None)
+    give_back(CPU)
+    assert held_mb(CPU) - before < 40  # 12 MiB; 140 where each number has code of its own
