@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from aapo_desk.config import LoraConfig, ModelConfig
-from aapo_desk.models import sources
+from aapo_desk.models import shadow, sources
 from aapo_desk.models.loading import load_policy
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import adapted_layers
-from aapo_desk.models.shadow import FourBitWeight, ShadowWeight, padded_rows
+from aapo_desk.models.shadow import FourBitWeight, ShadowWeight
 from aapo_desk.training.peaks import give_back, held_mb
 from tests.policies import load_tiny
 
@@ -100,8 +100,8 @@ def test_dropout_is_left_to_peft(tiny_model: Path) -> None:
         if "lora_B" in name:
             parameter.data.fill_(0.1)
     results = []
-    for shadow in (False, True):
-        if shadow:
+    for shadowed in (False, True):
+        if shadowed:
             policy.use_shadow()
         torch.manual_seed(3)
         results.append(computed(policy))
@@ -122,19 +122,16 @@ def test_afterwards_the_layers_are_pefts_own_again_even_after_an_error(tiny_mode
 
 
 @pytest.mark.parametrize("shape", [(1, 40), (33, 40), (3, 43, 40), (0, 40)])
-def test_a_product_with_packed_weights_is_that_of_the_plain_ones_for_any_number_of_rows(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("copied", [1 << 21, 0])
+def test_a_product_with_packed_weights_is_that_of_the_plain_ones_for_any_number_of_rows(
+    shape: tuple[int, ...], copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "COPIED_AT_MOST", copied)
     weight, bias, inputs = torch.randn(48, 40), torch.randn(48), torch.randn(shape)
     packed = ShadowWeight.of(weight)
     output = packed.linear(inputs, bias)
     torch.testing.assert_close(output, torch.nn.functional.linear(inputs, weight, bias))
     torch.testing.assert_close(packed.backward(output), output @ weight)
-
-
-def test_few_numbers_of_rows_are_multiplied_and_none_much_greater_than_asked() -> None:
-    numbers = {rows: padded_rows(rows) for rows in range(4097)}
-    assert all(rows == padded for rows, padded in numbers.items() if rows <= 32)
-    assert all(rows <= padded < rows * (1 + 1 / 16) for rows, padded in numbers.items() if rows)
-    assert len(set(numbers.values())) == 33 + 7 * 16
 
 
 def test_ever_new_numbers_of_rows_take_no_memory_for_ever() -> None:
