@@ -14,7 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
+
+ROWS_AN_OCTAVE = 16
+"""How many numbers of rows, from a power of 2 up to the next, packed weights are multiplied with."""
+COPIED_AT_MOST = 1 << 21
+"""Numbers that are copied to have rows added to them: a gradient of logits takes too much memory for a second one."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,35 @@ def _pack(weight: Tensor) -> Tensor:
 
 
 def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """[..., in] -> [..., out].
+
+    oneDNN compiles code for each number of rows and each shape of a weight, over half a megabyte that it keeps for
+    ever. Prompts and rollouts have ever new lengths, so rows of zeros are added up to the next of few numbers: else a
+    run would grow to its end.
+    """
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    rows = len(flat)
+    step = _step(rows)
+    more = -rows % step
+    if not more:
+        output = _by_onednn(flat, packed, bias)
+    elif flat.numel() <= COPIED_AT_MOST:
+        output = _by_onednn(pad(flat, (0, 0, 0, more)), packed, bias)[:rows]
+    else:
+        start = rows // step * step
+        last = _by_onednn(pad(flat[start:], (0, 0, 0, more)), packed, bias)
+        output = torch.cat([_by_onednn(flat[:start], packed, bias), last[: rows - start]])
+    return output.view(*inputs.shape[:-1], output.shape[-1])
+
+
+def _by_onednn(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
     return output
+
+
+def _step(rows: int) -> int:
+    """What the number of rows is to be a multiple of: 1 up to 32, above that less than a 16th of it."""
+    return max(1, (1 << rows.bit_length()) // (2 * ROWS_AN_OCTAVE))
 
 
 @dataclass(frozen=True)

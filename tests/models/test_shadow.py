@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from aapo_desk.config import LoraConfig, ModelConfig
-from aapo_desk.models import sources
+from aapo_desk.models import shadow, sources
 from aapo_desk.models.loading import load_policy
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import adapted_layers
-from aapo_desk.models.shadow import FourBitWeight
+from aapo_desk.models.shadow import FourBitWeight, ShadowWeight
+from aapo_desk.training.peaks import give_back, held_mb
 from tests.policies import load_tiny
 
 PACKS = [Pack([5, 6, 7], [[20, 21, 22, 2], [23]]), Pack([13], [[24, 25]])]
 DENSE = [Pack(pack.prompt, [completion]) for pack in PACKS for completion in pack.completions]
+CPU = torch.device("cpu")
 CASES: list[tuple[Literal["float32", "float64"], Literal["nf4", "none"], float]] = [
     ("float64", "none", 1e-12),
     ("float32", "none", 1e-4),
@@ -122,8 +124,8 @@ def test_dropout_is_left_to_peft(tiny_model: Path) -> None:
         if "lora_B" in name:
             parameter.data.fill_(0.1)
     results = []
-    for shadow in (False, True):
-        if shadow:
+    for shadowed in (False, True):
+        if shadowed:
             policy.use_shadow()
         torch.manual_seed(3)
         results.append(computed(policy))
@@ -141,3 +143,27 @@ def test_afterwards_the_layers_are_pefts_own_again_even_after_an_error(tiny_mode
             raise RuntimeError
     assert not any("forward" in vars(layer) for layer in layers)
     assert not policy.model.training
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (33, 40), (3, 43, 40), (0, 40)])
+@pytest.mark.parametrize("copied", [1 << 21, 0])
+def test_a_product_with_packed_weights_is_that_of_the_plain_ones_for_any_number_of_rows(
+    shape: tuple[int, ...], copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "COPIED_AT_MOST", copied)
+    weight, bias, inputs = torch.randn(48, 40), torch.randn(48), torch.randn(shape)
+    packed = ShadowWeight.of(weight)
+    output = packed.linear(inputs, bias)
+    torch.testing.assert_close(output, torch.nn.functional.linear(inputs, weight, bias))
+    torch.testing.assert_close(packed.backward(output), output @ weight)
+
+
+def test_ever_new_numbers_of_rows_take_no_memory_for_ever() -> None:
+    packed, inputs = ShadowWeight.of(torch.randn(48, 40)), torch.randn(456, 40)
+    packed.linear(inputs, None)
+    give_back(CPU)
+    before = held_mb(CPU)
+    for rows in range(200, 456):
+        packed.linear(inputs[:rows], None)
+    give_back(CPU)
+    assert held_mb(CPU) - before < 40  # 12 MiB; 140 where each number has code of its own
