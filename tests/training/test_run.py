@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -171,9 +172,15 @@ def test_a_run_that_fails_says_why(desk_home: Path, config: dict[str, Any], tmp_
     assert "Traceback" in run.log.read_text()
 
 
-def test_grpo_samples_no_reference(desk_home: Path, config: dict[str, Any]) -> None:
+def test_grpo_samples_no_reference_and_no_compiler_is_loaded_for_it(
+    desk_home: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     run = new_run(config | {"algorithm": {"name": "grpo", "options": {"beta": 0.1}}, "run": {"steps": 2}}, "grpo")
     finish(run)
     reader = RunReader(run)
     assert not any(sample.is_reference for sample in reader.samples(1))
     assert reader.poll().metrics[0][2]["reference_reward"] is None
+    imported = set(re.findall(r"^import time: .*\| +([\w.]+)$", run.log.read_text(), flags=re.MULTILINE))
+    assert "bitsandbytes.backends.default.ops" in imported
+    assert "torch._inductor.compile_fx" not in imported
