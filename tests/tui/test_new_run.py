@@ -42,7 +42,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "smol").mkdir()
     (tmp_path / "smol" / "config.json").write_text(json.dumps(SMOLLM2_135M))
     monkeypatch.setattr(look, "machine", lambda: Machine(8, 3.0, 32000, 21000, (RTX_4060,)))
-    monkeypatch.setattr(new_run, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(new_run, "QUIET_SECONDS", 0.001)
     answer_with(monkeypatch, lambda _: FOUND)
 
 
@@ -77,7 +77,7 @@ def form_of(app: DeskApp) -> NewRunScreen:
 
 async def after_quiet(pilot: Pilot[Any]) -> None:
     """Until the closer look that an edit brings has been drawn."""
-    await pilot.pause(0.1)
+    await pilot.pause(0.01)
     await settle(pilot)
 
 
