@@ -17,6 +17,7 @@ import pytest
 
 from aapo_desk.config import resolve
 from aapo_desk.store import RunDirectory, RunReader, create_run
+from tests.training.in_process import train
 
 STEPS = 14
 
@@ -79,8 +80,8 @@ def metrics_without_clocks(run: RunDirectory) -> list[tuple[int, dict[str, Any]]
 
 
 def test_the_adapter_moves_and_every_number_is_there(desk_home: Path, config: dict[str, Any]) -> None:
-    run = new_run(config | {"run": {"steps": 3}}, "numbers")
-    finish(run)
+    rewards = [{"name": "math"}, *config["rewards"]]
+    run = train(new_run(config | {"rewards": rewards, "run": {"steps": 3}}, "numbers"))
     reader = RunReader(run)
     delta = reader.poll()
     wanted = {
@@ -105,8 +106,7 @@ def test_the_adapter_moves_and_every_number_is_there(desk_home: Path, config: di
 
 
 def test_sigterm_and_sigint_checkpoint_and_end_and_a_resume_goes_on(desk_home: Path, config: dict[str, Any]) -> None:
-    whole, stopped = new_run(config, "whole"), new_run(config, "stopped")
-    finish(whole)
+    whole, stopped = train(new_run(config, "whole")), new_run(config, "stopped")
     with trainer(stopped) as process:
         wait_for(stopped, lambda: written_step(stopped) >= 2)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):  # who asks again changes nothing
