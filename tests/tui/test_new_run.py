@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
-from aapo_desk import presets
+from aapo_desk import hardware, launch, presets
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.hardware import Machine
 from aapo_desk.launch import LaunchError, Preflight
@@ -289,7 +289,8 @@ async def test_nothing_is_fetched_before_it_is_asked_for(desk: Desk, config: Run
 async def test_the_real_process_shows_the_prompts_of_a_real_tokenizer(
     desk: Desk, tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()
+    monkeypatch.setattr(look, "preflight", launch.preflight)
+    monkeypatch.setattr(look, "machine", hardware.machine)
     app = desk()
     async with app.run_test(size=WIDE) as pilot:
         await opened(pilot, resolve(tiny_config))
