@@ -117,7 +117,7 @@ def test_sigterm_and_sigint_checkpoint_and_end_and_a_resume_goes_on(desk_home: P
     last = written_step(stopped)
     assert 2 <= last < STEPS
     assert (stopped.checkpoints / f"step_{last:06d}").is_dir()
-    finish(stopped)
+    train(stopped)
     assert adapter(stopped) == adapter(whole)
 
 
