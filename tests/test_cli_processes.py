@@ -191,7 +191,7 @@ def test_in_a_terminal_a_refusal_comes_before_any_screen() -> None:
 @pytest.mark.slow
 def test_a_headless_run_trains_the_tiny_model_to_its_last_word(tmp_path: Path, tiny_config: dict[str, Any]) -> None:
     preset = tmp_path / "tiny.yaml"
-    preset.write_text(json.dumps(tiny_config))
+    preset.write_text(json.dumps(tiny_config | {"rewards": [{"name": "math"}, *tiny_config["rewards"]]}))
     with program("-m", "aapo_desk", "train", str(preset), "--headless", "--name", "tiny") as process:
         out, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (0, "")

@@ -37,14 +37,15 @@ FILES = {
 
 @pytest.fixture(autouse=True)
 def here(desk_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_config: dict[str, Any]) -> Path:
-    """A working directory with some data, a preset of the tiny model and one run named "taken"."""
+    """A working directory with some data, a preset of the tiny model with two rewards and one run named "taken"."""
+    config = tiny_config | {"rewards": [{"name": "math"}, *tiny_config["rewards"]]}
     folder = tmp_path / "here"
     folder.mkdir()
     for name, text in FILES.items():
         (folder / name).write_text(text)
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_config))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(folder)
-    create_run(resolve(tiny_config), "taken")
+    create_run(resolve(config), "taken")
     return folder
 
 

@@ -20,6 +20,7 @@ from aapo_desk.export.distance import answer_logits
 from aapo_desk.export.request import ExportError
 from aapo_desk.hardware import machine
 from aapo_desk.models.ids import wheel_model
+from aapo_desk.models.importing import import_peft
 from aapo_desk.models.loading import choose_device, choose_dtype, eos_ids, load_base, load_policy
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.sources import ModelError, ResolvedModel, load_tokenizer, resolve
@@ -119,6 +120,7 @@ def _with_adapter(model: ModelConfig, base: Base, checkpoint: Checkpoint) -> Pol
 
 def load_exported_adapter(base: Base, model: ModelConfig, folder: Path) -> Policy:
     """An adapter's folder as its user loads it: by peft, on the base as ``model`` has it. Raises ExportError."""
+    import_peft()
     from peft import PeftModel
 
     device = choose_device(model.device)

@@ -10,6 +10,7 @@ import torch
 
 from aapo_desk.config import ConfigError, LoraConfig, ModelConfig, Problem
 from aapo_desk.hardware import BFLOAT16_FROM
+from aapo_desk.models.importing import import_peft
 from aapo_desk.models.policy import Backend, Policy
 from aapo_desk.models.precision import overflowing, refusal
 from aapo_desk.models.sources import (
@@ -96,6 +97,7 @@ def _by_unsloth(
 def _by_transformers(
     model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, seed: int, device: torch.device, dtype: torch.dtype
 ) -> Any:
+    import_peft()
     from peft import LoraConfig as PeftLoraConfig
     from peft import TaskType, get_peft_model
 
@@ -138,6 +140,7 @@ def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device,
     Raises ModelError where it cannot be loaded, and ConfigError before anything of it is where it would compute in
     float16 and cannot.
     """
+    import_peft()
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet()

@@ -34,10 +34,7 @@ def load_adapted(
     """
     from unsloth import FastLanguageModel
 
-    # Longer inputs it would cut off, and with more than the model's own it would stretch the positions.
-    longest = getattr(load_config(resolved, model.trust_remote_code).get_text_config(), "max_position_embeddings", None)
-    if longest is None:
-        raise UnslothError(f"has to be told how long texts may be, which {resolved.name} does not say", imported=True)
+    longest = _longest(model, resolved)
     if dtype == torch.float64:
         raise UnslothError("does not compute in float64", imported=True)
     try:
@@ -76,6 +73,15 @@ def load_adapted(
     adapted.peft_config["default"].revision = resolved.revision
     _check(adapted, model, device, dtype)
     return adapted
+
+
+def _longest(model: ModelConfig, resolved: ResolvedModel) -> int:
+    """Tokens in a text. Longer ones it would cut off; with more than the model's own it would stretch the positions."""
+    config = load_config(resolved, model.trust_remote_code).get_text_config()
+    longest: int | None = getattr(config, "max_position_embeddings", None)
+    if longest is None:
+        raise UnslothError(f"has to be told how long texts may be, which {resolved.name} does not say", imported=True)
+    return longest
 
 
 def _check(adapted: Any, model: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:

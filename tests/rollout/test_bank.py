@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -32,21 +34,56 @@ def silent(message: str) -> None:
     pytest.fail(message)
 
 
-@contextmanager
-def writer(path: Path, code: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process with a bank of its own on the same file; here once it is about to begin."""
-    head = (
-        "import sys; from pathlib import Path; from aapo_desk.rollout import Bank, Scored\n"
-        "from aapo_desk.rewards import Score\n"
-        "bank = Bank(Path(sys.argv[1]), sys.exit)\n"
-        "def group(text): return [Scored(text, 1, False, Score(1.0, {}))] * 2\n"
-        "print('ready', flush=True)\n"
-    )
-    command = [sys.executable, "-c", head + code, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
+# It imports once what takes seconds, and each writer is a fork of it.
+WRITERS = """
+import json, os, sys
+from pathlib import Path
+from aapo_desk.rewards import Score
+from aapo_desk.rollout import Bank, Scored
+
+def group(text): return [Scored(text, 1, False, Score(1.0, {}))] * 2
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "wait" in asked:
+        print(os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1]), flush=True)
+    elif pid := os.fork():
+        print(pid, flush=True)
+    else:
+        try:
+            exec(asked["code"], {"bank": Bank(Path(asked["path"]), sys.exit), "group": group})
+            os._exit(0)
+        finally:
+            os._exit(1)
+"""
+
+
+class Writers:
+    """Processes with a bank of their own each."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def start(self, path: Path, code: str) -> int:
+        """The id of a process that has just begun."""
+        return self._ask({"path": str(path), "code": code})
+
+    def wait(self, pid: int) -> int:
+        return self._ask({"wait": pid})
+
+    def _ask(self, words: dict[str, object]) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def writers() -> Iterator[Writers]:
+    command = [sys.executable, "-c", WRITERS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Writers(process)
 
 
 @contextmanager
@@ -87,20 +124,21 @@ def test_where_another_run_was_first_its_group_stands(path: Path) -> None:
     assert Bank(path, silent).find(["a"]) == {"a": GROUP}
 
 
-def test_two_processes_that_write_at_once_lose_nothing(path: Path) -> None:
+def test_two_processes_that_write_at_once_lose_nothing(path: Path, writers: Writers) -> None:
     code = "for n in range(20): bank.keep({f'{name}{n}': group(name), f'shared{n}': group('either')})\n"
-    with writer(path, f"name = 'x'\n{code}") as one, writer(path, f"name = 'y'\n{code}") as other:
-        assert (one.wait(60), other.wait(60)) == (0, 0)
+    both = [writers.start(path, f"name = {name!r}\n{code}") for name in "xy"]
+    assert [writers.wait(one) for one in both] == [0, 0]
     keys = [f"{name}{n}" for name in ("x", "y", "shared") for n in range(20)]
     assert list(Bank(path, silent).find(keys)) == keys
 
 
-def test_a_process_that_is_killed_while_writing_leaves_all_of_a_call_or_nothing(path: Path) -> None:
+def test_a_process_that_is_killed_while_writing_leaves_all_of_a_call_or_nothing(path: Path, writers: Writers) -> None:
     code = "for n in range(100_000): bank.keep({f'{n}/{k}': group('word ' * 2000) for k in range(4)})\n"
     for wait in (0.05, 0.12, 0.3):
-        with writer(path, code) as process:
-            time.sleep(wait)
-            process.kill()
+        process = writers.start(path, code)
+        time.sleep(wait)
+        os.kill(process, signal.SIGKILL)
+        assert writers.wait(process) == -signal.SIGKILL
     bank = Bank(path, silent)
     bank.keep({"after": GROUP})
     found = bank.find([f"{n}/{k}" for n in range(2000) for k in range(4)])

@@ -34,7 +34,8 @@ def policy(tiny_model: Path) -> Policy:
 
 @pytest.fixture
 def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
-    return tiny_config | {"algorithm": {"reference": "bank"}}
+    rewards = [{"name": "math"}, *tiny_config["rewards"]]
+    return tiny_config | {"rewards": rewards, "algorithm": {"reference": "bank"}}
 
 
 def banked(config: RunConfig, policy: Policy, folder: Path) -> BankedReference:

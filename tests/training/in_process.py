@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from aapo_desk.store import RunDirectory, RunWriter
+import pytest
+
+from aapo_desk.store import RunDirectory, RunReader, RunWriter
 from aapo_desk.training.control import Control
 from aapo_desk.training.loop import Trainer
 from aapo_desk.training.ranks import ALONE, Ranks
@@ -14,16 +16,36 @@ NOBODY = [sys.executable, "-c", ""]
 """A trainer that does nothing, for what starts one."""
 
 
-def train(run: RunDirectory, ranks: Ranks = ALONE) -> RunDirectory:
+class Killed(BaseException):
+    """Stands for a trainer that dies in the middle of a step: nobody answers it."""
+
+
+def killed(run: RunDirectory, step: int) -> RunDirectory:
+    """Train, and die in the update of a step."""
+
+    class KillingControl(Control):
+        def report(self, phase: str, progress: float | None = None, message: str = "") -> None:
+            if message == f"step {step}: update":
+                raise Killed
+
+    with pytest.raises(Killed):
+        train(run, control=KillingControl)
+    last = RunReader(run).last_metrics()
+    assert last is not None
+    assert last[0] == step - 1
+    return run
+
+
+def train(run: RunDirectory, ranks: Ranks = ALONE, control: type[Control] = Control) -> RunDirectory:
     """What the background process does."""
     store = RunWriter(run)
     settings = run.read_config()
-    control = Control(run, settings.run.steps)
-    control.say(state="running")
+    asked = control(run, settings.run.steps)
+    asked.say(state="running")
     try:
-        with prepared(settings, store, control, ranks=ranks) as ready:
-            Trainer(run, settings, ready, store, control).train()
-        control.say(state="finished", step=store.last_step())
+        with prepared(settings, store, asked, ranks=ranks) as ready:
+            Trainer(run, settings, ready, store, asked).train()
+        asked.say(state="finished", step=store.last_step())
     finally:
         store.close()
     return run

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 
 from aapo_desk.config import resolve
-from aapo_desk.store import RunDirectory, RunReader, RunWriter, Sample, create_run
+from aapo_desk.store import RunDirectory, RunReader, Sample, create_run
 from aapo_desk.tasks.difficulty import ADAPTIVE
-from aapo_desk.training.control import Control
-from aapo_desk.training.loop import Trainer
-from aapo_desk.training.setup import prepared
+from tests.training.in_process import killed, train
 
 STEPS = 7
 
@@ -34,29 +32,6 @@ def config(tiny_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     }
 
 
-class Killed(BaseException):
-    """Stands for a trainer that dies in the middle of a step: nobody answers it."""
-
-
-class KillingControl(Control):
-    """Dies in the update of a step."""
-
-    def report(self, phase: str, progress: float | None = None, message: str = "") -> None:
-        if message == "step 6: update":
-            raise Killed
-
-
-def train(run: RunDirectory, control: type[Control] = Control) -> None:
-    store = RunWriter(run)
-    config = run.read_config()
-    asked = control(run, STEPS)
-    try:
-        with prepared(config, store, asked) as ready:
-            Trainer(run, config, ready, store, asked).train()
-    finally:
-        store.close()
-
-
 def samples(run: RunDirectory) -> list[Sample]:
     reader = RunReader(run)
     return [sample for step in range(1, STEPS + 1) for sample in reader.samples(step)]
@@ -68,14 +43,10 @@ def adapter(run: RunDirectory) -> bytes:
 
 @pytest.mark.usefixtures("desk_home")
 def test_a_run_that_was_killed_trains_on_the_same_problems_as_an_undisturbed_one(config: dict[str, Any]) -> None:
-    undisturbed, killed = create_run(resolve(config), "undisturbed"), create_run(resolve(config), "killed")
-    train(undisturbed)
-    with pytest.raises(Killed):
-        train(killed, KillingControl)
-    assert RunReader(killed).poll().metrics[-1][0] == 5
-    train(killed)
-    assert samples(killed) == samples(undisturbed)
-    assert adapter(killed) == adapter(undisturbed)
+    undisturbed = train(create_run(resolve(config), "undisturbed"))
+    disturbed = train(killed(create_run(resolve(config), "killed"), 6))
+    assert samples(disturbed) == samples(undisturbed)
+    assert adapter(disturbed) == adapter(undisturbed)
 
     delta = RunReader(undisturbed).poll()
     assert ADAPTIVE in [event.data.get("message") for event in delta.events]

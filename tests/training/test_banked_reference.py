@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from aapo_desk.training.control import Control
 from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import prepared
 from aapo_desk.training.step import StepResult, run_step
+from tests.training.in_process import killed
 from tests.training.in_process import train as finish
 from tests.training.test_run import adapter, metrics_without_clocks, new_run, trainer, wait_for, written_step
 
@@ -160,29 +160,20 @@ def test_a_killed_run_ends_as_an_undisturbed_one_whatever_its_bank_held(
 ) -> None:
     undisturbed = new_run(config, "undisturbed")
     finish(undisturbed)
-    with_all = killed_run(config, "its bank held everything", kill_at=[4])
+    with_all = new_run(config, "its bank held everything")
+    finish(killed(with_all, 5))
     shutil.rmtree(desk_home / "bank")
     finish(new_run(config | {"run": config["run"] | {"seed": 5, "steps": 2}}, "another seed"))
     # Between checkpoints, so that it finds groups of steps that it does again.
-    with_its_own = killed_run(config, "its bank held what it had left there", kill_at=[5])
+    with_its_own = new_run(config, "its bank held what it had left there")
+    with trainer(with_its_own) as process:  # for real
+        wait_for(with_its_own, lambda: written_step(with_its_own) >= 5)
+        os.killpg(process.pid, signal.SIGKILL)
+    finish(with_its_own)
     for run in (with_all, with_its_own):
         assert adapter(run, STEPS) == adapter(undisturbed, STEPS)
         assert metrics_without_clocks(run) == metrics_without_clocks(undisturbed)
         assert stored(run) == stored(undisturbed)
-
-
-def killed_run(config: dict[str, Any], name: str, kill_at: list[int]) -> RunDirectory:
-    run = new_run(config, name)
-    for step in kill_at:
-        with trainer(run) as process:
-            wait_for(run, functools.partial(has_reached, run, step))
-            os.killpg(process.pid, signal.SIGKILL)
-    finish(run)
-    return run
-
-
-def has_reached(run: RunDirectory, step: int) -> bool:
-    return written_step(run) >= step
 
 
 def stored(run: RunDirectory) -> list[list[Sample]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from aapo_desk.config import resolve
 from aapo_desk.store import RunDirectory, RunReader, create_run
+from tests.training.in_process import train
 
 STEPS = 14
 
@@ -78,8 +80,8 @@ def metrics_without_clocks(run: RunDirectory) -> list[tuple[int, dict[str, Any]]
 
 
 def test_the_adapter_moves_and_every_number_is_there(desk_home: Path, config: dict[str, Any]) -> None:
-    run = new_run(config | {"run": {"steps": 3}}, "numbers")
-    finish(run)
+    rewards = [{"name": "math"}, *config["rewards"]]
+    run = train(new_run(config | {"rewards": rewards, "run": {"steps": 3}}, "numbers"))
     reader = RunReader(run)
     delta = reader.poll()
     wanted = {
@@ -104,8 +106,7 @@ def test_the_adapter_moves_and_every_number_is_there(desk_home: Path, config: di
 
 
 def test_sigterm_and_sigint_checkpoint_and_end_and_a_resume_goes_on(desk_home: Path, config: dict[str, Any]) -> None:
-    whole, stopped = new_run(config, "whole"), new_run(config, "stopped")
-    finish(whole)
+    whole, stopped = train(new_run(config, "whole")), new_run(config, "stopped")
     with trainer(stopped) as process:
         wait_for(stopped, lambda: written_step(stopped) >= 2)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):  # who asks again changes nothing
@@ -116,7 +117,7 @@ def test_sigterm_and_sigint_checkpoint_and_end_and_a_resume_goes_on(desk_home: P
     last = written_step(stopped)
     assert 2 <= last < STEPS
     assert (stopped.checkpoints / f"step_{last:06d}").is_dir()
-    finish(stopped)
+    train(stopped)
     assert adapter(stopped) == adapter(whole)
 
 
@@ -171,9 +172,15 @@ def test_a_run_that_fails_says_why(desk_home: Path, config: dict[str, Any], tmp_
     assert "Traceback" in run.log.read_text()
 
 
-def test_grpo_samples_no_reference(desk_home: Path, config: dict[str, Any]) -> None:
+def test_grpo_samples_no_reference_and_no_compiler_is_loaded_for_it(
+    desk_home: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     run = new_run(config | {"algorithm": {"name": "grpo", "options": {"beta": 0.1}}, "run": {"steps": 2}}, "grpo")
     finish(run)
     reader = RunReader(run)
     assert not any(sample.is_reference for sample in reader.samples(1))
     assert reader.poll().metrics[0][2]["reference_reward"] is None
+    imported = set(re.findall(r"^import time: .*\| +([\w.]+)$", run.log.read_text(), flags=re.MULTILINE))
+    assert "bitsandbytes.backends.default.ops" in imported
+    assert "torch._inductor.compile_fx" not in imported

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.pilot import Pilot
 
 from aapo_desk.config import RunConfig
 from aapo_desk.store import RunDirectory
 from aapo_desk.tui.app import DeskApp
 from aapo_desk.tui.listing import PresetFit, PresetRow
-from tests.tui import fixed_run
+from tests.tui import fixed_run, waiting
 from tests.tui.driving import Desk, Live
 
 NOW = fixed_run.time_of(30) + 4.0
@@ -31,6 +32,14 @@ def fixed_surroundings(desk_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def no_idling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, a click and a pause wait for what is to be done, not for time."""
+    monkeypatch.setattr("textual.pilot.wait_for_idle", waiting.nothing_runs)
+    monkeypatch.setattr("textual.app.wait_for_idle", waiting.nothing_runs)
+    monkeypatch.setattr(Pilot, "_wait_for_screen", waiting.all_drawn)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,21 @@ async def press(pilot: Pilot[Any], *keys: str) -> None:
 async def read_again(pilot: Pilot[Any], app: DeskApp) -> None:
     monitor(app)._poll.tick()
     await settle(pilot)
+
+
+async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for what a thread, a timer or another process brings."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold"
+        await pilot.pause(0.01)
+    await settle(pilot)
+
+
+async def resize(pilot: Pilot[Any], width: int, height: int) -> None:
+    """Textual waits a moment for further resizes."""
+    await pilot.resize_terminal(width, height)
+    await until(pilot, lambda: pilot.app.screen.outer_size == (width, height))
 
 
 async def settle(pilot: Pilot[Any]) -> None:

@@ -14,7 +14,20 @@ from aapo_desk.tui.widgets.histogram import HistogramView
 from aapo_desk.tui.widgets.notes import NotesView
 from aapo_desk.tui.widgets.scrubber import Scrubber
 from tests.tui import fixed_run
-from tests.tui.driving import NARROW, WIDE, Desk, Live, commands, monitor, press, read_again, settle, shown
+from tests.tui.driving import (
+    NARROW,
+    WIDE,
+    Desk,
+    Live,
+    commands,
+    monitor,
+    press,
+    read_again,
+    resize,
+    settle,
+    shown,
+    until,
+)
 
 
 async def test_scrubbing_loads_that_steps_histograms_and_samples(desk: Desk, run: RunDirectory) -> None:
@@ -68,11 +81,7 @@ async def test_new_steps_come_by_themselves(desk: Desk, run: RunDirectory) -> No
         writer = RunWriter(run)
         writer.write_step(fixed_run.step_record(31))
         writer.close()
-        for _ in range(50):
-            await pilot.pause(0.1)
-            if monitor(app).step == 31:
-                break
-        assert monitor(app).step == 31
+        await until(pilot, lambda: monitor(app).step == 31)
 
 
 async def test_a_rewound_history_is_read_anew(desk: Desk, run: RunDirectory) -> None:
@@ -263,11 +272,9 @@ async def test_a_terminal_too_small_is_told_so_and_all_comes_back_when_it_grows(
     async with app.run_test(size=(59, 24)) as pilot:
         await settle(pilot)
         for width, height in ((59, 24), (80, 19), (20, 5)):
-            await pilot.resize_terminal(width, height)
-            await pilot.pause()
+            await resize(pilot, width, height)
             assert "needed" in shown(app)
-        await pilot.resize_terminal(80, 24)
-        await settle(pilot)
+        await resize(pilot, 80, 24)
         assert "needed" not in shown(app)
         assert "step 30/40" in shown(app)
 
@@ -277,8 +284,7 @@ async def test_every_size_from_the_smallest_shows_all_parts(desk: Desk, run: Run
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         for width, height in ((60, 20), (80, 24), (119, 31), (120, 32), (200, 60)):
-            await pilot.resize_terminal(width, height)
-            await pilot.pause()
+            await resize(pilot, width, height)
             for name in ("header", "charts", "teaching", "scrubber", "histogram-margin", "policy", "reference"):
                 region = app.screen.query_one(f"#{name}").region
                 assert region.area > 0, (name, width)

@@ -18,7 +18,7 @@ from aapo_desk.tui.screens.monitor import MonitorScreen
 from aapo_desk.tui.widgets.charts import Charts
 from aapo_desk.tui.widgets.heatmap import HeatMap
 from tests.tui import fixed_run
-from tests.tui.driving import NARROW, WIDE, Desk, monitor, press, read_again, settle, shown
+from tests.tui.driving import NARROW, WIDE, Desk, monitor, press, read_again, resize, settle, shown
 from tests.tui.test_snapshots import then
 
 NEXT, PREVIOUS, LATER = "right_square_bracket", "left_square_bracket", "right_curly_bracket"
@@ -229,8 +229,7 @@ async def test_a_new_monitor_of_each_size_keeps_a_chart_in_sight(desk: Desk, run
     async with watched(desk, run, WIDE) as (app, pilot):
         await press(pilot, *[NEXT] * 5)
         for width, height in ((60, 20), (119, 31), (200, 60)):
-            await pilot.resize_terminal(width, height)
-            await settle(pilot)
+            await resize(pilot, width, height)
             assert "entropy" in in_sight(app)
             assert app.screen.query_one("#chart-entropy").size.height >= 5
 

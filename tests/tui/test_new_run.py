@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
-from aapo_desk import presets
+from aapo_desk import hardware, launch, presets
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.hardware import Machine
 from aapo_desk.launch import LaunchError, Preflight
@@ -42,7 +42,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "smol").mkdir()
     (tmp_path / "smol" / "config.json").write_text(json.dumps(SMOLLM2_135M))
     monkeypatch.setattr(look, "machine", lambda: Machine(8, 3.0, 32000, 21000, (RTX_4060,)))
-    monkeypatch.setattr(new_run, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(new_run, "QUIET_SECONDS", 0.001)
     answer_with(monkeypatch, lambda _: FOUND)
 
 
@@ -77,7 +77,7 @@ def form_of(app: DeskApp) -> NewRunScreen:
 
 async def after_quiet(pilot: Pilot[Any]) -> None:
     """Until the closer look that an edit brings has been drawn."""
-    await pilot.pause(0.1)
+    await pilot.pause(0.01)
     await settle(pilot)
 
 
@@ -289,7 +289,8 @@ async def test_nothing_is_fetched_before_it_is_asked_for(desk: Desk, config: Run
 async def test_the_real_process_shows_the_prompts_of_a_real_tokenizer(
     desk: Desk, tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()
+    monkeypatch.setattr(look, "preflight", launch.preflight)
+    monkeypatch.setattr(look, "machine", hardware.machine)
     app = desk()
     async with app.run_test(size=WIDE) as pilot:
         await opened(pilot, resolve(tiny_config))

@@ -102,6 +102,8 @@ async def test_q_has_the_queue_worked_off_in_the_background(desk: Desk) -> None:
         await settle(pilot)
         assert "✗ failed: 0001 mine: not started: task.source" in shown(app)
         until(lambda: not queue.is_worked_off())
+        app.screen.query_one(QueueLine).read()
+        await settle(pilot)
         await press(pilot, "Q")
         assert "Nothing waits in the queue" in [each.message for each in app._notifications][-1]
 

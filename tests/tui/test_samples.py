@@ -15,7 +15,7 @@ from aapo_desk.tui.screens.samples import SamplesScreen
 from aapo_desk.tui.widgets.sample_detail import SampleDetail
 from aapo_desk.tui.widgets.sample_table import SampleTable
 from tests.tui import fixed_run
-from tests.tui.driving import NARROW, WIDE, Desk, press, settle, shown
+from tests.tui.driving import NARROW, WIDE, Desk, press, settle, shown, until
 
 Compare = Callable[..., bool]
 
@@ -75,14 +75,6 @@ def rewards(app: DeskApp) -> list[float]:
 def told(app: DeskApp) -> list[str]:
     """What the notifications say."""
     return [note.message for note in app._notifications]
-
-
-async def until(pilot: Pilot[Any], holds: Callable[[], bool]) -> None:
-    for _ in range(100):
-        if holds():
-            return
-        await settle(pilot)
-    raise AssertionError("it did not come to hold")
 
 
 def open_samples(*keys: str) -> Callable[[Pilot[Any]], Any]:

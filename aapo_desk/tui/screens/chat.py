@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Footer, Static, TextArea
+from textual.widgets import Static, TextArea
 
 from aapo_desk.chat.request import Answering
 from aapo_desk.config import ConfigError
@@ -20,6 +20,7 @@ from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.text import one_line, plain, visible
 from aapo_desk.tui.widgets.ask_line import AskLine
 from aapo_desk.tui.widgets.exchange import Exchange
+from aapo_desk.tui.widgets.keysline import KeysLine
 from aapo_desk.tui.widgets.pane import Pane
 from aapo_desk.tui.widgets.question import QuestionField
 
@@ -88,7 +89,7 @@ class ChatScreen(DeskScreen[None]):
         yield Static(id="chat-own", markup=False)
         yield QuestionField(id="chat-question", placeholder="a question for both; ⇥ brings the run's own")
         yield AskLine(id="ask")
-        yield Footer(compact=True)
+        yield KeysLine()
 
     def on_mount(self) -> None:
         self.query_one(QuestionField).focus()

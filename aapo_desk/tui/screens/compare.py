@@ -13,7 +13,7 @@ from textual.containers import Container
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from aapo_desk.store import RunDirectory
 from aapo_desk.studies import AXES, DEFAULT_METRIC, SMOOTHING, Axis, Comparer, Comparison
@@ -21,6 +21,7 @@ from aapo_desk.tui.labels import duration
 from aapo_desk.tui.screens.compare_dialogs import MetricChoice, SaveDialog
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.text import one_line
+from aapo_desk.tui.widgets.keysline import KeysLine
 from aapo_desk.tui.widgets.overlay import Line, OverlayChart
 from aapo_desk.tui.widgets.pane import Pane
 from aapo_desk.tui.widgets.standings import amount, evaluations_text, runs_text, settings_text
@@ -90,7 +91,7 @@ class CompareScreen(DeskScreen[None]):
                     yield Static(id="compare-evaluations-text", markup=False)
                 with Pane(id="compare-settings"):
                     yield Static(id="compare-settings-text", markup=False)
-        yield Footer(compact=True)
+        yield KeysLine()
 
     def on_mount(self) -> None:
         self.watch_view()

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import DataTable, Footer, Input, OptionList, Static
+from textual.widgets import DataTable, Input, OptionList, Static
 
 from aapo_desk.config import ConfigError, RunConfig
 from aapo_desk.store import RunDirectory, check_name, pin_run, rename_run
@@ -23,6 +23,7 @@ from aapo_desk.tui.screens.dialogs import StartQuestion
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.screens.managing import DeleteQuestion, RenameDialog
 from aapo_desk.tui.text import one_line, visible
+from aapo_desk.tui.widgets.keysline import KeysLine
 from aapo_desk.tui.widgets.presetlist import PresetList
 from aapo_desk.tui.widgets.queueline import QueueLine
 from aapo_desk.tui.widgets.runfilter import RunFilter, put
@@ -100,7 +101,7 @@ class HomeScreen(DeskScreen[None]):
             with Container(id="presets"):
                 yield Static("start a new run", id="presets-title", classes="list-title", markup=False)
                 yield PresetList(id="preset-list", markup=False)
-        yield Footer(compact=True)
+        yield KeysLine()
 
     def on_mount(self) -> None:
         self._set_title()

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.reactive import var
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from aapo_desk.config import ConfigError
 from aapo_desk.health import Alarm, standing
@@ -36,6 +36,7 @@ from aapo_desk.tui.widgets.alarms import AlarmStrip
 from aapo_desk.tui.widgets.charts import CHART_KEYS, Charts, Which
 from aapo_desk.tui.widgets.header import HeaderFacts, RunHeader
 from aapo_desk.tui.widgets.histogram import HistogramView
+from aapo_desk.tui.widgets.keysline import KeysLine
 from aapo_desk.tui.widgets.machine import MachineView
 from aapo_desk.tui.widgets.notes import VIEWS, NotesView, Tabs, evaluations_text, events_text, log_text
 from aapo_desk.tui.widgets.phases import Phases, PhasesView
@@ -121,7 +122,7 @@ class MonitorScreen(DeskScreen[None]):
         with Container(id="lower"):
             yield SampleView(id="samples")
             yield NotesView(id="notes")
-        yield Footer(compact=True)
+        yield KeysLine()
 
     def on_mount(self) -> None:
         self._poll.start()

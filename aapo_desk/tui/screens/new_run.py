@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
 from textual.timer import Timer
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from aapo_desk.config import RunConfig, Setting
 from aapo_desk.launch import Preflight
@@ -24,6 +24,7 @@ from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.screens.saving import SaveDialog
 from aapo_desk.tui.text import one_line, plain
 from aapo_desk.tui.widgets.fitgauge import FitGauge
+from aapo_desk.tui.widgets.keysline import KeysLine
 from aapo_desk.tui.widgets.pane import Pane
 from aapo_desk.tui.widgets.settingrow import SettingRow
 from aapo_desk.tui.widgets.settingsform import SettingsForm
@@ -85,7 +86,7 @@ class NewRunScreen(DeskScreen[None]):
                 with Pane(id="prompts-pane"):
                     yield Static(id="prompts", markup=False)
         yield Static(id="setting-help", markup=False)
-        yield Footer(compact=True)
+        yield KeysLine()
 
     def on_mount(self) -> None:
         self.query_one("#search-bar").display = False

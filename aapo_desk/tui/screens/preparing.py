@@ -11,13 +11,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from aapo_desk.config import ConfigError, RunConfig
 from aapo_desk.store import RunDirectory
 from aapo_desk.tui.labels import model_label
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.text import one_line, plain
+from aapo_desk.tui.widgets.keysline import KeysLine
 from aapo_desk.tui.widgets.pane import Pane
 
 LINES_KEPT = 200
@@ -86,7 +87,7 @@ class PreparingScreen(DeskScreen[None]):
             with Pane(id="preparing-pane"):
                 yield Static(id="preparing-lines", markup=False)
             yield Static(id="refusal", markup=False)
-        yield Footer(compact=True)
+        yield KeysLine()
 
     def on_mount(self) -> None:
         self.query_one("#refusal").display = False

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from aapo_desk.store import Place, RunDirectory, SampleReader, Span
 from aapo_desk.tui.poll import ReadFailed
@@ -19,6 +19,7 @@ from aapo_desk.tui.sample_rows import Column, Pair, best, columns, ordered, pair
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.widgets.ask_line import AskLine
+from aapo_desk.tui.widgets.keysline import KeysLine
 from aapo_desk.tui.widgets.sample_detail import SampleDetail
 from aapo_desk.tui.widgets.sample_table import ASCENDING, DESCENDING, SampleTable
 
@@ -94,7 +95,7 @@ class SamplesScreen(DeskScreen[None]):
             yield SampleTable(id="sample-table")
             yield SampleDetail(id="sample-detail")
         yield AskLine(id="ask")
-        yield Footer(compact=True)
+        yield KeysLine()
 
     def on_mount(self) -> None:
         self._fill()

@@ -12,7 +12,7 @@ from textual.containers import Container
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 
 from aapo_desk.launch import LaunchError
 from aapo_desk.studies import SMOOTHING, running
@@ -21,6 +21,7 @@ from aapo_desk.studies.study import Study, list_studies
 from aapo_desk.tui.labels import duration
 from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
 from aapo_desk.tui.text import one_line
+from aapo_desk.tui.widgets.keysline import KeysLine
 from aapo_desk.tui.widgets.overlay import Line, OverlayChart
 from aapo_desk.tui.widgets.pane import Pane
 from aapo_desk.tui.widgets.standings import amount
@@ -86,7 +87,7 @@ class StudyScreen(DeskScreen[None]):
                 for view in VIEWS:
                     with Pane(id=f"study-{view}"):
                         yield Static(id=f"study-{view}-text", markup=False)
-        yield Footer(compact=True)
+        yield KeysLine()
 
     def on_mount(self) -> None:
         self.watch_view()

@@ -76,6 +76,10 @@ class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
     def on_mount(self) -> None:
         self._put_cursor(self._current)
 
+    def watch_has_focus(self, _has_focus: bool) -> None:
+        """Textual would style every row anew, which is felt; nothing in a row is styled by the form's focus."""
+        self.app.stylesheet.update_nodes([self], animate=True)
+
     @property
     def current(self) -> Setting:
         """The setting under the cursor."""
