@@ -1,9 +1,9 @@
 """The probe: before the first step, what a step takes at the longest lengths, beside what was estimated.
 
 Of the update it computes one micro-batch, as large as the plan allows, of the longest prompt and completions of the
-longest length; of the rollout the prompts' reading and the last token of all rows. Zeros stand in for the adapter's
-gradient and the optimiser's state, which the first step would make. Nothing of it stays: neither a gradient nor a
-random number drawn. So a run ends in the same bits with the probe as without.
+longest length, packed so that they fill the plan best; of the rollout the prompts' reading and the last token of all
+rows. Zeros stand in for the adapter's gradient and the optimiser's state, which the first step would make. Nothing of
+it stays: neither a gradient nor a random number drawn. So a run ends in the same bits with the probe as without.
 
 Where the GPU's memory is not enough, the plan is made smaller until it is.
 """
@@ -25,7 +25,7 @@ from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.sources import ModelError
 from aapo_desk.rollout import Row, Sampling, ends
-from aapo_desk.training.packing import Cost, micro_batches
+from aapo_desk.training.packing import Cost
 from aapo_desk.training.peaks import Peaks, give_back, held_mb, ran_out
 
 log = logging.getLogger(__name__)
@@ -80,14 +80,10 @@ class Longest:
 
     @classmethod
     def of(cls, policy: Policy, config: RunConfig, prompts: Sequence[list[int]], choices: Mapping[str, int]) -> Longest:
-        prompt = max(prompts, key=len)
-        rollout = config.rollout
-        count, new = rollout.prompts_per_step * rollout.group_size, rollout.max_new_tokens
+        prompt, rollout = max(prompts, key=len), config.rollout
         cost = Cost.of(policy.causal.config.get_text_config()) if choices["share_prompts"] else None
-        lengths = [len(prompt)] * count, [new] * count
-        batches = micro_batches(*lengths, range(count), rollout.group_size, choices["token_budget"], cost)
-        completion = [prompt[place % len(prompt)] for place in range(new)]
-        packs = [[Pack(prompt, [completion] * len(rows)) for rows in batch] for batch in batches]
+        packs, size, length = largest(len(prompt), config, choices["token_budget"], cost)
+        completion = [prompt[place % len(prompt)] for place in range(length)]
         sides = [True, False] if config.algorithm.name in REFERENCE_ALGORITHMS else [True]
         rows = [
             Row(number, adapter)
@@ -95,7 +91,7 @@ class Longest:
             for number in range(rollout.prompts_per_step)
             for _ in range(rollout.group_size)
         ]
-        return cls(prompt, max(packs, key=padded), rows[: choices["batch_rows"]])
+        return cls(prompt, [Pack(prompt, [completion] * size)] * packs, rows[: choices["batch_rows"]])
 
     def settings(self, config: RunConfig, device_type: str, choices: Mapping[str, int]) -> Settings:
         """These sizes, for an estimate."""
@@ -126,6 +122,25 @@ class Longest:
         """The beginning and the end of the rows."""
         prompts = [self.prompt] * config.rollout.prompts_per_step
         ends(policy, prompts, self.rows, config.rollout.max_new_tokens, Sampling.of(config.rollout), fixed)
+
+
+def largest(prompt: int, config: RunConfig, budget: int, cost: Cost | None) -> tuple[int, int, int]:
+    """Packs, completions in each and tokens of these, in the largest micro-batch.
+
+    All of a step's rows at the longest lengths where they fit; else what fills the budget, be it with shorter
+    completions: how rows are packed depends on their lengths. At least one row, the longest.
+    """
+    prompts, group, new = config.rollout.prompts_per_step, config.rollout.group_size, config.rollout.max_new_tokens
+    size = cost.completions_a_pack(prompt, new, group) if cost else 1
+    packs = prompts * -(-group // size)
+    if packs * (prompt + size * new) <= budget:
+        return packs, size, new
+    packs = -(-budget // (prompt + size * new))
+    filling = packs, size, (budget // packs - prompt) // size
+    alike = [(budget // (prompt + count * new), count, new) for count in range(1, size + 1)]
+    found = [(many, count, length) for many, count, length in (filling, *alike) if many > 0 and length > 0]
+    best = max(found, key=lambda one: one[0] * (prompt + one[1] * one[2]), default=(1, 1, new))
+    return best if best[0] * (prompt + best[1] * best[2]) >= prompt + new else (1, 1, new)
 
 
 def padded(packs: Sequence[Pack]) -> int:

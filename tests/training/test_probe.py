@@ -18,8 +18,9 @@ from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run, even
 from aapo_desk.training.choices import apply, settled
 from aapo_desk.training.control import Control
 from aapo_desk.training.loop import Trainer
+from aapo_desk.training.packing import Cost, micro_batches
 from aapo_desk.training.peaks import Peaks
-from aapo_desk.training.probe import Longest, Probe, padded, probe
+from aapo_desk.training.probe import Longest, Probe, largest, padded, probe
 from aapo_desk.training.setup import prepared
 from tests.policies import load_tiny
 
@@ -76,6 +77,22 @@ def test_the_largest_pieces_are_at_the_longest_lengths(policy: Policy, config: R
     assert len(longest.rows) == 2 * 8
     few = Longest.of(policy, config, PROMPTS, CHOICES | {"token_budget": 20, "batch_rows": 3, "share_prompts": 0})
     assert (padded(few.micro_batch), len(few.rows)) == (16, 3)
+
+
+def test_the_largest_micro_batch_is_no_smaller_than_one_of_shorter_rows(policy: Policy, config: RunConfig) -> None:
+    """Of shorter prompts fewer completions share one, and their packs may fill the plan better."""
+    config = resolve(
+        config.model_dump(mode="json"),
+        {"rollout.max_new_tokens": 384, "rollout.prompts_per_step": 4, "rollout.group_size": 8},
+    )
+    cost = Cost(12288, 1)
+    for budget in range(500, 16000, 97):
+        packs, size, length = largest(175, config, budget, cost)
+        probed = packs * (175 + size * length)
+        assert probed <= max(budget, 175 + 384)
+        for prompt in (20, 60, 100, 140, 175):
+            batches = micro_batches([prompt] * 32, [384] * 32, range(32), 8, budget, cost)
+            assert max(len(batch) * (prompt + 384 * max(map(len, batch))) for batch in batches) <= 1.05 * probed
 
 
 def test_nothing_is_left_of_it(policy: Policy, config: RunConfig) -> None:
