@@ -58,8 +58,8 @@ class CurveReader(RunReader):
             return {}
         with self._open() as db:
             rows = db.execute(
-                "SELECT step, data FROM evaluations WHERE name = ?1 AND (step = 0 OR step ="
-                " (SELECT max(step) FROM evaluations WHERE name = ?1)) ORDER BY step",
-                (name,),
+                "SELECT step, data FROM evaluations WHERE name = :name AND (step = 0 OR step ="
+                " (SELECT max(step) FROM evaluations WHERE name = :name)) ORDER BY step",
+                {"name": name},
             ).fetchall()
         return {step: from_json(data) for step, data in rows}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aapo_desk.store.records import Event, Sample, from_json
 
 Rows = list[tuple[int, float, str]]
+Values = Sequence[str | int | float] | Mapping[str, str | int | float]
+"""For question marks in their order, or by name: Python 3.14 takes no order for numbered ones."""
 """Step, time and data of steps."""
 
 
@@ -21,7 +23,7 @@ def step_rows(db: sqlite3.Connection, where: str, values: Sequence[int]) -> Rows
 
 
 def in_one_row(
-    db: sqlite3.Connection, columns: Sequence[str], source: str, values: Sequence[str | int | float]
+    db: sqlite3.Connection, columns: Sequence[str], source: str, values: Values
 ) -> Iterator[tuple[str, ...]]:
     """Rows as text, none of it null, out of SQLite in one row.
 
@@ -42,10 +44,12 @@ def as_metrics(rows: Rows) -> list[tuple[int, float, dict[str, float | None]]]:
 def event_rows(db: sqlite3.Connection, after: int, until: float) -> list[tuple[int, float, int, str, str]]:
     """Id, time, step, kind and data of the events behind one, up to the first that is later than ``until``."""
     source = (
-        "(SELECT * FROM events WHERE id > ?1 AND id <"
-        " COALESCE((SELECT min(id) FROM events WHERE id > ?1 AND time > ?2), 1 << 62) ORDER BY id)"
+        "(SELECT * FROM events WHERE id > :after AND id <"
+        " COALESCE((SELECT min(id) FROM events WHERE id > :after AND time > :until), 1 << 62) ORDER BY id)"
     )
-    rows = in_one_row(db, ("id", "printf('%!.17g', time)", "step", "kind", "data"), source, (after, until))
+    rows = in_one_row(
+        db, ("id", "printf('%!.17g', time)", "step", "kind", "data"), source, {"after": after, "until": until}
+    )
     return [(int(number), float(when), int(step), kind, data) for number, when, step, kind, data in rows]
 
 
