@@ -92,7 +92,7 @@ def test_the_largest_micro_batch_is_no_smaller_than_one_of_shorter_rows(policy: 
         assert probed <= max(budget, 175 + 384)
         for prompt in (20, 60, 100, 140, 175):
             batches = micro_batches([prompt] * 32, [384] * 32, range(32), 8, budget, cost)
-            assert max(len(batch) * (prompt + 384 * max(map(len, batch))) for batch in batches) <= 1.1 * probed
+            assert max(len(batch) * (prompt + 384 * max(map(len, batch))) for batch in batches) <= 1.15 * probed
 
 
 def test_nothing_is_left_of_it(policy: Policy, config: RunConfig) -> None:
