@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from aapo_desk.memory import LOGITS_AT_ONCE
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.shadow import even_length
 
 SHARING_MODELS = frozenset({"llama", "qwen2", "qwen3", "smollm3", "phi3", "granitemoehybrid"})
 """Models that take a mask a pair of tokens for all their layers alike, and keep no other state."""
@@ -49,6 +50,8 @@ def pack_logps(policy: Policy, packs: Sequence[Pack], width: int, temperature: f
     """
     device = policy.device
     longest = max(pack.tokens for pack in packs)
+    if policy.shadow and policy.shadow.packed:
+        longest = even_length(len(packs), longest)
     ids = torch.full((len(packs), longest), policy.pad_id, device=device)
     # Of each completion's token: its pack, its place there, and the place whose hidden state predicts it.
     pack_of: list[int] = []

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-ROWS_AN_OCTAVE = 16
+ROWS_AN_OCTAVE = 32
 """How many numbers of rows, from a power of 2 up to the next, packed weights are multiplied with."""
 COPIED_AT_MOST = 1 << 21
 """Numbers that are copied to have rows added to them: a gradient of logits takes too much memory for a second one."""
@@ -111,8 +111,15 @@ def _by_onednn(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     return output
 
 
+def even_length(rows: int, longest: int) -> int:
+    """The least length from ``longest`` on at which so many rows of it need no zeros added in a product."""
+    while rows * longest % _step(rows * longest):
+        longest += 1
+    return longest
+
+
 def _step(rows: int) -> int:
-    """What the number of rows is to be a multiple of: 1 up to 32, above that less than a 16th of it."""
+    """What the number of rows is to be a multiple of: 1 up to 64, above that less than a 32nd of it."""
     return max(1, (1 << rows.bit_length()) // (2 * ROWS_AN_OCTAVE))
 
 
@@ -122,6 +129,11 @@ class Shadow:
 
     layers: Mapping[nn.Module, ShadowWeight]
     head: ShadowWeight | None
+
+    @property
+    def packed(self) -> bool:
+        """Whether oneDNN multiplies by them."""
+        return any(weight.transposed is not None for weight in self.layers.values())
 
 
 @torch.no_grad()

@@ -80,7 +80,7 @@ def test_an_update_by_4_bit_or_shadow_weights_is_counted_as_the_plain_one(data: 
             rollout = made_up(parts)
             counts.append(arithmetic.count(partial(update_once, parts, rollout)))
     assert counts[0] == counts[1]
-    # A shadow's products have up to a 16th more rows.
+    # By packed weights, rows are padded to fewer lengths.
     assert counts[0][0] <= counts[2][0] < counts[0][0] * (1 + 1 / 16)
     assert sum(counts[0][1].values()) == sum(counts[2][1].values())
     assert counts[0][0] > sum(arithmetic.flop(shape) * number for shape, number in counts[0][1].items()) > 0
