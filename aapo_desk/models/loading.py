@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -102,7 +104,6 @@ def _by_transformers(
     from peft import TaskType, get_peft_model
 
     base = load_base(model, resolved, device, dtype)
-    _leave_the_file(base)
     base.requires_grad_(False)
     settings = PeftLoraConfig(
         r=lora.r,
@@ -155,19 +156,41 @@ def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device,
             bnb_4bit_compute_dtype=dtype,
         )
     try:
-        base = AutoModelForCausalLM.from_pretrained(
-            resolved.path,
-            use_safetensors=True,  # never a pickle
-            dtype=dtype,
-            quantization_config=quantization,
-            device_map={"": device},
-            trust_remote_code=model.trust_remote_code,
-        )
+        with _one_weight_at_a_time():
+            base = AutoModelForCausalLM.from_pretrained(
+                resolved.path,
+                use_safetensors=True,  # never a pickle
+                dtype=dtype,
+                quantization_config=quantization,
+                device_map={"": device},
+                trust_remote_code=model.trust_remote_code,
+            )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(explain_load_failure(resolved, error)) from error
     base.name_or_path = resolved.name  # what an adapter says it belongs to: no place in this machine's cache
     _keep_weights_trainable(base)
     return base
+
+
+@contextmanager
+def _one_weight_at_a_time() -> Iterator[None]:
+    """Inside, transformers reads weights one by one instead of mapping their file.
+
+    What is read of a mapped file stays in memory until all is loaded: 4 bytes a weight where 4 bits are wanted.
+    """
+    from safetensors import safe_open
+    from transformers import modeling_utils
+
+    library: Any = modeling_utils  # it chooses how by the platform and takes no wish
+
+    def plainly(*place: Any, **how: Any) -> Any:
+        return safe_open(*place, **how | {"backend": "pread"})
+
+    library.safe_open = plainly
+    try:
+        yield
+    finally:
+        library.safe_open = safe_open
 
 
 def _keep_weights_trainable(base: Any) -> None:

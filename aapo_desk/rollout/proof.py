@@ -8,6 +8,7 @@ path and says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ class _Trial:
     def __init__(self, policy: Policy, prompts: list[list[int]], sampling: Sampling, updates: bool) -> None:
         self.policy, self.prompts, self.sampling, self.updates = policy, prompts, sampling, updates
         self.gap, self.most_turn = MOST_GAP[policy.computes_exactly], MOST_TURN[policy.computes_exactly]
-        self._plain_gradient: Tensor | None = None
+        self._plain_gradient: list[Tensor] | None = None
         self.completions: list[list[int]] = []
 
     def rollout(self, fixed: bool = False) -> float:
@@ -157,20 +158,30 @@ class _Trial:
             Pack(prompt, self.completions[number * group : (number + 1) * group])
             for number, prompt in enumerate(self.prompts)
         ]
+        batches = [packs]
         if not shared:
             packs = [Pack(pack.prompt, [completion]) for pack in packs for completion in pack.completions]
+            batches = [packs[number::group] for number in range(group)]  # a row of each prompt: all at once take more
         with self.policy.training():
-            total = pack_logps(self.policy, packs, TOKENS, self.sampling.temperature).sum()
-            apart = self._gradient([total]) - self._plain_gradient
-        return float(apart.norm() / self._plain_gradient.norm().clamp(min=1e-12))
+            gradient = self._gradient(
+                pack_logps(self.policy, batch, TOKENS, self.sampling.temperature).sum() for batch in batches
+            )
+        for one, plain in zip(gradient, self._plain_gradient, strict=True):
+            one -= plain
+        return _norm(gradient) / max(1e-12, _norm(self._plain_gradient))
 
-    def _gradient(self, parts: Iterable[Tensor]) -> Tensor:
-        """Of the sum of ``parts``, by all the adapter's weights."""
+    def _gradient(self, parts: Iterable[Tensor]) -> list[Tensor]:
+        """Of the sum of ``parts``, by each of the adapter's weights."""
         parameters = list(self.policy.adapter_parameters().values())
-        total = torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=torch.float64)
+        total = [torch.zeros_like(parameter, device="cpu", requires_grad=False) for parameter in parameters]
         for part in parts:
-            total += torch.cat([one.flatten().double().cpu() for one in torch.autograd.grad(part, parameters)])
+            for summed, one in zip(total, torch.autograd.grad(part, parameters), strict=True):
+                summed += one.cpu()
         return total
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return math.hypot(*(float(one.double().norm()) for one in tensors))
 
 
 @contextmanager
