@@ -209,7 +209,8 @@ async def test_home_opens_what_is_marked_or_the_run_at_hand_beside_the_pinned_on
         await press(pilot, "space", "j", "j", "space", "x")
         assert isinstance(app.screen, CompareScreen)
         assert [run.name for run in app.screen.runs] == ["three", "one"]
-        await press(pilot, "escape", "escape", "p", "j", "x")
+        await press(pilot, "escape", "escape", "p")  # the list is read again, in a thread
+        await press(pilot, "j", "x")
         assert isinstance(app.screen, CompareScreen)
         assert "baseline A: one (pinned)" in shown(app)
         assert [run.id for run in app.screen.runs] == [two[0].id, third.id]

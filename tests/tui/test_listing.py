@@ -79,7 +79,7 @@ def preset(model_id: str, device: str = "auto") -> PresetRow:
     ("found", "device", "verdict", "against"),
     [
         (machine(8, 12), "auto", "fits", "RTX 3060, 12.0 GB free"),
-        (machine(8, 2), "cuda", "tight", "RTX 3060, 2.0 GB free"),
+        (machine(8, 1), "cuda", "tight", "RTX 3060, 1.0 GB free"),
         (machine(64, 0), "cuda", "too large", "RTX 3060, 0.0 GB free"),
         (machine(16), "auto", "fits", "no GPU, 16.0 GB of RAM free"),
         (machine(2), "cpu", "tight", "no GPU, 2.0 GB of RAM free"),
