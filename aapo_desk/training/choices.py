@@ -106,8 +106,8 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
     token_budget, batch_rows, checkpointing and shadow_weights: the plan by free memory; share_prompts: whether the
     update may compute completions behind one prompt, which is exact only without dropout; fixed_steps: whether the
     decode step is captured; row_mask: whether policy and reference share a batch;
-    own_update: whether 4-bit layers without a shadow go backward by our own function; threads: the CPU's. Where unsloth
-    computes the layers, row mask, shadow weights and own update are out.
+    own_update: whether layers without a shadow are computed by our own function in an update; threads: the CPU's. Where
+    unsloth computes the layers, row mask, shadow weights and own update are out.
     """
     shape, device = shape_of(policy), policy.device
     free = free_bytes(device) + loaded(shape, config, device.type)
