@@ -108,9 +108,9 @@ def _weights(layer: Any) -> tuple[Tensor, Tensor]:
 
 def _dtype(base: Any) -> torch.dtype:
     """What a linear layer computes in."""
-    dtype: torch.dtype = (is_four_bit(base) and (base.compute_dtype or base.weight.quant_state.dtype)) or (
-        base.weight.dtype
-    )
+    dtype: torch.dtype = base.weight.dtype
+    if is_four_bit(base):
+        dtype = base.compute_dtype or base.weight.quant_state.dtype
     return dtype
 
 
@@ -158,9 +158,10 @@ def trained_layers(model: nn.Module, shadow: Shadow | None) -> Iterator[None]:
     """
     replaced = []
     for layer in adapted_layers(model):
-        weight = _frozen_weight(layer, shadow)
+        pair = _computing(layer, *_weights(layer))
+        weight = _frozen_weight(layer, shadow, pair[0].dtype)
         if weight is not None and isinstance(layer.lora_dropout[ADAPTER], nn.Identity):
-            layer.forward = partial(_trained, layer, weight, _computing(layer, *_weights(layer)))
+            layer.forward = partial(_trained, layer, weight, pair)
             replaced.append(layer)
     try:
         yield
@@ -169,10 +170,13 @@ def trained_layers(model: nn.Module, shadow: Shadow | None) -> Iterator[None]:
             del layer.forward
 
 
-def _frozen_weight(layer: Any, shadow: Shadow | None) -> FrozenWeight | None:
-    """What stands for a layer's base weights in an update; None: they are left to the layer."""
+def _frozen_weight(layer: Any, shadow: Shadow | None, multiplied: torch.dtype) -> FrozenWeight | None:
+    """What stands for a layer's base weights in an update; None: they are left to the layer.
+
+    ``multiplied``: what the products with its adapter are made in.
+    """
     base, dtype = layer.base_layer, _dtype(layer.base_layer)
-    if _computing(layer, *_weights(layer))[0].dtype != dtype:
+    if multiplied != dtype:
         return None
     if shadow is not None and layer in shadow.layers:
         weight = shadow.layers[layer]

@@ -161,7 +161,7 @@ class _Trial:
         batches = [packs]
         if not shared:
             packs = [Pack(pack.prompt, [completion]) for pack in packs for completion in pack.completions]
-            batches = [packs[number::group] for number in range(group)]  # a row of each prompt: all at once take more
+            batches = [packs[number::group] for number in range(group)]  # a row of each prompt; more takes more memory
         with self.policy.training():
             gradient = self._gradient(
                 pack_logps(self.policy, batch, TOKENS, self.sampling.temperature).sum() for batch in batches
