@@ -12,6 +12,7 @@ from aapo_desk.algorithms import aapo
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.rows import adapted_layers
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
+from aapo_desk.rollout.captured import LEAST_PART
 from aapo_desk.rollout.proof import prove
 from aapo_desk.training.packing import Cost
 from aapo_desk.training.passes import Rollout
@@ -117,8 +118,11 @@ def test_captured_steps_give_what_growing_ones_do(
     policy = load_tiny(make_family(family, tiny_model, tmp_path), dtype, "nf4", device="cuda")
     policy.use_shadow()
     rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(2) for _ in range(GROUP)]
-    numbers = uniforms(len(rows), 40, 0)
-    growing, captured = (decode(policy, PROMPTS, rows, 40, Sampling(), numbers, fixed=fixed) for fixed in (False, True))
+    tokens = LEAST_PART + 16  # so that another graph takes over, which sees more of the cache
+    numbers = uniforms(len(rows), tokens, 0)
+    growing, captured = (
+        decode(policy, PROMPTS, rows, tokens, Sampling(), numbers, fixed=fixed) for fixed in (False, True)
+    )
     assert not [record for record in caplog.records if "captured" in record.message]
     if dtype == "float32":
         assert torch.equal(captured.tokens, growing.tokens)

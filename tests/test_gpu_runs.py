@@ -127,7 +127,7 @@ def test_where_the_gpus_memory_ends_a_step_is_halved_and_its_gradient_the_same(
         with loaded(on_cuda, changes, "halved") as (parts, store):
             parts.choices["token_budget"] = 1 << 20
             torch.cuda.empty_cache()
-            limit = torch.cuda.memory_reserved() + int(0.6 * added)
+            limit = torch.cuda.memory_allocated() + int(0.6 * added)
             torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.mem_get_info()[1])
             halved, found = one_step(parts)
             smaller = [data["phase"] for _, data in store.events("oom")]

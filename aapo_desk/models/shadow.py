@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-ROWS_AN_OCTAVE = 32
+ROWS_AN_OCTAVE, OF_FEW_ROWS = 32, 16
 """How many numbers of rows, from a power of 2 up to the next, packed weights are multiplied with."""
+FEW_ROWS = 128
+"""Below it: a decode step that rows leave one by one, where nearly every number comes up in a long run."""
 COPIED_AT_MOST = 1 << 21
 """Numbers that are copied to have rows added to them: a gradient of logits takes too much memory for a second one."""
 
@@ -119,8 +121,9 @@ def even_length(rows: int, longest: int) -> int:
 
 
 def _step(rows: int) -> int:
-    """What the number of rows is to be a multiple of: 1 up to 64, above that less than a 32nd of it."""
-    return max(1, (1 << rows.bit_length()) // (2 * ROWS_AN_OCTAVE))
+    """What the number of rows is to be a multiple of: 1 below 32, then up to a 16th of it, a 32nd from 128 on."""
+    octave = OF_FEW_ROWS if rows < FEW_ROWS else ROWS_AN_OCTAVE
+    return max(1, (1 << rows.bit_length()) // (2 * octave))
 
 
 @dataclass(frozen=True)

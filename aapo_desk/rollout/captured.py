@@ -5,7 +5,10 @@ nothing here waits for the device or branches on what it holds. Every ``STEPS_BE
 many rows go on; where half of them or fewer do, they move to the front of the buffers and a smaller graph takes over.
 Until then rows that have ended compute along, and what they give is not kept.
 
-Shapes: R rows, n of them computed, T tokens, W places in the cache.
+A graph sees a fixed part of the cache, and a step on a small card spends as long on reading that as on the weights. So
+the first graph sees the prompts and a quarter of the new tokens' places, the next ones a quarter more each.
+
+Shapes: R rows, n of them computed, T tokens, W places in the cache, of which a step sees the first ``seen``.
 """
 
 from __future__ import annotations
@@ -29,6 +32,12 @@ from aapo_desk.rollout.sampling import Sampling, draw
 log = logging.getLogger(__name__)
 
 STEPS_BETWEEN_LOOKS = 16
+PARTS = 4
+"""In how many parts the new tokens' places come to be seen: each part takes a capture."""
+LEAST_PART = 64
+"""Places: below that a capture takes longer than it saves."""
+ALIGNMENT = 8
+"""Of what the length of a mask is to be a multiple: attention copies others in every layer."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +67,18 @@ class FixedLayer(DynamicLayer):
         self.buffers = filled.buffers
         self.place = place
         self.rows = len(self.buffers[0])
+        self.seen = self.buffers[0].shape[2]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         keys, values = (
-            buffer[: self.rows].index_copy_(2, self.place, states)
+            buffer[: self.rows].index_copy_(2, self.place, states)[:, :, : self.seen]
             for buffer, states in zip(self.buffers, (key_states, value_states), strict=True)
         )
         return keys, values
 
     def get_seq_length(self) -> int:
-        return int(self.buffers[0].shape[2])
+        return int(self.seen)
 
     def keep(self, rows: Tensor) -> None:
         """Move these rows to the front, and compute no others from now on."""
@@ -89,8 +99,9 @@ class FixedBatch:
         self.cache = start.cache
         self.layers = [FixedLayer(layer, self.place) for layer in self.cache.layers if isinstance(layer, RoomyLayer)]
         self.cache.layers[:] = self.layers
+        self.filled, self.seen = start.attention.shape[1], self.layers[0].seen
         self.step = torch.zeros(1, dtype=torch.long, device=device)
-        self.visible = torch.zeros(rows, 1, 1, self.layers[0].get_seq_length(), dtype=torch.bool, device=device)
+        self.visible = torch.zeros(rows, 1, 1, self.seen, dtype=torch.bool, device=device)
         self.visible[:, 0, 0, : start.attention.shape[1]] = start.attention.bool()
         self.position, self.adapter, self.greedy = start.position.clone(), start.adapter.clone(), start.greedy
         self.uniforms = start.uniforms
@@ -102,6 +113,8 @@ class FixedBatch:
         self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
         self.logps = torch.zeros(rows, width, device=device)
         self.entropy = torch.zeros(rows, width, device=device)
+        self.pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        """What a step takes while it runs: one graph after the other has it."""
         self.take(start.logits)
 
     def take(self, logits: Tensor) -> None:
@@ -128,7 +141,7 @@ class FixedBatch:
         self.mask.hold(self.adapter)
         hidden = self.policy.decoder(
             input_ids=self.next[:, None],
-            attention_mask=self.visible,
+            attention_mask=self.visible[..., : self.seen],
             position_ids=self.position[:, None],
             use_cache=True,
             **{self.cache_name: self.cache},
@@ -147,33 +160,54 @@ class FixedBatch:
             setattr(self, name, getattr(self, name)[living].clone())
         return True
 
+    def see(self, tokens: int) -> bool:
+        """See the places of so many new tokens, rounded up to whole parts, from now on; whether that changes anything.
+
+        Fewer than before are never asked for.
+        """
+        places, width = self.visible.shape[3], self.uniforms.shape[1]
+        part = max(LEAST_PART, -(-width // PARTS))
+        seen = self.filled + -(-tokens // part) * part
+        seen = min(places, -(-seen // ALIGNMENT) * ALIGNMENT)
+        changed = seen != self.seen
+        self.seen = seen
+        for layer in self.layers:
+            layer.seen = seen
+        return changed
+
     def run(self, capture: bool, progress: Callable[[float], None]) -> None:
         """To the end of every row. ``capture`` on CUDA."""
         width = self.uniforms.shape[1]
-        advance = self.captured() if capture else self.advance
+        advance: Callable[[], None] | None = None
         done = 1
         while done < width and bool(self.alive.any()):
-            if self.shrink() and capture:
-                advance = self.captured()
-            for _ in range(min(STEPS_BETWEEN_LOOKS, width - done)):
+            last = min(done + STEPS_BETWEEN_LOOKS, width)
+            fewer, wider = self.shrink(), self.see(last - 1)  # the last token drawn is not read
+            if advance is None or fewer or wider:
+                advance = self.captured(known=advance is not None and not fewer) if capture else self.advance
+            for _ in range(last - done):
                 advance()
-                done += 1
+            done = last
             progress(done / width)
 
-    def captured(self) -> Callable[[], None]:
-        """``advance`` as a CUDA graph over the present buffers; the plain one where it cannot be captured."""
+    def captured(self, known: bool = False) -> Callable[[], None]:
+        """``advance`` as a CUDA graph over the present buffers; the plain one where it cannot be captured.
+
+        ``known``: it has been captured for so many rows before.
+        """
         state = [self.position, self.visible, self.place, self.tokens, self.logps, self.entropy, self.lengths]
         state += [self.next, self.alive, self.ended, self.step]
         before = [value.clone() for value in state]
         try:
             graph, side = torch.cuda.CUDAGraph(), _side_stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # libraries set themselves up at the first call, which cannot be captured
-                self.advance()
-            torch.cuda.current_stream().wait_stream(side)
-            for value, kept in zip(state, before, strict=True):
-                value.copy_(kept)  # the place in the cache that was written is written again
-            with torch.cuda.graph(graph, stream=side):
+            if not known:
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):  # libraries set themselves up at the first call: it cannot be captured
+                    self.advance()
+                torch.cuda.current_stream().wait_stream(side)
+                for value, kept in zip(state, before, strict=True):
+                    value.copy_(kept)  # the place in the cache that was written is written again
+            with torch.cuda.graph(graph, pool=self.pool, stream=side):
                 self.advance()
         except RuntimeError as error:
             log.warning("the decode step cannot be captured as a graph; it goes on plainly: %s", error)

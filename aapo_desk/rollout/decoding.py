@@ -20,7 +20,7 @@ from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import RowMask
 from aapo_desk.rollout.cache import RoomyLayer, RowCache, roomy_cache
-from aapo_desk.rollout.captured import FixedBatch, Start
+from aapo_desk.rollout.captured import ALIGNMENT, FixedBatch, Start
 from aapo_desk.rollout.sampling import Sampling, draw
 
 LEAST_COMMON, LEAST_SHARING = 8, 4
@@ -248,7 +248,7 @@ class _Batch:
     ) -> None:
         """The same in fixed steps."""
         device = self.policy.device
-        cache, logits, attention, position = self._prefill(result.tokens.shape[1])
+        cache, logits, attention, position = self._prefill(result.tokens.shape[1], ALIGNMENT)
         adapter = self.stem_adapter[self.stem_of_row]
         start = Start(cache, logits, attention, position, adapter, self.greedy, uniforms.to(device))
         batch = FixedBatch(self.policy, self.mask, start, sampling, self.cache_name)
@@ -279,7 +279,7 @@ class _Batch:
     def ends_fixed(self, sampling: Sampling, width: int) -> None:
         """The same in a fixed step, each of which has the whole length before it."""
         device = self.policy.device
-        cache, logits, attention, position = self._prefill(width)
+        cache, logits, attention, position = self._prefill(width, ALIGNMENT)
         adapter = self.stem_adapter[self.stem_of_row]
         uniforms = torch.zeros(len(adapter), width, device=device)
         start = Start(cache, logits, attention, position, adapter, self.greedy, uniforms)
@@ -291,8 +291,10 @@ class _Batch:
     def _adapter(self, rows: Tensor) -> Tensor:
         return self.stem_adapter[self.stem_of_row[rows.to(self.policy.device)]]
 
-    def _prefill(self, room: int) -> tuple[RowCache, Tensor, Tensor, Tensor]:
+    def _prefill(self, room: int, alignment: int = 1) -> tuple[RowCache, Tensor, Tensor, Tensor]:
         """Read each stem once, then repeat what was read for its rows, with ``room`` for as many tokens more.
+
+        The cache is as long as the next multiple of ``alignment``.
 
         What all prompts begin with, such as a system prompt, is read once for all of them, by each side.
         """
@@ -300,7 +302,8 @@ class _Batch:
         common = self.common
         rests = [list(prompt[common:]) for prompt in self.stem_prompts]
         longest = max(map(len, rests))
-        cache = roomy_cache(self.policy.causal.config, common + longest + room)
+        length = common + longest + room
+        cache = roomy_cache(self.policy.causal.config, length + -length % alignment)
         if common:
             self._read_start(cache, self.stem_prompts[0][:common])
         ids = torch.tensor([[pad] * (longest - len(rest)) + rest for rest in rests], device=device)

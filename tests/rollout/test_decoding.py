@@ -9,7 +9,7 @@ import torch
 
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
-from aapo_desk.rollout import Completions, Row, Sampling, decode, uniforms
+from aapo_desk.rollout import Completions, Row, Sampling, captured, decode, uniforms
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21], [30, 31, 32, 33]]
@@ -122,8 +122,11 @@ def test_progress_rises_to_one(policy: Policy) -> None:
     assert heard[-1] == 1
 
 
-@pytest.mark.parametrize("shadow", [False, True])
-def test_fixed_steps_give_what_growing_ones_do(tiny_model: Path, shadow: bool) -> None:
+@pytest.mark.parametrize(("shadow", "least_part"), [(False, 64), (True, 64), (True, 8)])
+def test_fixed_steps_give_what_growing_ones_do(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, shadow: bool, least_part: int
+) -> None:
+    monkeypatch.setattr(captured, "LEAST_PART", least_part)
     policy = load_tiny(tiny_model, quantization="nf4")
     if shadow:
         policy.use_shadow()
@@ -141,6 +144,24 @@ def test_fixed_steps_give_what_growing_ones_do(tiny_model: Path, shadow: bool) -
         assert torch.equal(getattr(fixed, name), getattr(growing, name)), name
     torch.testing.assert_close(fixed.logps, growing.logps, atol=1e-4, rtol=0)
     torch.testing.assert_close(fixed.entropy, growing.entropy, atol=1e-4, rtol=0)
+
+
+def test_a_fixed_step_sees_no_more_of_the_cache_than_the_part_that_is_being_filled(policy: Policy) -> None:
+    """Attention reads all that a step sees, at every step."""
+    seen: list[int] = []
+    hook = policy.decoder.register_forward_pre_hook(
+        lambda _module, _args, inputs: seen.append(inputs["attention_mask"].shape[-1]), with_kwargs=True
+    )
+    filled, width = max(map(len, PROMPTS)), 400
+    policy.eos_ids = ()
+    with hook:
+        decode(policy, PROMPTS, [Row(0), Row(1)], width, Sampling(), uniforms(2, width, 0), fixed=True)
+    steps = seen[1:]  # behind the prompts
+    assert steps == sorted(steps)
+    assert len(set(steps)) == captured.PARTS
+    for written, part in enumerate(steps, start=1):
+        assert filled + written <= part < filled + written + width / captured.PARTS + captured.STEPS_BETWEEN_LOOKS
+        assert part % captured.ALIGNMENT == 0
 
 
 def test_greedy_rows_by_shadow_weights_equal_plain_generation(tiny_model: Path) -> None:
