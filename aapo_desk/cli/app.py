@@ -113,7 +113,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         complain(str(error))
         return FAILED
     except typer.TyperException as error:  # wrong use of the command line itself
-        complain(f"{_wrong_use(error)} See: {_command_of(error)} --help")
+        _complain_of_use(error)
         return error.exit_code
     except typer.Abort:
         complain("nothing was done")
@@ -123,13 +123,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _wrong_use(error: typer.TyperException) -> str:
-    """What is wrong with a command line, in one line: with what was given, and without the library's own words."""
-    said = " ".join(error.format_message().split()).replace(": Value error, ", ": ").rstrip(".")
+def _complain_of_use(error: typer.TyperException) -> None:
+    """What is wrong with a command line, with what was given; of a family of commands without one, its help."""
+    message = error.format_message()
+    if message.startswith("Usage: "):
+        complain(message, prefix="")
+        return
+    said = " ".join(message.split()).replace(": Value error, ", ": ").rstrip(".")
     if isinstance(error.__cause__, ValidationError):
         given = repr(error.__cause__.errors()[0]["input"])
         said += "" if given in said else f", not {given}"
-    return f"{said}."
+    complain(f"{said}{'' if said.endswith('?') else '.'} See: {_command_of(error)} --help")
 
 
 def _command_of(error: typer.TyperException) -> str:
