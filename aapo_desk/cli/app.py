@@ -90,7 +90,11 @@ def desk(
 ) -> None:
     if context.invoked_subcommand is not None:
         if read_only:
-            raise typer.BadParameter(f"--read-only belongs behind the command: {context.invoked_subcommand}")
+            command = context.invoked_subcommand
+            where = (
+                "belongs behind the command: watch" if command == "watch" else f"is nothing to the command {command}"
+            )
+            raise typer.BadParameter(f"--read-only {where}")
         return
     if not interactive():
         complain("the screen needs a terminal; for the commands see: aapo-desk --help")

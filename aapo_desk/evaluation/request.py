@@ -95,7 +95,7 @@ def request(wanted: Wanted) -> Request:
     tree["task"] = tree["task"] if task == OWN else _task_section(wanted, task, benchmark, known, columns[0])
     if benchmark or known is None:
         tree["rewards"] = [{"name": "math"}]
-    length = wanted.max_new_tokens or _length(task, benchmark, known)
+    length = wanted.max_new_tokens or _length(benchmark, known)
     rollout = {key: value for key, value in tree.get("rollout", {}).items() if key in ("weights", "capture")}
     tree["rollout"] = rollout | {"temperature": wanted.temperature or 1.0, "max_new_tokens": length}
     tree["evaluation"] = tree.get("evaluation", {}) | {"max_new_tokens": length}
@@ -258,7 +258,7 @@ def _task_section(
     }
 
 
-def _length(task: str, benchmark: Benchmark | None, known: RunConfig | None) -> int:
+def _length(benchmark: Benchmark | None, known: RunConfig | None) -> int:
     if benchmark:
         return benchmark.max_new_tokens
     return known.evaluation_tokens if known else MAX_NEW_TOKENS
