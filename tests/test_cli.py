@@ -308,6 +308,20 @@ def test_presets_are_listed_and_shown(capsys: Output) -> None:
     assert json.loads(capsys.readouterr().out)["config"]["rollout"]["group_size"] >= 2
 
 
+def test_a_misspelt_command_names_the_nearest(capsys: Output) -> None:
+    assert run(["runs", "shw"]) == 2
+    said = "aapo-desk: No such command 'shw'. Did you mean 'show'? See: aapo-desk runs --help\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("family", ["study", "rewards"])
+def test_a_family_without_a_command_shows_its_commands_a_line_each(family: str, capsys: Output) -> None:
+    assert run([family]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"Usage: aapo-desk {family} [OPTIONS] COMMAND [ARGS]..."
+    assert "Commands:" in lines
+
+
 @pytest.fixture
 def mishap() -> RunDirectory:
     """A run whose folder somebody has damaged: asking it for something fails in a way nobody foresaw."""

@@ -137,7 +137,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "less than none": (["small.yaml", "--vram", "-8"], "--vram = -8.0: must be the GB of a card"),
     "no number": (["small.yaml", "--vram", "nan"], "--vram = nan: must be the GB of a card"),
     "endless memory": (["small.yaml", "--vram", "inf"], "--vram = inf: must be the GB of a card"),
-    "words": (["small.yaml", "--vram", "much"], "Invalid value for '--vram': Input should be a valid number"),
+    "words": (
+        ["small.yaml", "--vram", "much"],
+        "Invalid value for '--vram': Input should be a valid number, unable to parse string as a number, not 'much'. ",
+    ),
     "a card for a run on the processor": (
         ["small.yaml", "--vram", "8", "--set", "model.device=cpu"],
         "--vram = 8.0: the run is for the processor, which has no such memory; --set model.device=cuda",

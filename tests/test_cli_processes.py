@@ -58,6 +58,17 @@ def test_a_reader_that_goes_away_gets_no_traceback(finished: RunDirectory) -> No
         assert process.stderr.read() == ""
 
 
+def test_an_output_without_room_is_not_taken_for_the_homes_disk(desk_home: Path) -> None:
+    desk_home.mkdir()
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "aapo_desk", "presets"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert ended.returncode == 1
+    said = f"the disk that this writes to is full (not that of {desk_home}); make room there, or write elsewhere"
+    assert ended.stderr == f"aapo-desk: {said}\n"
+
+
 def test_an_output_without_unicode_does_not_break_the_work() -> None:
     create_run(config(), "größer 三")
     with program("-m", "aapo_desk", "runs", PYTHONIOENCODING="latin-1") as process:

@@ -99,6 +99,13 @@ def test_a_wrong_setting_is_refused_with_path_value_and_what_is_allowed(item: st
         ("task.options={high: 9}", "task.options", {"high": 9}),
         ("lora.targets=[q_proj]", "lora.targets", ["q_proj"]),
         ("task.held_out=0", "task.held_out", 0),
+        ("warm_start.template={answer}", "warm_start.template", "{answer}"),
+        (
+            r"warm_start.template={solution} is \boxed{{{answer}}}.",
+            "warm_start.template",
+            r"{solution} is \boxed{{{answer}}}.",
+        ),
+        ("task.options={low: 2}", "task.options", {"low": 2}),
         (
             "model.chat_template_options.enable_thinking=false",
             "model.chat_template_options",

@@ -28,6 +28,7 @@ def here(desk_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_
     task = {"source": "file:sums.jsonl", "held_out": 2, "max_prompt_tokens": 200}
     Path("tiny.yaml").write_text(yaml.safe_dump(tiny_config | {"task": task}))
     Path("empty.csv").touch()
+    Path("notes.txt").write_text("some words")
     Path("broken.jsonl").write_text('{"problem": "p", "answer": 1}\n{"problem": \n')
     return folder
 
@@ -105,6 +106,10 @@ def test_a_model_that_is_not_here_is_not_fetched(capsys: Output) -> None:
 REFUSED: dict[str, tuple[list[str], str]] = {
     "no preset of this name": (["demmo"], r"demmo.*did you mean demo\?"),
     "a file that is not there": (["sms.jsonl"], r"task\.source = 'file:sms\.jsonl'.*did you mean file:sums\.jsonl\?"),
+    "a file of another kind": (
+        ["notes.txt"],
+        r"task\.source = 'file:notes\.txt'.*: must be a \.jsonl, \.json, \.csv or ",
+    ),
     "an empty file": (["empty.csv"], r"task\.source: file:empty\.csv is empty"),
     "a line that is no JSON": (["broken.jsonl"], r"broken\.jsonl line 2 is not valid JSON"),
     "a column that is not there": (

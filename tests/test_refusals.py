@@ -242,6 +242,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "no preset": (["train"], r"Missing argument 'PRESET\|FILE'"),
     "an unknown option": (["demo", "--hedless"], r"No such option: --hedless.*--headless"),
+    "a screen's option for a command without one": (
+        ["--read-only", "runs"],
+        r"--read-only is nothing to the command runs",
+    ),
     "an unknown command": (["trian"], r"No such command 'trian'"),
     "no such run": (["watch", "nobody"], r"RUN = 'nobody': there is no such run"),
     "removing without being asked": (["runs", "rm", "taken"], r"--yes: is needed"),

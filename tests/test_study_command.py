@@ -66,7 +66,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "unknown setting": (
         ["--vary", "algorithm.pairings=index,mean"],
-        "algorithm.pairings (from --set, arm index): there is no such setting; did you mean algorithm.pairing?",
+        "algorithm.pairings (from --vary, arm index): there is no such setting; did you mean algorithm.pairing?",
     ),
     "measured by": (["--vary", "task.held_out=5,10"], f"task.held_out (from --vary): {MEASURED}"),
     "seed": (["--vary", "run.seed=1,2"], f"run.seed (from --vary): {MEASURED}"),
@@ -124,7 +124,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
         "--plot = 'a.pdf': must end in .png or .svg",
     ),
     "no seeds": (["--algorithms", "aapo,grpo", "--seeds", "0"], "aapo-desk: Invalid value for '--seeds': "),
-    "another budget": (["--algorithms", "aapo,grpo", "--budget", "tokens"], "aapo-desk: Invalid value for '--budget'"),
+    "another budget": (
+        ["--algorithms", "aapo,grpo", "--budget", "tokens"],
+        "aapo-desk: Invalid value for '--budget': 'tokens' is not one of 'steps', 'seconds', 'completions'. See: ",
+    ),
 }
 
 

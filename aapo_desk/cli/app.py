@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from aapo_desk import __version__
 from aapo_desk.cli import (
@@ -35,12 +37,14 @@ from aapo_desk.cli import (
 from aapo_desk.cli.output import complain, interactive
 from aapo_desk.cli.start import Ascii, Offline, ReadOnly, open_screen
 from aapo_desk.config import ConfigError
+from aapo_desk.hub import HubError
 from aapo_desk.launch import LaunchError
 from aapo_desk.store import StoreError, home
-from aapo_desk.store.full import trouble
+from aapo_desk.store.full import LITTLE, free, trouble
 
 PROGRAM = "aapo-desk"
 DONE, FAILED, WRONG_USE = 0, 1, 2
+NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 
 app = typer.Typer(
     name=PROGRAM,
@@ -86,7 +90,11 @@ def desk(
 ) -> None:
     if context.invoked_subcommand is not None:
         if read_only:
-            raise typer.BadParameter(f"--read-only belongs behind the command: {context.invoked_subcommand}")
+            command = context.invoked_subcommand
+            where = (
+                "belongs behind the command: watch" if command == "watch" else f"is nothing to the command {command}"
+            )
+            raise typer.BadParameter(f"--read-only {where}")
         return
     if not interactive():
         complain("the screen needs a terminal; for the commands see: aapo-desk --help")
@@ -105,11 +113,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         complain(str(error), prefix="")
         return WRONG_USE
-    except (LaunchError, StoreError) as error:
+    except (LaunchError, StoreError, HubError) as error:
         complain(str(error))
         return FAILED
     except typer.TyperException as error:  # wrong use of the command line itself
-        complain(f"{' '.join(error.format_message().split())} See: {_command_of(error)} --help")
+        _complain_of_use(error)
         return error.exit_code
     except typer.Abort:
         complain("nothing was done")
@@ -117,6 +125,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last place that can turn it into a line for the user
         complain(_of_the_disk(error) or _unexpected(error))
         return FAILED
+
+
+def _complain_of_use(error: typer.TyperException) -> None:
+    """What is wrong with a command line, with what was given; of a family of commands without one, its help."""
+    message = error.format_message()
+    if message.startswith("Usage: "):
+        complain(message, prefix="")
+        return
+    said = " ".join(message.split()).replace(": Value error, ", ": ").rstrip(".")
+    if isinstance(error.__cause__, ValidationError):
+        given = repr(error.__cause__.errors()[0]["input"])
+        said += "" if given in said else f", not {given}"
+    complain(f"{said}{'' if said.endswith('?') else '.'} See: {_command_of(error)} --help")
 
 
 def _command_of(error: typer.TyperException) -> str:
@@ -128,7 +149,13 @@ def _of_the_disk(error: Exception) -> str | None:
     """What a file that cannot be written means for the user; None where the error is another."""
     if not isinstance(error, OSError):
         return None
-    return trouble(error, Path(error.filename).parent if isinstance(error.filename, str) else home())
+    if not isinstance(error.filename, str):
+        if error.errno == errno.ENOSPC and free(home()) > LITTLE:  # such as standard output, in a file elsewhere
+            return f"the disk that this writes to is full (not that of {home()}); make room there, or write elsewhere"
+        return trouble(error, home())
+    if Path(error.filename).is_relative_to(home()) and not home().is_dir() and error.errno in NO_FOLDER:
+        return f"{home()} is no folder and cannot be made one ({error.strerror}); set AAPO_DESK_HOME to another"
+    return trouble(error, Path(error.filename).parent)
 
 
 def _unexpected(error: Exception) -> str:

@@ -13,6 +13,7 @@ from aapo_desk.cli.output import printable, say, say_json
 from aapo_desk.config import RunConfig, parse_set, resolve, user_path
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+PRESET_SUFFIXES = (".yaml", ".yml", "")
 SOURCES = ("file:", "hub:", "reasoning-gym:")
 SHOWN_ANSWER = 200
 
@@ -58,7 +59,10 @@ def _configuration(what: str, overrides: Mapping[str, Any]) -> RunConfig:
 
     path = user_path(what)
     named = what.startswith(SOURCES)
-    if named or path.suffix.lower() in SUFFIXES or (path.is_dir() and not _is_preset(what)):
+    of_data = (
+        path.is_file() and path.suffix.lower() not in PRESET_SUFFIXES
+    )  # .txt, .xlsx: refused with what may be read
+    if named or of_data or path.suffix.lower() in SUFFIXES or (path.is_dir() and not _is_preset(what)):
         frame = {"model": {"id": NO_MODEL}, "task": {"source": what if named else f"file:{what}", "held_out": 0}}
         return resolve(frame, overrides, origin=what)
     return presets.load(what, dict(overrides))

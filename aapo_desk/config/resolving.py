@@ -24,6 +24,9 @@ def user_path(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's own raises where there is no such user
 
 
+PLACE_TO_FILL = re.compile(r"\{\w+\}")
+
+
 def parse_set(items: Sequence[str]) -> dict[str, Any]:
     """``["rollout.group_size=16"]`` as ``{"rollout.group_size": 16}``; values are read as YAML."""
     values: dict[str, Any] = {}
@@ -36,7 +39,12 @@ def parse_set(items: Sequence[str]) -> dict[str, Any]:
 
 
 def set_value(path: str, text: str) -> Any:
-    """The value of a ``--set``: YAML in its flow style, else plain text, as in ``system_prompt=Answer: a number``."""
+    """The value of a ``--set``: YAML in its flow style, else plain text, as in ``system_prompt=Answer: a number``.
+
+    Text that begins with a place to fill, as a template does (``{answer} it is``), is no mapping.
+    """
+    if PLACE_TO_FILL.match(text):
+        return text
     try:
         value = yaml.safe_load(text) if text else None
     except yaml.YAMLError as error:

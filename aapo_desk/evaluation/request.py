@@ -14,12 +14,15 @@ from aapo_desk import tasks
 from aapo_desk.config import ConfigError, RunConfig, TaskConfig, field_paths, nearest_key, resolve, user_path
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.evaluation.benchmarks import BENCHMARKS, MAX_PROMPT_TOKENS, SYSTEM_PROMPT, Benchmark, last_box
+from aapo_desk.hub import HubError
 from aapo_desk.store import RunDirectory, find_run, list_runs
 from aapo_desk.tasks import Problem
 
 OWN = "own"
 BEST, LAST = "best", "last"
-COLUMNS = (("problem", "answer"), ("question", "answer"))
+Columns = tuple[str | None, str | None]
+"""Of problem and answer; None: the likeliest there is."""
+COLUMNS: tuple[Columns, ...] = (("problem", "answer"), ("question", "answer"), (None, None))
 """What data sets mostly call them."""
 MAX_NEW_TOKENS = 512
 SETTABLE = ("model.", "task.", "rewards", "rollout.top_p", "rollout.top_k", "rollout.weights", "rollout.capture")
@@ -67,8 +70,8 @@ class Request:
     greedy: bool
     length_given: bool
     """Whether the longest answer was asked for, or may be less where the model's context ends."""
-    columns: Sequence[tuple[str, str]]
-    """Of problem and answer, what may be there, the likeliest first."""
+    columns: Sequence[Columns]
+    """What may be there, the likeliest first."""
 
     @property
     def most(self) -> int | None:
@@ -92,7 +95,7 @@ def request(wanted: Wanted) -> Request:
     tree["task"] = tree["task"] if task == OWN else _task_section(wanted, task, benchmark, known, columns[0])
     if benchmark or known is None:
         tree["rewards"] = [{"name": "math"}]
-    length = wanted.max_new_tokens or _length(task, benchmark, known)
+    length = wanted.max_new_tokens or _length(benchmark, known)
     rollout = {key: value for key, value in tree.get("rollout", {}).items() if key in ("weights", "capture")}
     tree["rollout"] = rollout | {"temperature": wanted.temperature or 1.0, "max_new_tokens": length}
     tree["evaluation"] = tree.get("evaluation", {}) | {"max_new_tokens": length}
@@ -113,9 +116,14 @@ def request(wanted: Wanted) -> Request:
 def read_problems(asked: Request) -> tuple[list[Problem], int]:
     """The problems to ask, and how many there are; the same ones for the same number, whatever their order.
 
-    Raises ConfigError as ``tasks.load`` does.
+    Raises ConfigError and HubError as ``tasks.load`` does; of a named task's, HubError says how to do without the hub.
     """
-    problems = _own(asked) if asked.task == OWN else _of_source(asked)
+    try:
+        problems = _own(asked) if asked.task == OWN else _of_source(asked)
+    except HubError as error:
+        if asked.benchmark is None:
+            raise
+        raise HubError(f"{error}; of --task {asked.task} a local copy is: --data PATH") from error
     if asked.benchmark and asked.benchmark.in_box:
         problems = [replace(problem, answer=last_box(problem.answer)) for problem in problems]
     chosen = set(range(len(problems)))
@@ -151,7 +159,7 @@ def _own(asked: Request) -> list[Problem]:
 
 
 def _of_source(asked: Request) -> list[Problem]:
-    """Every problem of the split, by the first columns that are there."""
+    """Every problem of the split, by the first columns that are there. Raises for the last ones where none are."""
     refused: ConfigError | None = None
     for problem_column, answer_column in asked.columns:
         columns = {"problem_column": problem_column, "answer_column": answer_column}
@@ -160,7 +168,7 @@ def _of_source(asked: Request) -> list[Problem]:
         except ConfigError as error:
             if not all(problem.path in ("task.problem_column", "task.answer_column") for problem in error.problems):
                 raise
-            refused = refused or error
+            refused = error
     assert refused is not None
     raise refused
 
@@ -212,15 +220,17 @@ def _check_task(wanted: Wanted, task: str, run: RunDirectory | None) -> None:
     if wanted.data is not None and not named:
         message = "is the local copy of a named task; a file of your own is --task file:PATH"
         raise ConfigError(Refusal("--data", message, wanted.data))
+    if wanted.data is not None and not user_path(wanted.data).exists():
+        raise ConfigError(Refusal("--data", "there is no such file or folder", wanted.data))
     if wanted.split is not None and task == OWN:
         raise ConfigError(Refusal("--split", "a run's own held-out problems have no splits", wanted.split))
 
 
-def _columns(wanted: Wanted, benchmark: Benchmark | None, known: RunConfig | None) -> list[tuple[str, str]]:
+def _columns(wanted: Wanted, benchmark: Benchmark | None, known: RunConfig | None) -> list[Columns]:
     named = [wanted.sets.get("task.problem_column"), wanted.sets.get("task.answer_column")]
     if any(named):
         return [(str(named[0] or COLUMNS[0][0]), str(named[1] or COLUMNS[0][1]))]
-    first = []
+    first: list[Columns] = []
     if benchmark:
         first = [(benchmark.problem_column, benchmark.answer_column)]
     elif known and known.task.source != "arithmetic":
@@ -229,7 +239,7 @@ def _columns(wanted: Wanted, benchmark: Benchmark | None, known: RunConfig | Non
 
 
 def _task_section(
-    wanted: Wanted, task: str, benchmark: Benchmark | None, known: RunConfig | None, columns: tuple[str, str]
+    wanted: Wanted, task: str, benchmark: Benchmark | None, known: RunConfig | None, columns: Columns
 ) -> dict[str, Any]:
     """``task`` as a configuration holds it. A file of one's own is asked as the run's problems were."""
     source = f"file:{wanted.data}" if wanted.data is not None else benchmark.source if benchmark else task
@@ -248,7 +258,7 @@ def _task_section(
     }
 
 
-def _length(task: str, benchmark: Benchmark | None, known: RunConfig | None) -> int:
+def _length(benchmark: Benchmark | None, known: RunConfig | None) -> int:
     if benchmark:
         return benchmark.max_new_tokens
     return known.evaluation_tokens if known else MAX_NEW_TOKENS

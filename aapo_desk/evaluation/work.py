@@ -65,8 +65,8 @@ class _Subject:
 def work(request: Request, tell: Tell = lambda _: None, progress: Progress = lambda *_: None) -> tuple[Path, Head]:
     """Evaluate, or go on with what was evaluated before, and give the folder of the results and their head.
 
-    Raises ConfigError for what the user can mend, ModelError, CheckpointError, RewardError and EvaluationError for
-    what fails, Interrupted on Ctrl-C.
+    Raises ConfigError for what the user can mend, ModelError, HubError, CheckpointError, RewardError and
+    EvaluationError for what fails, Interrupted on Ctrl-C.
     """
     config = request.config
     sources.check_id(config.model)

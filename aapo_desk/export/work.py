@@ -153,7 +153,7 @@ def write(work: Work, policy: Policy) -> None:
     if work.request.form == "adapter":
         write_adapter(work.checkpoint, work.base.config.model, work.base.resolved, work.places.aside)
     elif work.request.form == "merged":
-        dtype = saved_dtype(policy, work.base.resolved, work.base.model.trust_remote_code)
+        dtype = saved_dtype(work.base.resolved, work.base.model.trust_remote_code)
         work.dtype = str(dtype).removeprefix("torch.")
         save_merged(merge(policy, dtype), work.tokenizer, work.base.resolved, work.places.aside)
     else:

@@ -37,7 +37,7 @@ def revision(model: ModelConfig, resolved: ResolvedModel) -> str | None:
     return known.get("commit") or resolved.revision
 
 
-def saved_dtype(policy: Policy, resolved: ResolvedModel, trust_remote_code: bool) -> torch.dtype:
+def saved_dtype(resolved: ResolvedModel, trust_remote_code: bool) -> torch.dtype:
     """The 16 bits that a merged model is saved in: those it was published in, else float16, which rounds the least."""
     from transformers import AutoConfig
 

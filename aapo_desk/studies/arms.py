@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 from aapo_desk import launch, presets
@@ -14,7 +15,6 @@ from aapo_desk.config import METHODS, ConfigError, Problem, RunConfig, resolve
 from aapo_desk.studies.comparison import MOST_RUNS
 
 BudgetKind = Literal["steps", "seconds", "completions"]
-BUDGETS: tuple[BudgetKind, ...] = ("steps", "seconds", "completions")
 ALGORITHM = "algorithm.name"
 ENOUGH_STEPS = 1_000_000
 """Planned where something else ends the run."""
@@ -72,7 +72,7 @@ def make_arms(preset: str, settings: Mapping[str, Any], varied: str, values: Seq
             launch.check(config)
             launch.find_start(config)
         except ConfigError as error:
-            raise _of_arm(error, label) from None
+            raise _of_arm(error, label, {varied: option}) from None
         arms.append(Arm(label, launch.with_absolute_paths(config)))
     if not arms[0].config.evaluated_problems:
         message = "a study compares by held-out problems; keep some, with task.held_out and evaluation.problems"
@@ -102,12 +102,13 @@ def _check_values(option: str, varied: str, labels: Sequence[str]) -> None:
         raise ConfigError(Problem(option, f"{MOST_RUNS} arms are the most; leave some out", given))
 
 
-def _of_arm(error: ConfigError, label: str) -> ConfigError:
-    """The same refusals, with the arm that they are of."""
-    where = f"arm {label}"
-    return ConfigError(
-        *(replace(one, origin=f"{one.origin}, {where}" if one.origin else where) for one in error.problems)
-    )
+def _of_arm(error: ConfigError, label: str, options: Mapping[str, str] = MappingProxyType({})) -> ConfigError:
+    """The same refusals, with the arm that they are of, and the option that a setting in ``options`` comes from."""
+    problems = []
+    for one in error.problems:
+        origin = options.get(one.path, one.origin) if one.origin else ""
+        problems.append(replace(one, origin=f"{origin}, arm {label}" if origin else f"arm {label}"))
+    return ConfigError(*problems)
 
 
 def make_budget(kind: BudgetKind, amount: float | None, arms: Sequence[Arm], problems: float = math.inf) -> Budget:

@@ -103,7 +103,7 @@ def _json_rows(path: Path, text: str) -> tuple[list[dict[str, Any]], list[int]]:
             raise _refusal(path, f"is not valid JSON: {error}") from None
         for number, row in enumerate(rows, 1):
             if not isinstance(row, dict):
-                raise _refusal(path, f"must be a list of objects; item {number} is none")
+                raise _refusal(path, f"must be a list of objects; item {number} is not one")
         return list(rows), []
     try:
         whole = json.loads(text)  # one object, over however many lines

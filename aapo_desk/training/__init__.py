@@ -1,0 +1,1 @@
+"""Training: the background process, its loop, and one step of it: sample, score, update."""

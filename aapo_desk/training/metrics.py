@@ -1,4 +1,4 @@
-"""A step's numbers: scalars by the design's keys, and histograms with edges that are fixed for a run."""
+"""A step's numbers: scalars under names that stay, and histograms with edges that are fixed for a run."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from aapo_desk.evaluation.benchmarks import BENCHMARKS, SYSTEM_PROMPT, last_box
 from aapo_desk.evaluation.request import Wanted, content_ids, read_problems, request
 from aapo_desk.store import create_run
 from aapo_desk.tasks import Problem
+from tests.hub_server import go_offline_here
 
 Output = pytest.CaptureFixture[str]
 
@@ -27,6 +28,7 @@ def here(desk_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_
     write("sums.jsonl", [{"problem": f"{a} + 1", "answer": str(a + 1)} for a in range(30)])
     write("questions.jsonl", [{"question": "1 + 1", "answer": "some words #### 2"}])
     write("boxes.jsonl", [{"problem": "How far?", "solution": r"So \boxed{x} or \boxed{\frac{1}{2} \mathrm{m}}."}])
+    write("grades.jsonl", [{"problem": "How good?", "grade": "very"}])
     Path("empty.jsonl").write_text("")
     create_run(resolve(tiny_config), "plain")
     asking = {"source": "file:questions.jsonl", "problem_column": "question", "system_prompt": "Be brief."}
@@ -52,12 +54,16 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a file that is not there": (["plain", "--task", "file:sum.jsonl"], r"no such file.*mean file:sums\.jsonl\?"),
     "an empty file": (["plain", "--task", "file:empty.jsonl"], r"task\.source: file:\S*empty\.jsonl is empty"),
     "a file with other columns": (
-        ["plain", "--task", "file:boxes.jsonl"],
-        r"task\.answer_column: .*has no column answer; it has problem, solution",
+        ["plain", "--task", "file:grades.jsonl"],
+        r"task\.answer_column: .*has no column answer, nor one like it; it has problem, grade; name one: --set task\.",
     ),
     "a local copy of no benchmark": (
         ["plain", "--task", "file:sums.jsonl", "--data", "sums.jsonl"],
         r"--data = 'sums\.jsonl': is the local copy of a named task",
+    ),
+    "a local copy that is not there": (
+        ["plain", "--task", "gsm8k", "--data", "no.jsonl"],
+        r"--data = 'no\.jsonl': there is no such file or folder",
     ),
     "a split of a single file": (["plain", "--task", "file:sums.jsonl", "--split", "test"], r"task\.split = 'test'"),
     "a split of one's own problems": (["plain", "--split", "test"], r"--split = 'test': a run's own"),
@@ -135,6 +141,23 @@ def test_a_file_is_asked_as_the_runs_problems_were() -> None:
 def test_the_usual_columns_are_found_in_a_local_copy(name: str) -> None:
     problems, total = read_problems(request(Wanted("plain", "gsm8k", data=name)))
     assert len(problems) == total > 0
+
+
+def test_columns_that_nobody_named_are_guessed_as_in_training() -> None:
+    write("others.jsonl", [{"prompt": "1 + 1", "solution": "2"}])
+    create_run(resolve({"model": {"id": "a/b"}, "task": {"source": "file:others.jsonl", "held_out": 0}}), "guessing")
+    assert read_problems(request(Wanted("guessing", "file:others.jsonl")))[0] == [Problem("train-0", "1 + 1", "2")]
+
+
+@pytest.mark.usefixtures("served_hub")
+def test_where_the_hub_has_no_task_the_line_says_how_to_do_without_it(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_offline_here(monkeypatch)
+    assert run(["eval", "a/b", "--task", "gsm8k"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("aapo-desk: the data set openai/gsm8k, revision main, is not in the cache")
+    assert said.endswith("; of --task gsm8k a local copy is: --data PATH")
 
 
 def test_a_worked_solution_gives_what_stands_in_its_last_box() -> None:

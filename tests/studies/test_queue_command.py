@@ -49,6 +49,17 @@ def test_add_looks_at_everything_first_and_says_how_to_go_on(
     assert list_runs() == []
 
 
+def test_a_home_that_is_a_file_is_told_with_what_to_do(
+    tiny_config: dict[str, Any], tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "mine.yaml"
+    home.write_text(yaml.safe_dump(tiny_config))
+    monkeypatch.setenv("AAPO_DESK_HOME", str(home))
+    assert run(["queue", "add", str(home)]) == 1
+    said = f"{home} is no folder and cannot be made one (Not a directory); set AAPO_DESK_HOME to another"
+    assert capsys.readouterr().err == f"aapo-desk: {said}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -222,7 +222,7 @@ def test_a_missing_column_is_refused_with_the_columns_there_are(tmp_path: Path) 
         ("a.jsonl", '{"problem": "", "answer": ""}\n', "none of the 1 rows of"),
         ("a.jsonl", '{"problem": "p", "answer": 1}\n{"problem": "q",\n', "a.jsonl line 2 is not valid JSON"),
         ("a.jsonl", '{"problem": "p", "answer": 1}\n7\n', "line 2 must be an object"),
-        ("a.json", '[{"problem": "p"}, 7]', "item 2 is none"),
+        ("a.json", '[{"problem": "p"}, 7]', "item 2 is not one"),
         ("a.json", '[{"problem": "p",\n]', "is not valid JSON"),
         ("a.json", "7", "must be a list of objects"),
         ("a.csv", "problem,answer\nWhat is 1,000 + 2?,1002\n", "line 2 has 3 fields and the header 2"),
