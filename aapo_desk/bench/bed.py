@@ -17,7 +17,6 @@ from aapo_desk.config import RunConfig
 from aapo_desk.models.policy import Policy
 from aapo_desk.store import RunWriter, create_run
 from aapo_desk.tasks.order import step_problems
-from aapo_desk.training.choices import apply
 from aapo_desk.training.control import Control
 from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import describe, prepared
@@ -37,13 +36,11 @@ def parts_of(job: Job) -> Iterator[Parts]:
     with Control(run, job.config.run.steps) as control:
         store = RunWriter(run)
         try:
-            with prepared(job.config, store, control, probed=False) as found:
+            with prepared(job.config, store, control, probed=False, instead=job.choices) as found:
                 parts = found.parts
                 chosen = first_step(len(parts.train), job.config)
                 parts.train = [parts.train[index] for index in chosen]
                 parts.prompts = [parts.prompts[index] for index in chosen]
-                parts.choices.update(job.choices)
-                apply(parts.choices, parts.policy)
                 parts.policy.eos_ids = (NEVER_DRAWN,)
                 train_a_little(parts.policy)
                 yield parts

@@ -58,10 +58,10 @@ VARIANTS = (
     ),
     Variant(
         "aapo_least",
-        "the same with the least memory: small micro-batches, gradient checkpointing",
+        "the same with the least memory: small batches, gradient checkpointing",
         "steps",
         {"algorithm.name": "aapo", "rollout.weights": "adapter"},
-        {"token_budget": 256, "checkpointing": 1},
+        {"token_budget": 256, "checkpointing": 1, "batch_rows": 16},
     ),
     Variant("aapo_bank", "AAPO, banked reference", "steps", {"algorithm.name": "aapo", "algorithm.reference": "bank"}),
     Variant("grpo", "GRPO", "steps", {"algorithm.name": "grpo"}),

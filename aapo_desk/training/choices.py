@@ -37,15 +37,17 @@ def settled(
     prompts: Sequence[list[int]],
     tell: Callable[[str], None],
     probed: bool = True,
+    instead: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """The run's choices: those on record, or new ones, compared with the plain path, probed and put on record.
 
+    ``instead``: choices that are set, not made.
     Leaves ``policy`` and torch as the choices say. Raises ModelError where the run does not fit, and UnslothError where
     unsloth's layers do not give in this loop what they give by themselves.
     """
     kept = store.recall("choices")
     if kept is None:
-        kept = choose(policy, config)
+        kept = choose(policy, config) | dict(instead or {})
         apply(kept, policy)
         tell("comparing the fast paths with the plain one on this device")
         if not policy.ours:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,8 +140,11 @@ def prepared(
     probed: bool = True,
     backend: Backend = "transformers",
     ranks: Ranks = ALONE,
+    instead: Mapping[str, int] | None = None,
 ) -> Iterator[Prepared]:
     """Load data, model and reward workers; the workers end with the context. ``probed``: a step is measured before.
+
+    ``instead``: choices for this device that are set, not made.
 
     Of several processes the others load theirs when this one is ready: what is fetched is fetched once on this host.
     Raises ConfigError, ModelError, HubError and RankError with a line for the user, and UnslothError where ``backend``
@@ -160,7 +163,7 @@ def prepared(
     for source, fitted in (("train", loaded.train), ("held_out", loaded.held_out)):
         _tell_dropped(store, source, fitted)
     refuse_empty(config.task, loaded.train)
-    choices = settled(store, loaded.policy, config, loaded.train.prompts, tell, probed)
+    choices = settled(store, loaded.policy, config, loaded.train.prompts, tell, probed, instead)
     gather_ranks(ranks, loaded, choices, tell)
 
     def mendable(rewards: Sequence[RewardConfig]) -> RewardPool:
