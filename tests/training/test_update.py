@@ -55,6 +55,20 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batch(tiny_model: Path, al
             torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
 
 
+def test_a_gradient_that_is_too_long_is_cut_to_its_longest(tiny_model: Path) -> None:
+    moves = []
+    for most in (1e9, 0.01):
+        policy = load_tiny(tiny_model, "float64")
+        optimizer = torch.optim.SGD(policy.adapter_parameters().values(), lr=0.0)
+        done = update(
+            policy, optimizer, aapo.make(), ROLLOUT, REWARDS, REFERENCE, rate=0.5, max_grad_norm=most, token_budget=99
+        )
+        assert done.grad_norm > 0.02  # as it was
+        moves.append((done.update_norm, done.grad_norm))
+    assert moves[0][0] == pytest.approx(0.5 * moves[0][1], rel=1e-4)
+    assert moves[1][0] == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
 def test_sharing_prompts_gives_the_dense_loss_and_gradient(tiny_model: Path) -> None:
     policy = load_tiny(tiny_model, "float64")
     results = []
