@@ -401,6 +401,22 @@ def test_a_killed_writer_leaves_whole_steps_and_the_next_one_goes_on() -> None:
         before = len(steps)
 
 
+def test_a_written_step_is_on_the_disk_when_its_checkpoint_is() -> None:
+    """What survives a loss of power can be told by nothing else than what SQLite was told."""
+    with closing(RunWriter(create_run(config()))) as writer:
+        assert writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_the_plan_is_what_was_said_last_and_a_forks_own_where_its_parent_said_it() -> None:
+    with closing(RunWriter(create_run(config()))) as writer:
+        own = writer.planned()
+        writer.write_event("replanned", 3, steps=own + 5)
+        writer.write_event("forked", 3)
+        assert writer.planned() == own
+        writer.write_event("replanned", 4, steps=own + 9)
+        assert writer.planned() == own + 9
+
+
 def test_readers_do_not_trip_over_a_writer_that_comes_and_goes() -> None:
     run = create_run(config())
     done = threading.Event()
