@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aapo_desk.config import resolve
+from aapo_desk.evaluation import held_out
 from aapo_desk.store import RunReader, create_run, list_checkpoints
 from aapo_desk.training import loop
 from tests.training.in_process import train
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("desk_home")
 
 def marked(monkeypatch: pytest.MonkeyPatch, marks: list[tuple[float, float]]) -> None:
     """Let evaluations, one after another, come out with these greedy and sampled accuracies."""
-    evaluate, rest = loop.evaluate, iter(marks)
+    evaluate, rest = held_out.evaluate, iter(marks)
 
     def told(*given: Any, **named: Any) -> dict[str, Any]:
         data = evaluate(*given, **named)
