@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aapo_desk.models.finite import broken_tensor
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.tensors import damage
 from aapo_desk.store import flush
 from aapo_desk.store.checkpoints import (
     ADAPTER,
@@ -72,7 +74,7 @@ def newest_whole(folder: Path, before: int | None = None) -> tuple[Checkpoint, d
 def refuse_broken(checkpoint: Checkpoint) -> None:
     """Raise CheckpointError where a checkpoint's numbers are not all finite."""
     for path in (checkpoint.adapter / ADAPTER_FILE, checkpoint.path / OPTIMIZER_FILE):
-        if path.is_file() and (name := broken_tensor(load_file(path))):
+        if path.is_file() and (name := broken_tensor(_read(path))):
             raise CheckpointError(f"{checkpoint.path}: {name} {NOT_FINITE}")
 
 
@@ -143,7 +145,7 @@ def restore(
 ) -> dict[str, int]:
     """Load adapter and optimiser in place; gives the recorded choices."""
     load_adapter(checkpoint, policy)
-    tensors = load_file(checkpoint.path / OPTIMIZER_FILE)
+    tensors = _read(checkpoint.path / OPTIMIZER_FILE)
     for name, parameter in policy.adapter_parameters().items():
         kept = {
             key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in tensors
@@ -159,10 +161,18 @@ def load_adapter(checkpoint: Checkpoint, policy: Policy) -> None:
     """Load the adapter alone in place. Raises CheckpointError where it is another model's."""
     from peft import set_peft_model_state_dict
 
-    loaded = load_file(checkpoint.adapter / ADAPTER_FILE)
+    loaded = _read(checkpoint.adapter / ADAPTER_FILE)
     result: Any = set_peft_model_state_dict(policy.model, loaded)
     if result.unexpected_keys:
         raise CheckpointError(f"{checkpoint.path} does not fit this model: {result.unexpected_keys[0]}")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{damage(path) or error}; choose another checkpoint") from error
+    return tensors
 
 
 def _adapter_tensors(policy: Policy) -> dict[str, torch.Tensor]:

@@ -11,6 +11,9 @@ from typing import Any
 
 import psutil
 
+ROOT = Path("/")
+"""Where /proc and /sys lie."""
+
 BFLOAT16_FROM = (8, 0)
 """The compute capability of the first cards that compute in bfloat16 (Ampere)."""
 
@@ -30,7 +33,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine at one moment. Memory in MiB, the CPU's use in percent of all cores."""
+    """The machine at one moment. Memory in MiB, as ``spare_memory`` has it; the CPU's use in percent of all cores."""
 
     cores: int
     cpu_percent: float
@@ -153,14 +156,14 @@ class Spare:
     limit: str
 
 
-def spare_memory(root: Path = Path("/")) -> Spare:
+def spare_memory(swapping: bool = False) -> Spare:
     """What may still be taken: the machine's memory or, where less, that of a control group around this process.
 
-    Free swap counts: before that is used up nothing is killed. ``root``: where /proc and /sys lie.
+    ``swapping``: with free swap, before the end of which nothing is killed. Nobody plans with it: it is too slow.
     """
     memory = psutil.virtual_memory()
-    swap = _swap_free(root)
-    spares = [Spare(memory.available + swap, memory.total, "this machine"), *_control_groups(root, swap)]
+    swap = _swap_free(ROOT) if swapping else 0
+    spares = [Spare(memory.available + swap, memory.total, "this machine"), *_control_groups(ROOT, swap)]
     return min(spares, key=lambda spare: spare.available)
 
 
@@ -212,7 +215,7 @@ def _group_spare(folder: Path, files: tuple[str, str], swap: int) -> Spare | Non
 
 def machine() -> Machine:
     """A snapshot of everything."""
-    memory = psutil.virtual_memory()
+    memory = spare_memory()
     return Machine(
         cores=psutil.cpu_count() or 1,
         cpu_percent=psutil.cpu_percent(),

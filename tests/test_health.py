@@ -97,6 +97,11 @@ RAISED: list[tuple[str, Callable[[], list[Alarm]], list[str]]] = [
     ("disagreement", lambda: alarms(demo(30, logp_gap=[0.02] * 3)), ["0.020 nats", "0.01"]),
     ("disagreement", lambda: alarms(demo(30, logp_gap=0.2), facts=replace(ROOM, exact=False)), ["0.200 nats", "0.1:"]),
     ("memory", lambda: alarms(demo(30), facts=replace(ROOM, memory_used=7700.0)), ["7.5 of 8.0 GB of the GPU"]),
+    (
+        "unscorable",
+        lambda: alarms(demo(30, unscorable=[4.0] * 10), settings=config(algorithm__name="grpo")),
+        ["40 of 320"],  # no reference is scored
+    ),
     ("evaluation_flat", lambda: alarms(demo(40), FLAT), ["+0.01 (greedy) and -0.02 (sampled)", "step 40"]),
 ]
 
@@ -130,6 +135,7 @@ ALMOST: list[tuple[str, Callable[[], list[Alarm]]]] = [
     ("an accuracy that rises with the reward", lambda: alarms(demo(40), {0: (None, None), 40: (0.12, 0.02)})),
     ("sampled answers gain, greedy ones do not", lambda: alarms(demo(40), {0: (None, None), 40: (-0.02, 0.2)})),
     ("neither rises", lambda: alarms(demo(40, reward=[0.3] * 40), FLAT)),
+    ("the last steps are the first ones too", lambda: alarms(demo(15), {0: (None, None), 15: (0.0, 0.0)})),
     ("the evaluation is of before the reward rose", lambda: alarms(demo(30), {0: (None, None), 10: (0.0, 0.0)})),
 ]
 

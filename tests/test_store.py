@@ -37,6 +37,7 @@ from aapo_desk.store import (
     read_json,
     write_atomically,
 )
+from aapo_desk.store import writer as writing
 from aapo_desk.store.reader import STEPS_AT_ONCE
 from aapo_desk.store.writer import MOST_LOG
 
@@ -399,6 +400,33 @@ def test_a_killed_writer_leaves_whole_steps_and_the_next_one_goes_on() -> None:
         with closing(sqlite3.connect(run.database)) as check:
             assert check.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         before = len(steps)
+
+
+def test_a_written_step_is_on_the_disk_when_its_checkpoint_is() -> None:
+    """What survives a loss of power can be told by nothing else than what SQLite was told."""
+    with closing(RunWriter(create_run(config()))) as writer:
+        assert writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+@pytest.mark.parametrize(("disk", "mode"), [("nfs4", "delete"), ("ext4", "wal")])
+def test_a_network_disk_gets_no_write_ahead_log(monkeypatch: pytest.MonkeyPatch, disk: str, mode: str) -> None:
+    monkeypatch.setattr(writing, "file_system", lambda folder: disk)
+    run = create_run(config())
+    with closing(RunWriter(run)) as writer:
+        writer.write_step(record(1))
+        assert writer.journal_mode == mode.upper()
+    with closing(sqlite3.connect(run.database)) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == (mode,)
+
+
+def test_the_plan_is_what_was_said_last_and_a_forks_own_where_its_parent_said_it() -> None:
+    with closing(RunWriter(create_run(config()))) as writer:
+        own = writer.planned()
+        writer.write_event("replanned", 3, steps=own + 5)
+        writer.write_event("forked", 3)
+        assert writer.planned() == own
+        writer.write_event("replanned", 4, steps=own + 9)
+        assert writer.planned() == own + 9
 
 
 def test_readers_do_not_trip_over_a_writer_that_comes_and_goes() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from aapo_desk import tasks
-from aapo_desk.checkpoint import Checkpoint, CheckpointError, checkpoint_name, list_checkpoints, load_adapter
+from aapo_desk.checkpoint import Checkpoint, CheckpointError, checkpoint_name, load_adapter
 from aapo_desk.config import ConfigError, RunConfig
 from aapo_desk.export import Source
 from aapo_desk.hub import HubError
@@ -41,7 +40,7 @@ def load(source: Source, tell: Tell) -> Policy:
     Raises ModelError, ConfigError and CheckpointError.
     """
     checkpoint = Checkpoint(source.run.checkpoints / checkpoint_name(source.step), source.step)
-    state = _state(source, checkpoint)
+    state = checkpoint.read_asked_state()
     config = source.config
     # A run of a GPU may be talked to where there is none.
     model = config.model.model_copy(update={"device": "cpu" if config.model.device == "cpu" else "auto"})
@@ -87,16 +86,6 @@ def _sampled(run: RunDirectory) -> list[Problem]:
     except (sqlite3.Error, StoreError, OSError):
         return []
     return list(found.values())[:MOST_PROBLEMS]
-
-
-def _state(source: Source, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Raises CheckpointError where the checkpoint is not whole, naming those that may be."""
-    try:
-        return checkpoint.read_state()
-    except CheckpointError as error:
-        others = [str(one.step) for one in list_checkpoints(source.run.checkpoints) if one.step != source.step]
-        hint = f"; other checkpoints: --step {', '.join(others)}" if others else ""
-        raise CheckpointError(f"{error}{hint}") from error
 
 
 def device_name(policy: Policy) -> str:

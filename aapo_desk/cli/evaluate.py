@@ -72,24 +72,26 @@ def evaluate(
 
     Every answer is kept. What was interrupted goes on with the same command, and ends with the same numbers.
     """
-    from aapo_desk import launch
     from aapo_desk.evaluation.request import Wanted, request
 
-    asked = request(
-        Wanted(
-            reference, task, data, split, problems, samples, temperature, max_new_tokens, step, parse_set(sets or [])
-        )
-    )
-    launch.check(asked.config)
-    asked = replace(asked, config=launch.with_absolute_paths(asked.config))
-    if asked.run and launch.is_alive(asked.run):
-        _note(f"run {asked.run.name} is training: the two share the device's memory")
-    folder, head = _worked(asked)
+    changes = parse_set(sets or [])
+    wanted = Wanted(reference, task, data, split, problems, samples, temperature, max_new_tokens, step, changes)
+    folder, head = _worked(_checked(request(wanted)))
     if json:
         say_json({"folder": str(folder), **head})
         return
     for line in [*lines(head), f"kept: {folder}"]:
         say(printable(line))
+
+
+def _checked(asked: Request) -> Request:
+    """The request where nothing of it is to be refused, to be used from anywhere. Raises ConfigError."""
+    from aapo_desk import launch
+
+    launch.check(asked.config)
+    if asked.run and launch.is_alive(asked.run):
+        _note(f"run {asked.run.name} is training: the two share the device's memory")
+    return replace(asked, config=launch.with_absolute_paths(asked.config))
 
 
 def _worked(asked: Request) -> tuple[Path, Mapping[str, Any]]:

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from aapo_desk.doctor import hub
 from aapo_desk.doctor.asking import Answer, ask
 from aapo_desk.doctor.facts import LIBRARIES, Facts, Hub, Library, Place, Probe, System, Terminal, Torch
-from aapo_desk.hardware import Gpu, Graphics, Holder
+from aapo_desk.hardware import Gpu, Graphics, Holder, spare_memory
 from aapo_desk.locales import shows_symbols
 from aapo_desk.models import unsloth
 from aapo_desk.store import NETWORK_FILE_SYSTEMS, file_system, home
@@ -61,7 +61,7 @@ def look(offline: bool = False, probe: bool = False) -> Facts:
 
 
 def system() -> System:
-    memory = psutil.virtual_memory()
+    memory = spare_memory()
     return System(
         os=platform.system(),
         release=platform.release(),

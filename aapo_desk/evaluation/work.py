@@ -161,7 +161,7 @@ def _checkpoint(request: Request) -> tuple[Checkpoint | None, str | None]:
         if checkpoint.step != step:
             steps = ", ".join(str(one.step) for one in reversed(there))
             raise ConfigError(Refusal("--step", f"this step has no checkpoint; there are {steps}", request.step))
-        state = checkpoint.read_state()
+        state = checkpoint.read_asked_state()
     return checkpoint, state["checksums"]["adapter/adapter_model.safetensors"]
 
 

@@ -135,7 +135,7 @@ def prepare(request: Request, places: Places, progress: Progress) -> tuple[Work,
 def _copied(folder: Path, step: int, scratch: Path) -> Checkpoint:
     """The checkpoint's adapter in a place of our own, found whole. Raises CheckpointError."""
     found = Checkpoint(folder / checkpoint_name(step), step)
-    found.read_state()
+    found.read_asked_state()
     refuse_broken(found)
     copy = Checkpoint(scratch / "checkpoint", step)
     try:

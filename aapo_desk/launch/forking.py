@@ -41,7 +41,7 @@ def kept_checkpoint(parent: RunDirectory, step: int | None) -> Checkpoint:
         steps = ", ".join(str(one.step) for one in reversed(kept))
         raise ConfigError(Problem("--step", f"run {parent.name} keeps no such checkpoint; it has: {steps}", step))
     try:
-        found.read_state()
+        found.read_asked_state()
     except CheckpointError as error:
         raise LaunchError(f"the checkpoint cannot be used: {error}") from error
     return found

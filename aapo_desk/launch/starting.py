@@ -12,6 +12,7 @@ from typing import Any
 
 from aapo_desk.config import ConfigError, Problem, RunConfig, user_path
 from aapo_desk.models.ids import wheel_model
+from aapo_desk.models.tensors import damage
 from aapo_desk.store import RunDirectory, find_run, list_checkpoints, read_json
 
 SETTING = "lora.start_from"
@@ -39,6 +40,9 @@ def find_start(config: RunConfig) -> Path | None:
     if settings is None or not (folder / WEIGHTS).is_file():
         missing = SETTINGS if settings is None else WEIGHTS
         raise ConfigError(Problem(SETTING, f"is no adapter in peft's layout: no readable {missing} there", given))
+    if damaged := damage(folder / WEIGHTS):
+        advice = "copy it there again, or take another checkpoint's (RUN@STEP)"
+        raise ConfigError(Problem(SETTING, f"{damaged}; {advice}", given))
     if problems := _problems(config, settings, given):
         raise ConfigError(*problems)
     return folder

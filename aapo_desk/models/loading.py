@@ -142,6 +142,7 @@ def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device,
     float16 and cannot.
     """
     import_peft()
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet()
@@ -165,7 +166,7 @@ def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device,
                 device_map={"": device},
                 trust_remote_code=model.trust_remote_code,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(explain_load_failure(resolved, error)) from error
     base.name_or_path = resolved.name  # what an adapter says it belongs to: no place in this machine's cache
     _keep_weights_trainable(base)

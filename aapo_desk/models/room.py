@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-import psutil
 import torch
 
+from aapo_desk.hardware import spare_memory
 from aapo_desk.memory import ModelShape
 from aapo_desk.models.policy import Policy
 
@@ -27,8 +27,8 @@ def shape_of(policy: Policy) -> ModelShape:
 
 
 def free_bytes(device: torch.device) -> int:
-    """The device's memory that nobody uses."""
+    """The device's memory that nobody uses, and that this process may take."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
-    return int(psutil.virtual_memory().available)
+    return spare_memory().available

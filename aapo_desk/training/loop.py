@@ -21,6 +21,7 @@ from aapo_desk.tasks.difficulty import ADAPTIVE
 from aapo_desk.training import budget
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.halving import Halving
+from aapo_desk.training.peaks import MemoryGoneError
 from aapo_desk.training.recovery import Recovery
 from aapo_desk.training.setup import Prepared
 from aapo_desk.training.shares import asking
@@ -90,6 +91,10 @@ class Trainer:
             raise
         except StopRequested:
             self._save()
+            raise
+        except MemoryGoneError:
+            if self.config.algorithm.updates_per_rollout == 1:  # else some updates of the next step may be applied
+                self._save()
             raise
         self._finish()
 

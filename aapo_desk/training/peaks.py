@@ -16,6 +16,14 @@ OUT_OF_MEMORY = (
 )
 
 
+class MemoryGoneError(RuntimeError):
+    """Not even the smallest piece of a phase fits into memory. What was computed before that phase is whole."""
+
+
+class TornStepError(RuntimeError):
+    """Memory ran out while the optimiser changed the adapter: what is in memory now is nothing to go on from."""
+
+
 class Peaks:
     """MiB held at the most in each phase: tensors' on a GPU, resident on the CPU.
 

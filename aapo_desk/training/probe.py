@@ -30,8 +30,8 @@ from aapo_desk.training.peaks import Peaks, give_back, held_mb, ran_out
 
 log = logging.getLogger(__name__)
 
-Phase = Literal["update", "rollout", "reference", "evaluation"]
-"""What runs out of memory. The probe looks at the first two."""
+Phase = Literal["update", "rollout", "reference", "evaluation", "optimizer"]
+"""What runs out of memory. The probe looks at the first two; the last is the step that ends an update."""
 Choices = dict[str, int]
 
 

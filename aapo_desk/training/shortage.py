@@ -41,13 +41,13 @@ class Shortage:
         """Raise MemoryShort, its event written, where memory is short and stays so. ``step``: the last finished."""
         if time.monotonic() < self._next:
             return
-        found = spare_memory()
+        found = spare_memory(swapping=True)
         if found.available < reserve(found.total):
             gc.collect()
             give_back(self._device)
             for _ in range(LOOKS):
                 time.sleep(BETWEEN_SECONDS)
-                found = spare_memory()
+                found = spare_memory(swapping=True)
                 if found.available >= reserve(found.total):
                     break
             else:

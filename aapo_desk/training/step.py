@@ -20,9 +20,11 @@ from aapo_desk.tasks import Problem
 from aapo_desk.tasks.order import step_problems
 from aapo_desk.training.finiteness import Broken
 from aapo_desk.training.gathering import gather
+from aapo_desk.training.halving import Result
 from aapo_desk.training.metrics import NAN, NOT_FINITE, advantage_metrics, mean, reward_metrics
 from aapo_desk.training.parts import Parts, Report, make_room
 from aapo_desk.training.passes import Rollout
+from aapo_desk.training.probe import Phase
 from aapo_desk.training.update import Update, learning_rate, update
 
 
@@ -94,8 +96,8 @@ def _update(
         sides.completions.logps,
     )
 
-    def within(compute: Callable[[int], Tensor]) -> Tensor:
-        return parts.attempt("update", len(rollout.completions), lambda: compute(parts.choices["token_budget"]))
+    def within(phase: Phase, compute: Callable[[int], Result]) -> Result:
+        return parts.attempt(phase, 1, lambda: compute(parts.choices["token_budget"]))
 
     return update(
         parts.policy,

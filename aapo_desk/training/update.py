@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,11 +17,43 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.training.finiteness import Broken, broken_gradient, broken_logps, broken_state
 from aapo_desk.training.packing import Cost
 from aapo_desk.training.passes import Passes, Rollout
+from aapo_desk.training.peaks import TornStepError, ran_out
+from aapo_desk.training.probe import Phase
 from aapo_desk.training.ranks import ALONE, Ranks
 from aapo_desk.training.scaling import LEAST, LossScale
 
-Within = Callable[[Callable[[int], Tensor]], Tensor]
-"""Runs a computation with a token budget; where memory runs out, it may run it again with a smaller one."""
+T = TypeVar("T")
+
+
+class Within(Protocol):
+    """Runs a part of an update with a token budget; where memory runs out, it may run it again with a smaller one."""
+
+    def __call__(self, phase: Phase, compute: Callable[[int], T]) -> T: ...
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """The passes of an update through the model, each as often as memory makes it necessary."""
+
+    passes: Passes
+    optimizer: torch.optim.Optimizer
+    within: Within | None
+
+    def run(self, phase: Phase, compute: Callable[[int], T]) -> T:
+        return self.within(phase, compute) if self.within else compute(self.passes.token_budget)
+
+    def logps(self, rows: Sequence[int], reference: bool = False) -> Tensor:
+        """As ``Passes.logps``."""
+        return self.run("update", lambda budget: replace(self.passes, token_budget=budget).logps(rows, reference))
+
+    def backpropagate(self, gradient: Tensor, rows: Sequence[int], progress: Callable[[float], None]) -> Tensor:
+        """As ``Passes.backpropagate``, from a gradient of zero on."""
+
+        def back(budget: int) -> Tensor:
+            self.optimizer.zero_grad(set_to_none=False)
+            return replace(self.passes, token_budget=budget).backpropagate(gradient, rows, progress)
+
+        return self.run("update", back)
 
 
 @dataclass(frozen=True)
@@ -90,25 +124,22 @@ def update(
     and adapted; None: the gradient goes back as it is. Before each of several updates the log-probs are computed anew,
     without a gradient; those before the first are the old ones.
 
-    ``within`` runs each pass through the model, by default once and with ``token_budget``. ``broken``: what of the
-    rollout was not finite. With that, or where a number of its own is not, nothing is applied.
+    ``within`` runs each pass through the model, and what a step of the optimiser makes ready; by default once and with
+    ``token_budget``. ``broken``: what of the rollout was not finite. With that, or where a number of its own is not,
+    nothing is applied. Raises TornStepError where memory runs out while the adapter changes.
     """
-    within = within or (lambda compute: compute(token_budget))
     mask = rollout.mask()
-    passes = Passes(policy, rollout, token_budget, cost, ranks)
+    attempts = Attempts(Passes(policy, rollout, token_budget, cost, ranks), optimizer, within)
     batch = Batch(rewards, mask, reference_rewards)
     counting = [int(row) for row in batch.scorable.reshape(-1).nonzero()]
 
-    def logps(reference: bool = False) -> Tensor:
-        return within(lambda budget: replace(passes, token_budget=budget).logps(counting, reference))
-
     if algorithm.needs_reference_logps:
-        batch = replace(batch, reference_logps=logps(reference=True))
+        batch = replace(batch, reference_logps=attempts.logps(counting, reference=True))
     done: list[Update] = []
     for number in range(updates):
         current = None
         if updates > 1 or algorithm.gradient_needs_logps:
-            current = logps()
+            current = attempts.logps(counting)
             if number == 0 and algorithm.needs_old_logps:
                 batch = replace(batch, old_logps=current)
         objective = algorithm.objective(batch, torch.zeros_like(mask) if current is None else current)
@@ -116,23 +147,21 @@ def update(
         # A row whose gradient is exactly 0 adds nothing; its tokens are in the denominator already.
         teaching = [int(row) for row in objective.gradient.any(1).nonzero()]
         gradient = objective.gradient * scale.factor if scale else objective.gradient
-
-        def back(budget: int, gradient: Tensor = gradient, rows: list[int] = teaching, number: int = number) -> Tensor:
-            optimizer.zero_grad(set_to_none=False)
-            part = replace(passes, token_budget=budget)
-            return part.backpropagate(gradient, rows, lambda share: progress((number + share) / updates))
-
-        seen = within(back)
+        seen = attempts.backpropagate(gradient, teaching, partial(_tell, progress, number, updates))
         loss = objective.loss if current is not None else algorithm.loss(seen, batch, objective.advantages)
         names = {"the reference": batch.reference_logps, "before the update": current, "the update": seen}
         found = broken or broken_logps(names)
-        step = take_step(policy, optimizer, float(loss), rate, max_grad_norm, scale, found)
-        if scale:
-            scale.adapt(step.norm)
+        before = attempts.run("optimizer", lambda _: ready(policy, optimizer))
+        step = take_step(policy, optimizer, before, float(loss), rate, max_grad_norm, scale, found)
         one = Update(objective.advantages, float(loss), step.norm, step.moved, step.applied, broken=step.broken)
         taught = objective.gradient.any(1).reshape(rewards.shape)
         done.append(replace(one, logp_gap=_gap(rollout, seen, mask, teaching), taught=taught))
     return _together(done)
+
+
+def _tell(progress: Callable[[float], None], done: int, of: int, share: float) -> None:
+    """A share of one update as that of all."""
+    progress((done + share) / of)
 
 
 def _together(done: Sequence[Update]) -> Update:
@@ -169,36 +198,65 @@ class Taken:
     broken: Broken | None
 
 
+def ready(policy: Policy, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The adapter as it is before a step of the optimiser, and all the memory had that the step takes.
+
+    So memory runs out here, where nothing has changed yet. The first step makes AdamW's two moments, and finds what
+    they were tried with.
+    """
+    parameters = list(policy.adapter_parameters().values())
+    for parameter in parameters:
+        # An optimiser that sees no gradient would skip its moments; a step without signal must not differ by path.
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    before = [parameter.detach().clone() for parameter in parameters]
+    moments = [torch.empty_like(one) for one in parameters if not optimizer.state.get(one) for _ in range(2)]
+    del moments
+    return before
+
+
 def take_step(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
+    before: Sequence[Tensor],
     loss: float,
     rate: float,
     max_grad_norm: float,
     scale: LossScale | None,
     broken: Broken | None = None,
 ) -> Taken:
-    """A step of the optimiser along the parameters' gradients; none where a number is not finite, as is ``broken``."""
+    """A step of the optimiser along the parameters' gradients; none where a number is not finite, as is ``broken``.
+
+    ``before`` is what ``ready`` gave, and is used up. ``scale`` is adapted. Raises TornStepError.
+    """
     parameters = list(policy.adapter_parameters().values())
-    for parameter in parameters:
-        # An optimiser that sees no gradient would skip its moments; a step without signal must not differ by path.
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        if scale:
-            parameter.grad.div_(scale.factor)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if scale:
+        for gradient in gradients:
+            gradient.div_(scale.factor)
     # Not clip_grad_norm_, which does these two: one bad number would leave no other to be told from.
-    norm_tensor = torch.nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None])
+    norm_tensor = torch.nn.utils.get_total_norm(gradients)
     norm = float(norm_tensor)
     broken = broken or broken_gradient(loss, norm, policy)
+    lowers = scale is not None and scale.factor > LEAST
+    if scale:
+        scale.adapt(norm)
     if broken:
         optimizer.zero_grad(set_to_none=False)
-        kept = None if scale and scale.factor > LEAST and broken.what == "gradient" else broken
+        kept = None if lowers and broken.what == "gradient" else broken
         return Taken(norm, 0.0, applied=False, broken=kept and (broken_state(policy, optimizer) or kept))
     torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm_tensor)
-    before = [parameter.detach().clone() for parameter in parameters]
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.step()
-    moved = torch.stack([(new.detach() - old).norm() for new, old in zip(parameters, before, strict=True)]).norm()
-    broken = broken_state(policy, optimizer)
+    try:
+        optimizer.step()
+        moved = torch.stack([old.sub_(new.detach()).norm() for new, old in zip(parameters, before, strict=True)]).norm()
+        broken = broken_state(policy, optimizer)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        raise TornStepError(
+            "memory ran out while the adapter was changed, so this step is lost: close what else uses this device's "
+            f"memory and resume, which goes on from the last checkpoint ({next(iter(str(error).splitlines()), '')})"
+        ) from error
     return Taken(norm, float(moved), applied=broken is None, broken=broken)

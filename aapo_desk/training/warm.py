@@ -37,7 +37,7 @@ from aapo_desk.tasks.solutions import Worked, choose
 from aapo_desk.training.parts import Parts, make_room
 from aapo_desk.training.passes import Micro, Rollout, backpropagate, flat
 from aapo_desk.training.scaling import LossScale
-from aapo_desk.training.update import take_step
+from aapo_desk.training.update import ready, take_step
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,8 @@ def learn(parts: Parts, examples: Rollout, report: Report) -> Learned:
             torch.manual_seed(derive_seed(seed, PHASE, number))
             rows = order[start : start + SOLUTIONS_AN_UPDATE]
             loss, tokens = supervise(policy, optimizer, examples, rows, budget, scale)
-            taken = take_step(policy, optimizer, loss, rate, parts.config.optimizer.max_grad_norm, scale)
-            if scale:
-                scale.adapt(taken.norm)
+            most = parts.config.optimizer.max_grad_norm
+            taken = take_step(policy, optimizer, ready(policy, optimizer), loss, rate, most, scale)
             if taken.broken:
                 raise _not_finite(f"update {number} of {updates}", rate)
             total += loss * tokens

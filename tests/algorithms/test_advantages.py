@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aapo_desk.algorithms import Batch, aapo, build, grpo
+from aapo_desk.algorithms import Algorithm, Batch, aapo, apa, build, dapo, gpg, grpo
 from aapo_desk.algorithms.base import group_advantage
 from aapo_desk.config import METHODS, AlgorithmConfig, RolloutConfig
 
@@ -97,6 +97,71 @@ def test_aggregation_over_groups_is_the_mean_of_each_groups_own_token_mean() -> 
     one, each = aapo.make(aggregation="groups"), aapo.make()
     expected = sum(each.objective(half, logps[2 * i : 2 * i + 2]).loss for i, half in enumerate(halves)) / 2
     torch.testing.assert_close(one.objective(whole, logps).loss, torch.as_tensor(expected))
+
+
+def test_over_groups_one_without_a_scorable_row_is_no_group() -> None:
+    mask = torch.ones(4, 2, dtype=torch.float64)
+    logps = torch.full((4, 2), -0.5, dtype=torch.float64)
+    algorithm = aapo.make(aggregation="groups")
+    with_gap = Batch(rewards([1, 0], [NAN, NAN]), mask, rewards([0, 0], [0, 0]))
+    without = Batch(rewards([1, 0]), mask[:2], rewards([0, 0]))
+    gap, whole = algorithm.objective(with_gap, logps), algorithm.objective(without, logps[:2])
+    assert float(whole.loss) != 0
+    torch.testing.assert_close(gap.loss, whole.loss)
+    torch.testing.assert_close(gap.gradient[:2], whole.gradient)
+
+
+def moved_up(ratio: float) -> tuple[Batch, torch.Tensor]:
+    """A group whose first completion is right, and log-probs by which each token is so many times as likely as then."""
+    old = torch.full((2, 1), -1.0, dtype=torch.float64)
+    return Batch(rewards([1, 0]), torch.ones(2, 1, dtype=torch.float64), old_logps=old), old + math.log(ratio)
+
+
+def test_the_upper_bound_of_the_ratio_is_for_what_is_better_and_the_lower_for_what_is_worse() -> None:
+    algorithm = grpo.make(epsilon_low=0.1, epsilon_high=0.3)
+    for ratio, better, worse in ((1.2, True, True), (1.4, False, True), (0.95, True, True), (0.8, True, False)):
+        gradient = algorithm.objective(*moved_up(ratio)).gradient
+        assert (bool(gradient[0].any()), bool(gradient[1].any())) == (better, worse)
+
+
+def test_dapo_lets_a_token_become_more_than_a_fifth_more_likely() -> None:
+    assert dapo.make().objective(*moved_up(1.25)).gradient[0].any()
+    assert not dapo.make().objective(*moved_up(1.3)).gradient[0].any()
+
+
+def half_constant() -> tuple[Batch, Batch, torch.Tensor]:
+    """A step of a group that varies and one that does not; the first alone; log-probs."""
+    mask, scores = torch.ones(4, 2, dtype=torch.float64), rewards([1, 0], [1, 1])
+    logps = -torch.rand(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return Batch(scores, mask), Batch(scores[:1], mask[:2]), logps
+
+
+@pytest.mark.parametrize("algorithm", [dapo.make(), gpg.make()], ids=["dapo", "gpg"])
+def test_a_constant_group_weakens_nothing_where_it_is_left_out_or_made_up_for(algorithm: Algorithm) -> None:
+    step, varied, logps = half_constant()
+    whole, alone = algorithm.objective(step, logps), algorithm.objective(varied, logps[:2])
+    assert alone.gradient.any()
+    torch.testing.assert_close(whole.gradient[:2], alone.gradient)
+    torch.testing.assert_close(whole.loss, alone.loss)
+
+
+@pytest.mark.parametrize("algorithm", [dapo.make(filter_constant=False), gpg.make(adjust=False)], ids=["dapo", "gpg"])
+def test_a_constant_group_counts_in_the_mean_where_that_is_asked_for(algorithm: Algorithm) -> None:
+    step, varied, logps = half_constant()
+    whole, alone = algorithm.objective(step, logps), algorithm.objective(varied, logps[:2])
+    torch.testing.assert_close(whole.gradient[:2], alone.gradient / 2)
+
+
+@pytest.mark.parametrize("algorithm", [grpo.make(beta=0.1), apa.make()], ids=["grpo", "apa"])
+def test_what_stands_behind_a_completions_end_reaches_nothing(algorithm: Algorithm) -> None:
+    mask = torch.tensor([[1, 1], [1, 0]], dtype=torch.float64)
+    logps = torch.full((2, 2), -1.0, dtype=torch.float64)
+    batch = Batch(rewards([1, 0]), mask, old_logps=logps, reference_logps=logps)
+    expected = algorithm.objective(batch, logps)
+    junk = torch.tensor([[-1, -1], [-1, 5000]], dtype=torch.float64)  # exp of it is infinite
+    found = algorithm.objective(replace(batch, old_logps=logps, reference_logps=junk), logps)
+    torch.testing.assert_close(found.loss, expected.loss)
+    torch.testing.assert_close(found.gradient, expected.gradient)
 
 
 def test_grpo_on_its_own_rollout_has_the_gradient_it_would_have_with_old_log_probs() -> None:

@@ -162,7 +162,8 @@ def test_the_step_may_be_named_or_be_the_best(tuned: RunDirectory, sums: str, ca
 def test_a_damaged_checkpoint_is_a_line_and_status_1(tuned: RunDirectory, sums: str, capsys: Output) -> None:
     (tuned.checkpoints / "step_000002" / "adapter" / "adapter_model.safetensors").write_bytes(b"nothing")
     assert run(["eval", "tuned", "--task", sums, "--step", "2"]) == 1
-    assert "adapter_model.safetensors is missing or damaged" in capsys.readouterr().err.splitlines()[-1]
+    word = capsys.readouterr().err.splitlines()[-1]
+    assert "adapter_model.safetensors is missing or damaged (its checksum is wrong; 7 bytes)" in word
 
 
 def test_an_answer_longer_than_the_model_takes_is_refused_where_it_was_asked_for(

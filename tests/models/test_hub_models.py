@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
 from aapo_desk.config import ConfigError, LoraConfig, ModelConfig
 from aapo_desk.models import sources
@@ -68,8 +69,9 @@ def test_it_loads_and_its_adapter_names_the_hub_and_the_commit(hub: Hub) -> None
 
 def test_weights_in_several_files_come_as_their_list_says(hub: Hub, tmp_path: Path) -> None:
     files = dict(hub.repos["models/owner/name"].files[COMMIT])
-    weights = files.pop("model.safetensors")
-    shards = {"model-00001-of-00002.safetensors": weights[:1000], "model-00002-of-00002.safetensors": weights[1000:]}
+    weights = list(safetensors.torch.load(files.pop("model.safetensors")).items())
+    halves = {"model-00001-of-00002.safetensors": weights[:5], "model-00002-of-00002.safetensors": weights[5:]}
+    shards = {name: safetensors.torch.save(dict(half)) for name, half in halves.items()}
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     files |= shards | {
         "consolidated.safetensors": b"another format",

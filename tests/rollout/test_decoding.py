@@ -51,6 +51,24 @@ def test_greedy_rows_equal_plain_generation_for_policy_and_reference_in_one_batc
     assert texts[:6] != texts[6:]  # the adapter does something, and the mask keeps it from the reference
 
 
+@pytest.mark.parametrize("lengths", [(1, 3, 7, 2), (0, 3, 7, 2)], ids=["more in each", "one ends there"])
+def test_what_all_prompts_begin_with_is_read_once_and_changes_nothing(policy: Policy, lengths: tuple[int, ...]) -> None:
+    start = list(range(40, 52))
+    prompts = [start + list(range(60 + number, 60 + number + more)) for number, more in enumerate(lengths)]
+    rows = [Row(prompt, adapter, greedy=True) for adapter in (True, False) for prompt in range(4) for _ in range(2)]
+    seen: list[int] = []
+    hook = policy.decoder.register_forward_pre_hook(
+        lambda module, _, given: seen.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        done = decode(policy, prompts, rows, WIDTH, Sampling(), uniforms(len(rows), WIDTH, 0))
+    finally:
+        hook.remove()
+    assert seen[0] in (2 * 11, 2 * 12)  # each side reads the start; one token is left to each prompt
+    for number, row in enumerate(rows):
+        assert done.row(number) == generated(policy, prompts[row.prompt], row.adapter)
+
+
 def test_rows_end_at_any_of_several_eos_tokens_and_leave_the_batch(policy: Policy) -> None:
     rows = [Row(prompt, adapter, greedy=True) for adapter in (True, False) for prompt in range(3)]
     free = greedy(policy, rows)

@@ -37,6 +37,23 @@ def test_top_k_and_top_p_leave_the_likeliest_tokens() -> None:
     assert abs(share - 2 / 3) < 0.03
 
 
+@pytest.mark.parametrize("sampling", [Sampling(top_k=2), Sampling(top_p=0.7)])
+def test_they_are_the_likeliest_wherever_they_stand(sampling: Sampling) -> None:
+    logits = torch.tensor([0.1, 0.5, 0.15, 0.25]).log().expand(4000, -1)
+    tokens, logps, _ = draw(logits, uniforms(4000, 1, 0)[:, 0], None, sampling)
+    assert set(tokens.tolist()) == {1, 3}
+    torch.testing.assert_close(logps, logits[0, tokens])  # of the distribution before it was cut
+    assert abs(float((tokens == 1).double().mean()) - 2 / 3) < 0.03
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_k=2), Sampling(top_p=0.9), Sampling(0.0)])
+def test_of_what_is_not_a_number_a_token_of_the_vocabulary_is_drawn(sampling: Sampling) -> None:
+    """On a GPU any other would end the process, before anybody could say what broke."""
+    tokens, logps, _ = draw(torch.full((3, 5), float("nan")), torch.tensor([0.0, 0.5, 0.9]), None, sampling)
+    assert bool(((tokens >= 0) & (tokens < 5)).all())
+    assert bool(torch.isnan(logps).all())
+
+
 def test_no_uniform_draws_a_token_of_probability_zero() -> None:
     logits = torch.tensor([[0.0, 0.0, float("-inf")]]).expand(3, -1)
     highest = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
@@ -45,6 +62,8 @@ def test_no_uniform_draws_a_token_of_probability_zero() -> None:
     assert tokens.max() <= 1
     assert torch.isfinite(logps).all()
     torch.testing.assert_close(entropy, torch.full((3,), 0.6931472))
+    tokens, _, _ = draw(logits.flip(1), uniform, None, Sampling())
+    assert tokens.min() >= 1
 
 
 def test_greedy_rows_take_the_likeliest_token_beside_sampled_ones() -> None:

@@ -16,11 +16,13 @@ import torch
 from aapo_desk import rollout
 from aapo_desk.config import resolve
 from aapo_desk.evaluation import asking
+from aapo_desk.models.policy import Policy
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run, event_words, list_checkpoints
+from aapo_desk.training import update as engine
 from aapo_desk.training.control import Control
-from aapo_desk.training.halving import Halving, MemoryGoneError
+from aapo_desk.training.halving import Halving
 from aapo_desk.training.parts import Parts
-from aapo_desk.training.peaks import ran_out
+from aapo_desk.training.peaks import MemoryGoneError, TornStepError, ran_out
 from aapo_desk.training.setup import prepared
 from aapo_desk.training.step import StepResult, run_step
 from tests.training.in_process import train, weights
@@ -251,6 +253,80 @@ def test_an_evaluation_is_halved_too(desk_home: Path, config: dict[str, Any], mo
     ]
     assert answers[0] == answers[1]
     assert answers[0].keys() == {0, 1}
+
+
+def scarce(monkeypatch: pytest.MonkeyPatch, short: Callable[[Policy], bool]) -> None:
+    """Memory runs out for what a step of the optimiser takes."""
+    ready = engine.ready
+
+    def small(policy: Policy, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+        if short(policy):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return ready(policy, optimizer)
+
+    monkeypatch.setattr(engine, "ready", small)
+
+
+def test_where_there_is_no_room_for_the_optimizer_it_is_made_and_the_step_is_applied_once(
+    desk_home: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name, short in (("whole", False), ("short", True)):
+        with loaded(config, {}, name) as (parts, store), monkeypatch.context() as context:
+            parts.policy.use_shadow()
+            parts.choices["shadow_weights"] = 1
+            if short:
+                scarce(context, lambda policy: policy.shadow is not None)
+            assert one_step(parts)[0].update.applied
+            assert (parts.policy.shadow is None) == short
+            found.append([value.detach().clone() for value in parts.policy.adapter_parameters().values()])
+            said = [event_words(*event) for event in store.events("oom")]
+    assert said == ["memory ran out in the optimizer, which is done again: no weights are kept at hand dequantised"]
+    assert all(map(torch.equal, *found))
+
+
+def test_a_run_without_room_for_the_optimizer_keeps_its_last_step_and_says_what_to_change(
+    desk_home: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = weights(train(create_run(resolve(config), "whole")), 3)
+    run = create_run(resolve(config), "short")
+    with monkeypatch.context() as context:
+        scarce(context, lambda _: step_at_work() == 3)
+        with pytest.raises(MemoryGoneError) as failure:
+            train(run)
+    said = str(failure.value)
+    assert re.search(r"in the optimizer of step 3 \(gradient, AdamW's two moments and a copy .* take \d+ MB\)", said)
+    assert "a lower lora.r (4), or fewer lora.targets" in said
+    assert [one.step for one in list_checkpoints(run.checkpoints)] == [2]
+    train(run)
+    assert weights(run, 3) == whole
+
+
+def test_a_step_that_memory_tears_is_never_saved(
+    desk_home: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third step changes the first weight of the adapter, and then memory runs out."""
+    changes = {"run.checkpoint_every": 1}
+    whole = weights(train(create_run(resolve(config, changes), "whole")), 3)
+    run = create_run(resolve(config, changes), "torn")
+    step = torch.optim.AdamW.step
+
+    def torn(self: torch.optim.AdamW, *given: Any) -> Any:
+        if step_at_work() == 3:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].add_(1.0)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(self, *given)
+
+    with monkeypatch.context() as context:
+        context.setattr(torch.optim.AdamW, "step", torn)
+        with pytest.raises(
+            TornStepError, match=r"this step is lost: close .* and resume, .*Tried to allocate 2\.00 GiB"
+        ):
+            train(run)
+    assert [one.step for one in list_checkpoints(run.checkpoints)] == [2, 1]
+    train(run)
+    assert weights(run, 3) == whole
 
 
 def recalled(run: RunDirectory) -> dict[str, int]:

@@ -95,6 +95,14 @@ def test_an_overflow_leaves_the_step_out_halves_the_factor_and_is_counted(tiny_m
     assert not torch.equal(weights(policy), before)
 
 
+@pytest.mark.parametrize(("factor", "told"), [(2 * LEAST, False), (LEAST, True)])
+def test_a_gradient_that_no_smaller_factor_would_mend_is_told(tiny_model: Path, factor: float, told: bool) -> None:
+    policy = load_tiny(tiny_model, "float16")
+    done = step(policy, optimizer_of(policy), LossScale(factor), smaller=1e-30)
+    assert not done.applied
+    assert (done.broken is not None and done.broken.what == "gradient") == told
+
+
 def test_the_factor_rises_after_good_steps_and_keeps_to_its_bounds() -> None:
     scale = LossScale()
     for _ in range(GOOD_STEPS - 1):

@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from aapo_desk import hardware
 from aapo_desk.config import resolve
-from aapo_desk.hardware import Spare, spare_memory
+from aapo_desk.doctor.looking import system
+from aapo_desk.fit import Room
+from aapo_desk.fit.verdict import room
+from aapo_desk.hardware import Spare, machine, spare_memory
+from aapo_desk.models.room import free_bytes
 from aapo_desk.store import RunReader, RunWriter, create_run, event_words, list_checkpoints
 from aapo_desk.training import shortage
 from aapo_desk.training.control import StopRequested
@@ -38,7 +43,7 @@ def store(desk_home: Path, tiny_config: dict[str, Any]) -> Iterator[RunWriter]:
 
 def seen(monkeypatch: pytest.MonkeyPatch, *found: Spare) -> None:
     rest = iter(found)
-    monkeypatch.setattr(shortage, "spare_memory", lambda: next(rest))
+    monkeypatch.setattr(shortage, "spare_memory", lambda swapping: next(rest))
 
 
 @pytest.mark.parametrize(("total", "kept"), [(8_000, 256), (24_000, 480), (256_000, 1024)])
@@ -75,7 +80,7 @@ def test_a_run_saves_its_last_step_and_goes_on_later_to_the_same_end(
     whole = weights(train(create_run(config, "whole")), 3)
     run = create_run(config, "short")
     with monkeypatch.context() as context:
-        context.setattr(shortage, "spare_memory", lambda: SCARCE if step_at_work() == 3 else PLENTY)
+        context.setattr(shortage, "spare_memory", lambda swapping: SCARCE if step_at_work() == 3 else PLENTY)
         with pytest.raises(StopRequested):
             train(run)
     assert [one.step for one in list_checkpoints(run.checkpoints)] == [2]
@@ -103,19 +108,27 @@ V2, V1 = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usa
     ],
 )
 def test_a_control_group_counts_where_it_leaves_less_than_the_machine(
-    tmp_path: Path, line: str, folder: str, names: tuple[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, folder: str, names: tuple[str, str]
 ) -> None:
+    monkeypatch.setattr(hardware, "ROOT", tmp_path)
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text(f"1:name=systemd:/\n{line}\n")
-    assert spare_memory(tmp_path).limit == "this machine"
+    assert spare_memory().limit == "this machine"
     group(tmp_path / folder, names, str(500 * MB), 480 * MB, 30 * MB)
-    assert spare_memory(tmp_path) == Spare(50 * MB, 500 * MB, "its control group")
+    assert spare_memory() == Spare(50 * MB, 500 * MB, "its control group")
+    # Plans, estimates and alarms go by the same.
+    assert free_bytes(torch.device("cpu")) == 50 * MB
+    assert (machine().memory_available, machine().memory_total) == (50, 500)
+    assert room("cpu", machine()) == Room("cpu", "this machine", 500 * MB, 50 * MB)
+    assert system().memory_available == 50
     group(tmp_path / folder, names, "max", 480 * MB, 30 * MB)
-    assert spare_memory(tmp_path).limit == "this machine"
+    assert spare_memory().limit == "this machine"
 
 
-def test_free_swap_is_memory_that_is_left(tmp_path: Path) -> None:
+def test_free_swap_keeps_a_run_alive_and_is_never_planned_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "ROOT", tmp_path)
     (tmp_path / "proc").mkdir()
-    without = spare_memory(tmp_path).available
     (tmp_path / "proc/meminfo").write_text(f"MemTotal: 1 kB\nSwapFree:  {1 << 40} kB\n")
-    assert spare_memory(tmp_path).available - without > 1 << 49
+    assert spare_memory(swapping=True).available > 1 << 49
+    assert spare_memory().available < 1 << 49
+    assert free_bytes(torch.device("cpu")) < 1 << 49

@@ -131,6 +131,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "more than plain LoRA": ({}, {"use_dora": True}, "must be a plain LoRA adapter; this one has use_dora"),
     "another base": ({}, {"base_model_name_or_path": "owner/other"}, "was trained on owner/other, and this run's"),
     "no settings": ({}, {"": None}, "no readable adapter_config.json there"),
+    "weights cut short": ({}, {"weights": b"half"}, r"damaged \(4 bytes; .*take another checkpoint's \(RUN@STEP\)"),
 }
 
 
@@ -146,6 +147,8 @@ def test_what_cannot_be_the_beginning_is_refused_before_a_run_exists(
     settings = parent.checkpoints / "step_000005" / "adapter" / "adapter_config.json"
     if theirs.keys() == {""}:
         settings.unlink()
+    elif "weights" in theirs:
+        settings.with_name("adapter_model.safetensors").write_bytes(theirs["weights"])
     else:
         settings.write_text(json.dumps(json.loads(settings.read_text()) | theirs))
     with pytest.raises(ConfigError, match=said):

@@ -55,6 +55,35 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batch(tiny_model: Path, al
             torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
 
 
+def test_a_gradient_that_is_too_long_is_cut_to_its_longest(tiny_model: Path) -> None:
+    moves = []
+    for most in (1e9, 0.01):
+        policy = load_tiny(tiny_model, "float64")
+        optimizer = torch.optim.SGD(policy.adapter_parameters().values(), lr=0.0)
+        done = update(
+            policy, optimizer, aapo.make(), ROLLOUT, REWARDS, REFERENCE, rate=0.5, max_grad_norm=most, token_budget=99
+        )
+        assert done.grad_norm > 0.02  # as it was
+        moves.append((done.update_norm, done.grad_norm))
+    assert moves[0][0] == pytest.approx(0.5 * moves[0][1], rel=1e-4)
+    assert moves[1][0] == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def test_of_several_updates_loss_and_gradient_are_means_and_the_way_is_the_sum(tiny_model: Path) -> None:
+    """With a rate of almost 0 each of three is like the first."""
+    found = []
+    for updates in (1, 3):
+        policy = load_tiny(tiny_model, "float64")
+        optimizer = torch.optim.SGD(policy.adapter_parameters().values(), lr=0.0)
+        done = update(
+            policy, optimizer, aapo.make(), ROLLOUT, REWARDS, REFERENCE,
+            rate=1e-6, max_grad_norm=1e9, token_budget=99, updates=updates,
+        )  # fmt: skip
+        found.append((done.loss, done.grad_norm, done.update_norm / updates))
+    assert min(map(abs, found[0][:2])) > 0.01
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+
+
 def test_sharing_prompts_gives_the_dense_loss_and_gradient(tiny_model: Path) -> None:
     policy = load_tiny(tiny_model, "float64")
     results = []
