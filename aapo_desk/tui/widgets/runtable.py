@@ -12,8 +12,9 @@ from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.widgets import DataTable
 
+from aapo_desk.store import progress
 from aapo_desk.tui.arranging import VALUES, Order
-from aapo_desk.tui.labels import LIVE_STATES, age, model_label, number, state_label
+from aapo_desk.tui.labels import LIVE_STATES, age, model_label, number, percent, state_label
 from aapo_desk.tui.listing import RunRow
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.widgets.sparkline import sparkline
@@ -141,7 +142,9 @@ def _cells(row: RunRow, widths: dict[str, int], marked: Collection[str], now: fl
 
 
 def _steps(row: RunRow) -> str:
-    return f"{row.step}/{row.steps}"
+    """Where a budget ends the run, its share says more in little room."""
+    said = progress(row.step, row.steps, row.budget)
+    return f"{row.step} {percent(row.budget.share)}" if row.budget and "/" not in said else said
 
 
 def _placed(text: str, width: int, right: bool) -> str:
