@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -250,3 +251,18 @@ def test_pictures(
     snap_compare: Callable[..., bool], desk: Desk, run: RunDirectory, size: tuple[int, int], keys: list[str]
 ) -> None:
     assert snap_compare(desk(run), terminal_size=size, run_before=then(*keys))
+
+
+@pytest.mark.parametrize(("algorithm", "margin"), [("aapo", True), ("grpo", False)])
+async def test_the_charts_words_fit_the_method(desk: Desk, run: RunDirectory, algorithm: str, margin: bool) -> None:
+    settings = json.loads(run.config.read_text())
+    settings["algorithm"] = {"name": algorithm}
+    run.config.write_text(json.dumps(settings))
+    async with watched(desk, run, WIDE) as (app, pilot):
+        await press(pilot, NEXT, "m")
+        assert charts(app).chosen == "teaching"
+        assert ("with margin" in shown(app)) == margin
+        assert ("The margin teaches" in shown(app)) == margin
+        assert ("━━ share" in shown(app)) != margin
+        await press(pilot, PREVIOUS)
+        assert ("above the reference" in shown(app)) == margin

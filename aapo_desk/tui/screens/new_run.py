@@ -264,12 +264,15 @@ class NewRunScreen(DeskScreen[None]):
             field.value = ""
             self.query_one("#search-bar").display = False
             form.focus()
-        elif self._checked.changes:
-            lost = f"{_count(len(self._checked.changes), 'change')} to {one_line(self._preset)} will be lost."
+        elif lost := self.unsaved():
             question = Question("Leave the form?", Content(lost), "y  Leave", "n  Go on", default=False)
             self.app.push_screen(question, self._leave)
         else:
             self._leave(True)
+
+    def unsaved(self) -> str:
+        changes = len(self._checked.changes)
+        return f"{_count(changes, 'change')} to {one_line(self._preset)} will be lost." if changes else ""
 
     def _leave(self, yes: bool | None) -> None:
         if yes:
