@@ -28,7 +28,7 @@ from aapo_desk.tui.screens.monitor import MonitorScreen
 from aapo_desk.tui.screens.palette import Palette
 from aapo_desk.tui.screens.preparing import PreparingScreen
 from aapo_desk.tui.settings import Settings, load_settings, save_settings
-from aapo_desk.tui.symbols import AsciiFilter, ascii_filter
+from aapo_desk.tui.symbols import KEYS_IN_ASCII, AsciiFilter, ascii_filter
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.theme import THEMES
 
@@ -83,6 +83,7 @@ class DeskApp(App[int]):
         self._start_first = start
         self._settings = load_settings()
         self._offer_themes()
+        self._ascii = ascii_only is not None
         if ascii_only is not None:
             self._filters.append(ascii_only)
 
@@ -218,6 +219,10 @@ class DeskApp(App[int]):
 
     def _offers(self, screen: Screen[object]) -> list[Offer]:
         return offers((active.node, active.binding) for active in screen.active_bindings.values())
+
+    def get_key_display(self, binding: Binding) -> str:
+        shown = super().get_key_display(binding)
+        return KEYS_IN_ASCII.get(shown, shown) if self._ascii else shown
 
     def _keys_of(self, offer: Offer) -> str:
         return " ".join(dict.fromkeys(self.get_key_display(binding) for binding in offer.keys))
