@@ -210,6 +210,8 @@ class MonitorScreen(DeskScreen[None]):
         self.query_one(RunHeader).show(self._facts())
         if reading is not None and not self.history.steps:
             message = one_line(str(self._status.get("message") or ""))
+            if reading.state == "crashed":  # its last message tells what it was at, not what it is
+                message = "crashed before the first step"
             self.query_one(Charts).wait(message or f"{reading.state}: no step yet")
 
     def _facts(self) -> HeaderFacts:
