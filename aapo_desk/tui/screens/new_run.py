@@ -237,7 +237,7 @@ class NewRunScreen(DeskScreen[None]):
 
     def action_search(self) -> None:
         self.query_one("#search-bar").display = True
-        self.query_one("#search").focus()
+        self.set_focus(self.query_one("#search"))  # at once: what is typed right behind is no key
 
     @on(Input.Changed, "#search")
     def _search(self, event: Input.Changed) -> None:
