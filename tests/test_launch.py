@@ -56,7 +56,7 @@ def test_a_started_trainer_is_alive_soon() -> None:
 def test_before_the_trainer_says_a_word_the_run_is_starting_and_can_be_ended() -> None:
     run = launch.start(config(), command=[sys.executable, "-c", "import time; time.sleep(60)"])
     status = run.read_status()
-    words = {"state", "phase", "step", "steps", "progress", "message", "heartbeat", "started", "pid", "host"}
+    words = {"state", "phase", "step", "steps", "budget", "progress", "message", "heartbeat", "started", "pid", "host"}
     assert set(status) == words
     assert (status["state"], status["step"], status["steps"]) == ("starting", 0, 100)
     assert launch.state(run) == "starting"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from aapo_desk.cli.lines import base_against_tuned, evaluation_line, event_line, step_line
 from aapo_desk.cli.output import complain, printable, say
 from aapo_desk.launch import LIVE, LaunchError, kill, reason, request, state
-from aapo_desk.store import Delta, RunDirectory, RunReader
+from aapo_desk.store import SPENT_BY, Budget, Delta, RunDirectory, RunReader, planned_budget, progress
 
 SECONDS_BETWEEN_LOOKS = 0.5
 PAUSES = frozenset({"disk_full", "rewards_failing"})
@@ -31,14 +32,16 @@ class Follower:
         self.evaluations: dict[int, dict[str, Any]] = {}
         self.best: int | None = None
         self._step = 0
+        self._spent = 0.0
         self._event = 0
         self._told: dict[int, str] = {}
         self._message = ""
         self._why_paused = ""
 
     def read_plan(self) -> None:
-        """See how many steps the run is to take."""
+        """See how many steps the run is to take, and what it may use up besides."""
         self.steps = int(self.run.read_settings().get("run", {}).get("steps", 0))
+        self.budget = planned_budget(self.run)
 
     def skip(self) -> None:
         """Take what there is as said."""
@@ -68,14 +71,16 @@ class Follower:
         fresh = [event for event in delta.events if event.id > self._event]
         if delta.reset:
             self.evaluations.clear()
+            self._spent = 0.0
             back_to = [int(event.data.get("from_step", 0)) for event in fresh if event.kind == "resumed"]
             self._step = min([self._step, *back_to])
         # In the order of the steps: what came before the first, then each step, its evaluation and what happened after.
         # An evaluation has no time of its own, and times alone would put it wherever this look happened to be.
         lines: list[tuple[int, int, str]] = []
         for step, _, metrics in delta.metrics:
+            budget = self._spend(metrics)
             if step > self._step:
-                lines.append((step, 1, step_line(step, self.steps, metrics)))
+                lines.append((step, 1, step_line(step, self.steps, metrics, budget)))
                 self._step = step
         for step, name, data in delta.evaluations:
             if name == "held_out":
@@ -92,6 +97,13 @@ class Follower:
                 after = event.step or event.kind == "warm_start"  # the base is measured before it
                 lines.append((event.step, 3 if after else 0, text))
         yield from (line for _, _, line in sorted(lines, key=lambda item: item[:2]))
+
+    def _spend(self, metrics: Mapping[str, float | None]) -> Budget | None:
+        """What is gone of the budget with this step."""
+        if self.budget is None:
+            return None
+        self._spent += sum(metrics.get(key) or 0.0 for key in SPENT_BY[self.budget.unit])
+        return replace(self.budget, spent=self._spent)
 
 
 def follow(follower: Follower, ends_the_run: bool) -> int:
@@ -163,6 +175,7 @@ def last_word(follower: Follower, current: str) -> int:
     """How the run ended, what came of it, and what to do next."""
     run = follower.run
     done = int(run.read_status().get("step", 0))
+    follower.read_plan()  # a budget that is used up has changed it
     for line in base_against_tuned(follower.evaluations):
         say(line)
     found = adapters(run)
@@ -175,7 +188,8 @@ def last_word(follower: Follower, current: str) -> int:
         say(f"finished, {done} of {follower.steps} steps; see it with: aapo-desk watch {run.id}")
         return 0
     if current == "stopped":
-        complain(f"stopped after step {done} of {follower.steps}; go on with: aapo-desk resume {run.id}")
+        where = progress(done, follower.steps, follower.budget, " of ")
+        complain(f"stopped after step {where}; go on with: aapo-desk resume {run.id}")
     else:
         why = printable(reason(run) or "no reason given")
         complain(f"run {run.name} {current}: {why} (log: {run.log}; try again with: aapo-desk resume {run.id})")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from aapo_desk.cli.output import printable, table
-from aapo_desk.store import event_words
+from aapo_desk.store import Budget, event_words, progress
 
 Metrics = Mapping[str, float | None]
 Answers = Mapping[str, Any]
@@ -15,11 +16,15 @@ Answers = Mapping[str, Any]
 SILENT_EVENTS = frozenset({"evaluation", "finished", "failed", "stopped"})
 
 
-def step_line(step: int, steps: int, metrics: Metrics) -> str:
+def step_line(step: int, steps: int, metrics: Metrics, budget: Budget | None = None) -> str:
     """A step in about 100 columns. The loss is left out: it does not tell whether the model learns."""
     seconds = sum(metrics.get(f"seconds_{part}") or 0.0 for part in ("rollout", "reward", "update"))
+    done = progress(step, steps, budget)
+    if budget and "/" not in done:  # both numbers grow, each in its place
+        number, _, spent = done.partition(", ")
+        done = f"{number:>4}, {spent:>{len(replace(budget, spent=budget.limit).words)}}"
     parts = [
-        f"step {step:>{len(str(steps))}}/{steps}",
+        f"step {done:>{2 * len(str(steps)) + 1}}" if "/" in done else f"step {done}",
         f"reward {_number(metrics.get('reward'), '.3f', 6)}",
         f"ref {_number(metrics.get('reference_reward'), '.3f', 6)}",
         f"|adv| {_number(metrics.get('advantage_abs'), '.2f', 4)}",

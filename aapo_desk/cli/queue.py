@@ -85,12 +85,14 @@ def _list(json: bool) -> None:
 
 def _steps(entry: Entry) -> str:
     """How many steps are done of how many."""
-    from aapo_desk.store import RunDirectory, runs_folder
+    from aapo_desk.store import RunDirectory, budget_in, budget_of, progress, runs_folder
 
     planned = entry.config.get("run")
     steps = planned.get("steps") if isinstance(planned, dict) else None
-    done = RunDirectory(runs_folder() / entry.run).read_status().get("step", 0) if entry.run else 0
-    return f"{done}/{steps}"
+    if not entry.run:
+        return progress(0, steps or 0, budget_in(planned))
+    status = RunDirectory(runs_folder() / entry.run).read_status()
+    return progress(int(status.get("step") or 0), int(status.get("steps") or steps or 0), budget_of(status))
 
 
 @app.command("rm")

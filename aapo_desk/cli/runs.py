@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +22,12 @@ from aapo_desk.store import (
     RunDirectory,
     RunReader,
     StoreError,
+    budget_of,
     event_words,
     find_run,
     forked_words,
     list_runs,
+    progress,
     read_json,
 )
 
@@ -118,7 +121,7 @@ def _about(
     lines = {
         "run": facts["name"] if facts["name"] == facts["id"] else f"{facts['name']} ({facts['id']})",
         "state": facts["state"],
-        "step": f"{facts['step']} of {facts['steps']}",
+        "step": _progress(facts, " of "),
         "reward": _number(facts["reward"]),
         "model": facts["model"],
         "task": facts["task"],
@@ -192,7 +195,7 @@ def _list(json: bool) -> None:
         [
             printable(facts["name"]),
             facts["state"],
-            f"{facts['step']}/{facts['steps']}",
+            _progress(facts),
             _number(facts["reward"]),
             printable(_short_model(str(facts["model"]))),
             facts["created"].replace("T", " ")[:16],
@@ -201,6 +204,11 @@ def _list(json: bool) -> None:
     ]
     for line in table(header, rows, right=("step", "reward")):
         say(line)
+
+
+def _progress(facts: dict[str, Any], of: str = "/") -> str:
+    """How far a run is, of what will end it."""
+    return progress(int(facts["step"] or 0), int(facts["steps"] or 0), budget_of(facts), of)
 
 
 def summary(run: RunDirectory) -> dict[str, Any]:
@@ -216,6 +224,7 @@ def summary(run: RunDirectory) -> dict[str, Any]:
         "state": "unknown",
         "step": status.get("step", 0),
         "steps": _inside(config, "run", "steps"),
+        "budget": asdict(budget) if (budget := budget_of(status)) else None,
         "reward": None,
         "model": _inside(config, "model", "id"),
         "task": _inside(config, "task", "source"),

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from aapo_desk.launch.child import environment, python
 from aapo_desk.launch.errors import LaunchError
 from aapo_desk.launch.preflight import with_absolute_paths
 from aapo_desk.launch.starting import bring, find_start
-from aapo_desk.store import RunDirectory, RunReader, create_run, read_command, write_atomically
+from aapo_desk.store import RunDirectory, RunReader, create_run, planned_budget, read_command, write_atomically
 from aapo_desk.store.full import is_full, trouble
 from aapo_desk.store.locks import is_held
 
@@ -303,6 +304,7 @@ def _spawn(run: RunDirectory, command: Sequence[str]) -> None:
         "phase": "preparing",
         "step": before.get("step", 0),
         "steps": run.read_settings().get("run", {}).get("steps", 0),
+        "budget": asdict(budget) if (budget := planned_budget(run)) else None,
         "progress": None,
         "message": FIRST_WORDS,
         "heartbeat": now,

@@ -4,6 +4,7 @@
 transaction a step; readers open read-only, ask for what is newer than what they have and close at once.
 """
 
+from aapo_desk.store.budget import SPENT_BY, Budget, budget_in, budget_of, planned_budget, progress, share_done
 from aapo_desk.store.checkpoints import Checkpoint, CheckpointError, list_checkpoints
 from aapo_desk.store.curves import CurveReader
 from aapo_desk.store.directory import (
@@ -35,7 +36,9 @@ from aapo_desk.store.writer import NETWORK_FILE_SYSTEMS, Keep, RunWriter, at_onc
 __all__ = [
     "NETWORK_FILE_SYSTEMS",
     "SCHEMA_VERSION",
+    "SPENT_BY",
     "TROUBLE",
+    "Budget",
     "Checkpoint",
     "CheckpointError",
     "CurveReader",
@@ -54,6 +57,8 @@ __all__ = [
     "StoreError",
     "Trend",
     "at_once",
+    "budget_in",
+    "budget_of",
     "check_name",
     "copy_history",
     "create_run",
@@ -68,9 +73,12 @@ __all__ = [
     "newer",
     "overwrite",
     "pin_run",
+    "planned_budget",
+    "progress",
     "read_command",
     "read_json",
     "rename_run",
     "runs_folder",
+    "share_done",
     "write_atomically",
 ]

@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
-from aapo_desk.store import RunDirectory, overwrite, read_command, write_atomically
+from aapo_desk.store import RunDirectory, overwrite, planned_budget, read_command, write_atomically
 from aapo_desk.store.full import is_full
 from aapo_desk.store.locks import LockHeldError, hold
 
@@ -70,6 +70,7 @@ class Control:
             "phase": "preparing",
             "step": 0,
             "steps": self.steps,
+            "budget": asdict(budget) if (budget := planned_budget(self.run)) else None,
             "progress": None,
             "message": "starting",
             "heartbeat": now,

@@ -16,7 +16,7 @@ from aapo_desk.evaluation.held_out import NAME, evaluate
 from aapo_desk.hardware import machine
 from aapo_desk.memory import EVALUATED_AT_ONCE
 from aapo_desk.rollout import BANKED
-from aapo_desk.store import RunDirectory, RunWriter
+from aapo_desk.store import Budget, RunDirectory, RunWriter, progress
 from aapo_desk.tasks.difficulty import ADAPTIVE
 from aapo_desk.training import budget
 from aapo_desk.training.control import Control, StopRequested
@@ -55,6 +55,8 @@ class Trainer:
     """The step of the newest checkpoint."""
     steps: int = dataclasses.field(init=False)
     """After so many it ends."""
+    budget: Budget | None = None
+    """What it may use up besides them."""
     watch: Watch = dataclasses.field(init=False)
     recovery: Recovery = dataclasses.field(init=False)
     halving: Halving = dataclasses.field(init=False)
@@ -101,9 +103,15 @@ class Trainer:
     def _last(self) -> bool:
         return self.step >= self.steps
 
+    def _measure_the_budget(self) -> None:
+        """See what is left of it, and say so. Whoever replans the run takes the budget away."""
+        self.budget = None if self.run.replanned_steps() else budget.spent(self.config.run, self.store)
+        ends = self._last() or budget.used_up(self.budget)
+        self.control.say(budget=dataclasses.asdict(self.budget) if self.budget and not ends else None)
+
     def _look_at_the_budget(self) -> None:
-        """End the plan with this step where the budget is used up; whoever replans the run takes the budget away."""
-        used_up = "" if self.run.replanned_steps() else budget.used_up(self.config.run, self.store)
+        """End the plan with this step where the budget is used up."""
+        used_up = budget.used_up(self.budget)
         if used_up and not self._last():
             self.run.replan(self.step)  # before the evaluation: a resume ends here too
             self.steps = self.step
@@ -130,6 +138,7 @@ class Trainer:
             self.store.write_event("resumed", self.step, from_step=self.step)
             self._tell_the_plan()
             log.info("going on from step %d", self.step)
+        self._measure_the_budget()
         self.recovery.resume(self.step)
         self.halving.resume(self.step)
 
@@ -180,6 +189,7 @@ class Trainer:
         result = run_step(self.prepared.parts, number, report)
         self.store.write_step(result.record)
         self.step = number
+        self._measure_the_budget()
         self._tell(result)
         self._look_at_the_budget()
         snapshot = machine()
@@ -195,9 +205,8 @@ class Trainer:
     def _tell(self, result: StepResult) -> None:
         metrics = result.record.metrics
         log.info(
-            "step %d/%d  reward %.3f  reference %.3f  |advantage| %.3f  grad norm %.3f  %.1f s",
-            self.step,
-            self.steps,
+            "step %s  reward %.3f  reference %.3f  |advantage| %.3f  grad norm %.3f  %.1f s",
+            progress(self.step, self.steps, self.budget),
             metrics["reward"],
             metrics["reference_reward"],
             metrics["advantage_abs"],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.text import Text
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -20,13 +21,14 @@ from aapo_desk.store import RunDirectory, home, write_atomically
 from aapo_desk.tui.keys import Offer, offers
 from aapo_desk.tui.listing import PresetRow, judge_presets, read_presets
 from aapo_desk.tui.poll import RunSource, StoredRun
-from aapo_desk.tui.screens.dialogs import HelpScreen
+from aapo_desk.tui.screens.dialogs import HelpScreen, Question
 from aapo_desk.tui.screens.guard import SMALLEST, TALL, WIDE, DeskScreen
 from aapo_desk.tui.screens.home import HomeScreen
 from aapo_desk.tui.screens.monitor import MonitorScreen
+from aapo_desk.tui.screens.palette import Palette
 from aapo_desk.tui.screens.preparing import PreparingScreen
 from aapo_desk.tui.settings import Settings, load_settings, save_settings
-from aapo_desk.tui.symbols import AsciiFilter, ascii_filter
+from aapo_desk.tui.symbols import KEYS_IN_ASCII, AsciiFilter, ascii_filter
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.theme import THEMES
 
@@ -81,6 +83,7 @@ class DeskApp(App[int]):
         self._start_first = start
         self._settings = load_settings()
         self._offer_themes()
+        self._ascii = ascii_only is not None
         if ascii_only is not None:
             self._filters.append(ascii_only)
 
@@ -157,9 +160,17 @@ class DeskApp(App[int]):
         self.exit(status, return_code=status)
 
     async def action_quit(self) -> None:
-        """Leave. Runs go on, and it is said so."""
-        screens = [screen for screen in reversed(self.screen_stack) if isinstance(screen, DeskScreen)]
-        farewell = screens[0].farewell() if screens else ""
+        """Leave, once more asked where a form would be lost. Runs go on, and it is said so."""
+        screen = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, DeskScreen)), None)
+        lost = screen.unsaved() if screen else ""
+        if lost and screen is self.screen:  # over a dialog it was asked, or leaving is meant
+            question = Question("Quit AAPO Desk?", Content(lost), "y  Quit", "n  Go on", default=False)
+            self.push_screen(question, lambda yes: self._bid_farewell(screen) if yes else None)
+        else:
+            self._bid_farewell(screen)
+
+    def _bid_farewell(self, screen: DeskScreen[Any] | None) -> None:
+        farewell = screen.farewell() if screen else ""
         self.exit(0, message=Text(farewell) if farewell else None)
 
     def may_act(self) -> bool:
@@ -167,6 +178,10 @@ class DeskApp(App[int]):
         if self.read_only:
             self.notify("Read-only: start aapo-desk without --read-only for that.", severity="warning", markup=False)
         return not self.read_only
+
+    def action_command_palette(self) -> None:
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette(id="--command-palette"))
 
     def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):
@@ -204,6 +219,10 @@ class DeskApp(App[int]):
 
     def _offers(self, screen: Screen[object]) -> list[Offer]:
         return offers((active.node, active.binding) for active in screen.active_bindings.values())
+
+    def get_key_display(self, binding: Binding) -> str:
+        shown = super().get_key_display(binding)
+        return KEYS_IN_ASCII.get(shown, shown) if self._ascii else shown
 
     def _keys_of(self, offer: Offer) -> str:
         return " ".join(dict.fromkeys(self.get_key_display(binding) for binding in offer.keys))

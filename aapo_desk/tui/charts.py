@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from aapo_desk.tui.labels import memory, number, percent
@@ -139,3 +139,14 @@ CHARTS = (
     ),
 )
 BY_NAME = {spec.name: spec for spec in CHARTS}
+BY_NAME_WITHOUT_MARGIN = BY_NAME | {
+    "reward": replace(
+        BY_NAME["reward"], curves=(Curve("reward", "policy"),), note="It learns while this rises over many steps."
+    ),
+    "teaching": replace(
+        BY_NAME["teaching"],
+        curves=(Curve("teaching", "share"),),
+        note="Completions with an advantage. Where a whole group agrees, none has one.",
+    ),
+}
+"""The same of a method that compares with no reference."""

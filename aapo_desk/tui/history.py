@@ -11,12 +11,12 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-from aapo_desk.store import Delta, Event
+from aapo_desk.store import Budget, Delta, Event
 
 EVENTS_KEPT = 500
 RECENT_STEPS = 20
 STEP_SECONDS = ("seconds_rollout", "seconds_reward", "seconds_update")
-BEGINNINGS = {"started", "resumed", "forked"}
+BEGINNINGS = {"started", "resumed", "forked", "unpaused"}
 
 Metrics = tuple[int, float, dict[str, float | None]]
 
@@ -33,6 +33,7 @@ class History:
         self.columns: dict[str, array[float]] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.evaluations: dict[int, dict[str, Any]] = {}
+        self.warm_start: dict[str, Any] | None = None
         self._segment_start: float | None = None
         self._last_time: float | None = None
         self._elapsed_before = 0.0
@@ -53,6 +54,8 @@ class History:
         for step, name, data in delta.evaluations:
             if name == "held_out":
                 self.evaluations[step] = data
+            elif name == "warm_start":  # what it alone gave
+                self.warm_start = data
 
     def _append(self, names: Sequence[str], rows: Sequence[Metrics]) -> None:
         known = len(self.steps)
@@ -78,7 +81,7 @@ class History:
             self._last_time = max(self._last_time, when)
 
     def elapsed(self, now: float | None) -> float | None:
-        """Seconds trained, over all resumes. ``now`` while a trainer lives, None when none does."""
+        """Seconds trained, over all resumes and without pauses. ``now`` while it trains, None while it does not."""
         if self._segment_start is None or self._last_time is None:
             return None
         end = self._last_time if now is None else max(now, self._last_time)
@@ -113,11 +116,15 @@ class History:
         sums = [total for row in zip(*columns, strict=True) if math.isfinite(total := sum(row))]
         return median(sums) if sums else None
 
-    def remaining(self, steps: int, evaluate_every: int, evaluated: bool) -> float | None:
+    def remaining(self, steps: int, evaluate_every: int, evaluated: bool, budget: Budget | None = None) -> float | None:
         """Seconds that the rest of the run will take, its evaluations included; None while nobody can say."""
         per_step = self.step_seconds()
         if per_step is None or not steps:
             return None
+        if budget and budget.spent and self.last_step:
+            spent = per_step if budget.unit == "seconds" else budget.spent / self.last_step
+            left = math.ceil(max(0.0, budget.limit - budget.spent) / spent) if spent else 0
+            steps = min(steps, self.last_step + left)
         seconds = per_step * max(0, steps - self.last_step)
         if evaluated:
             due = _evaluations_due(self.last_step, steps, evaluate_every, self.evaluations)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from textual.binding import Binding
 from textual.dom import DOMNode
 
+MOVES = ("cursor_", "page_", "scroll_")
+"""How the actions of a list's own keys begin, which everybody tries anyway."""
 OF_EVERY_APP = frozenset({"Focus Next", "Focus Previous", "Copy selected text"})
 
 
@@ -23,11 +25,13 @@ class Offer:
 
 
 def offers(bindings: Iterable[tuple[DOMNode | None, Binding]]) -> list[Offer]:
-    """The actions behind bindings, each once, in their order; without those that every Textual app has."""
+    """The actions behind bindings, each once, in their order, what moves in a list last; without those that every
+    Textual app has.
+    """
     found: dict[str, Offer] = {}
     for node, binding in bindings:
         if not binding.description or binding.system or binding.description in OF_EVERY_APP:
             continue
         text = binding.tooltip or binding.description
         found.setdefault(binding.action, Offer(binding.action, binding.description, text, node)).keys.append(binding)
-    return list(found.values())
+    return sorted(found.values(), key=lambda offer: offer.action.rpartition(".")[2].startswith(MOVES))

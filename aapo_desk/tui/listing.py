@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aapo_desk.config import ConfigError, RunConfig, resolve
-from aapo_desk.store import RunDirectory, RunReader, Trend, list_runs
+from aapo_desk.store import Budget, RunDirectory, RunReader, Trend, budget_of, list_runs
 from aapo_desk.tui.poll import READ_ERRORS
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class RunRow:
     created: float
     pinned: bool = False
     rewards: tuple[float | None, ...] = ()
+    budget: Budget | None = None
 
     @property
     def rise(self) -> float | None:
@@ -102,7 +103,8 @@ class _Known:
         return replace(row, step=step, reward=reward, rewards=tuple(trend.values))
 
     def _read_status(self, row: RunRow) -> RunRow:
-        return replace(row, steps=int(self._run.read_status().get("steps") or row.steps))
+        status = self._run.read_status()
+        return replace(row, steps=int(status.get("steps") or row.steps), budget=budget_of(status))
 
 
 Stamp = tuple[tuple[int, int], ...]

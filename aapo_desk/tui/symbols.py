@@ -15,6 +15,9 @@ from textual.filter import LineFilter
 
 from aapo_desk.locales import shows_symbols
 
+KEYS_IN_ASCII = {"⏎": "enter", "⇥": "tab", "␣": "space"}
+"""Keys whose symbol says nothing once it is one ASCII character."""
+
 GLYPHS = {
     # states
     "◌": "o",

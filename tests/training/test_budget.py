@@ -9,7 +9,8 @@ import pytest
 
 from aapo_desk import launch
 from aapo_desk.config import ConfigError, resolve
-from aapo_desk.store import RunDirectory, RunReader, create_run
+from aapo_desk.store import Budget, RunDirectory, RunReader, budget_of, create_run
+from aapo_desk.training.control import Control
 from tests.training.in_process import NOBODY, train, weights
 
 pytestmark = pytest.mark.usefixtures("desk_home")
@@ -62,3 +63,22 @@ def test_a_run_that_is_killed_before_its_last_evaluation_ends_at_the_same_step(c
 def test_with_a_schedule_that_needs_the_last_step_it_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"optimizer.schedule \(cosine\) must be constant beside run.seconds"):
         resolve(config, {"run.seconds": 5, "optimizer.schedule": "cosine"})
+
+
+def test_what_is_left_is_said_while_it_trains_and_by_whoever_starts_it(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Budget | None] = []
+
+    class Listening(Control):
+        def say(self, **changes: Any) -> None:
+            super().say(**changes)
+            said.append(budget_of(self.status))
+
+    run = create_run(resolve(config, {"run.completions": 33}), "counted")
+    run.status.write_text('{"state": "stopped"}')
+    launch.resume(run, NOBODY)
+    assert budget_of(run.read_status()) == Budget("completions", 33)
+    train(run, control=Listening)
+    assert list(dict.fromkeys(said)) == [Budget("completions", 33, spent) for spent in (0, 16, 32)] + [None]
+    assert run.read_status()["steps"] == 3

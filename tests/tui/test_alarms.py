@@ -11,7 +11,7 @@ from aapo_desk.store import RunDirectory, RunWriter
 from aapo_desk.tui.screens.alarms import AlarmsScreen
 from aapo_desk.tui.widgets.alarms import AlarmStrip, alarms_text, strip_text
 from tests.tui import fixed_run
-from tests.tui.driving import NARROW, WIDE, Desk, press, read_again, settle, shown
+from tests.tui.driving import NARROW, WIDE, Desk, Live, press, read_again, settle, shown
 from tests.tui.test_snapshots import then
 
 CUT = Alarm(
@@ -62,6 +62,25 @@ async def test_the_worst_alarm_is_on_the_monitor_and_a_key_or_a_click_tells_all(
         assert not isinstance(app.screen, AlarmsScreen)
         await pilot.click(AlarmStrip)
         assert isinstance(app.screen, AlarmsScreen)
+
+
+@pytest.mark.parametrize(("done", "state", "said"), [(30, "running", True), (40, "finished", False)])
+async def test_a_run_that_has_ended_is_not_said_to_go_on_meanwhile(
+    desk: Desk, live: Live, done: int, state: str, said: bool
+) -> None:
+    run = fixed_run.write_run(done=done, state=state)
+    if said:
+        live(run)
+    writer = RunWriter(run)
+    writer.write_event(BEGINS, 17, **CUT.as_json())
+    writer.close()
+    app = desk(run)
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        assert "? Help" in shown(app).splitlines()[-1]  # the keys fit beside the alarm
+        await press(pilot, "a")
+        assert "esc closes" in shown(app)
+        assert ("the run goes on meanwhile" in shown(app)) == said
 
 
 async def test_an_alarm_that_is_over_leaves_the_monitor_and_its_key_with_it(desk: Desk, run: RunDirectory) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
+from aapo_desk.store import Budget, Delta
+from aapo_desk.tui.history import History
 from aapo_desk.tui.widgets.header import HeaderFacts, first_line, second_line, third_line
 from tests.tui.fixed_run import evaluation
 
@@ -35,6 +37,12 @@ def test_the_first_line_says_state_name_steps_and_the_time_left() -> None:
     line = words(first_line(FACTS, 80))
     assert line.startswith("▶ running sums  step 18/30 ")
     assert line.endswith(" 60 %  ETA 2m 10s")
+
+
+def test_where_a_budget_ends_the_run_the_first_line_says_what_is_gone_of_it() -> None:
+    line = words(first_line(replace(FACTS, steps=10**6, budget=Budget("seconds", 120.0, 30.0)), 80))
+    assert line.startswith("▶ running sums  step 18, 30 of 120 s ")
+    assert line.endswith(" 25 %  ETA 2m 10s")
 
 
 def test_the_second_line_says_the_phase_and_the_rates() -> None:
@@ -92,3 +100,16 @@ def test_the_second_line_says_how_far_rollout_and_update_are_apart_where_there_i
     facts = replace(FACTS, logp_gap=0.0000213)
     assert words(second_line(facts, 140)).endswith(" · rollout-update gap 2e-05")
     assert "gap" not in words(second_line(facts, 80))
+
+
+@pytest.mark.parametrize(("state", "elapsed"), [("running", 100.0), ("paused", 50.0), ("starting", 50.0)])
+def test_time_goes_on_while_it_trains_and_not_while_it_waits_or_loads(state: str, elapsed: float) -> None:
+    history = History()
+    history.extend(Delta(metrics=[(1, 0.0, {}), (2, 50.0, {})]))
+    assert HeaderFacts.of("sums", state, {}, history, None, 100.0, "").elapsed == elapsed
+
+
+def test_a_run_stopped_before_its_first_step_has_no_checkpoint_to_go_on_from() -> None:
+    stopped = replace(FACTS, state="stopped")
+    assert "stopped after step 18 in 3m 12s; r goes on from the last checkpoint" in words(second_line(stopped, 120))
+    assert "stopped before the first step; r starts it again" in words(second_line(replace(stopped, step=0), 120))

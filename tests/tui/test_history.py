@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from aapo_desk.store import Delta, Event
+from aapo_desk.store import Budget, Delta, Event
 from aapo_desk.tui.history import History
 
 
@@ -50,6 +50,17 @@ def test_time_between_a_crash_and_a_resume_is_not_training_time() -> None:
     assert history.elapsed(1015.0) == 65.0
 
 
+def test_a_pause_is_not_training_time() -> None:
+    history = History()
+    history.extend(Delta(events=[event("started", 0.0)]))
+    history.extend(steps(1, 5))  # until 50
+    history.extend(Delta(events=[event("paused", 51.0)]))
+    assert history.elapsed(None) == 51.0
+    history.extend(Delta(events=[event("unpaused", 9000.0)]))
+    history.extend(Delta(metrics=[(6, 9010.0, {})]))
+    assert history.elapsed(9014.0) == 65.0
+
+
 def test_time_between_a_checkpoint_and_its_fork_is_not_training_time() -> None:
     history = History()
     taken_along = steps(1, 5)  # until 50
@@ -82,3 +93,20 @@ def test_a_history_that_replaces_another_goes_on_from_there() -> None:
     assert list(overview.steps) == [1, 2, 3, 4, 5, 6]
     assert overview.value("loss", 6) == 0.5
     assert overview.elapsed(None) == 50.0
+
+
+def test_with_a_budget_the_rest_is_what_is_left_of_it() -> None:
+    history = History()
+    history.extend(steps(1, 10, seconds_rollout=3.0, seconds_reward=0.5, seconds_update=1.5))
+    assert history.remaining(10**6, 0, False, Budget("seconds", 80.0, 50.0)) == 30.0
+    assert history.remaining(12, 0, False, Budget("seconds", 80.0, 50.0)) == 10.0  # its steps end it before
+    assert history.remaining(10**6, 0, False, Budget("completions", 400, 160)) == 15 * 5.0  # 16 a step
+
+
+def test_what_the_warm_start_alone_gave_is_kept_apart_from_the_base() -> None:
+    history = History()
+    history.extend(Delta(evaluations=[(0, "held_out", {"seconds": 1.0}), (0, "warm_start", {"seconds": 2.0})]))
+    assert history.base() == {"seconds": 1.0}
+    assert history.warm_start == {"seconds": 2.0}
+    history.extend(Delta(reset=True))
+    assert history.warm_start is None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from textual import events
 from textual.coordinate import Coordinate
 from textual.widgets import Input, OptionList
 
@@ -195,6 +196,19 @@ async def test_typing_a_filter_lists_what_matches_and_esc_lists_all(desk: Desk, 
         await press(pilot, "escape")
         assert listed(app) == ["gamma", "alpha", "beta"]
         assert app.screen.query_one(RunTable).has_focus
+
+
+async def test_what_is_typed_right_behind_the_filters_key_is_not_taken_for_keys(
+    desk: Desk, three: list[RunDirectory]
+) -> None:
+    app = desk()
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        for character in ("/", "n", "d"):  # all there before the first is answered, as on a machine that trains
+            app.post_message(events.Key("slash" if character == "/" else character, character))
+        await settle(pilot)
+        assert isinstance(app.screen, HomeScreen)  # no form, and nothing is to be deleted
+        assert app.screen.query_one("#filter", Input).has_focus
 
 
 async def test_letters_that_are_keys_are_typed_into_the_filter(desk: Desk, three: list[RunDirectory]) -> None:

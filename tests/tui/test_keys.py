@@ -87,6 +87,19 @@ async def told(app: DeskApp) -> tuple[set[str], set[str], str]:
     return titles, palette, text
 
 
+async def test_help_begins_with_what_the_screen_does_and_ends_with_how_to_move_in_a_list(
+    desk: Desk, run: RunDirectory
+) -> None:
+    app = desk()
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "question_mark")
+        assert isinstance(app.screen, HelpScreen)
+        texts = [text for _, text in app.screen.keys]
+        assert texts[0] == "Watch this run"
+        assert texts.index("Leave; runs go on") < texts.index("Cursor up")
+
+
 async def test_all_keys_of_a_living_screen_are_in_its_palette_and_its_help(desk: Desk, run: RunDirectory) -> None:
     app = desk()
     async with app.run_test(size=WIDE) as pilot:

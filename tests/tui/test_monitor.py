@@ -344,3 +344,19 @@ async def test_quitting_says_that_the_run_goes_on(
         await pilot.press("q")
     assert app.return_value == 0
     assert "sums-first-try goes on" in capsys.readouterr().err
+
+
+async def test_a_run_rewound_to_its_beginning_shows_nothing_of_the_steps_that_are_gone(
+    desk: Desk, run: RunDirectory
+) -> None:
+    app = desk(run)
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        assert app.screen.query_one("#histogram-advantage", HistogramView).shown is not None
+        writer = RunWriter(run)
+        writer.rewind(0)
+        writer.close()
+        await read_again(pilot, app)
+        assert monitor(app).step == 0
+        assert [view.shown for view in app.screen.query(HistogramView)] == [None] * len(HISTOGRAMS)
+        assert "completion 1 of" not in shown(app)

@@ -64,19 +64,32 @@ async def test_p_lets_a_paused_run_go_on(desk: Desk, live: Live) -> None:
         assert commands(run) == ["resume"]
 
 
-@pytest.mark.parametrize("state", ["finished", "stopped"])
-async def test_where_no_trainer_lives_the_keys_say_so(desk: Desk, state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "offered"),
+    [
+        ("running", ["Pause", "Stop"]),
+        ("paused", ["Go on", "Stop"]),
+        ("stopping", []),
+        ("finished", []),
+        ("stopped", ["Resume"]),
+        ("failed", ["Resume"]),
+    ],
+)
+async def test_only_what_can_be_done_in_its_state_is_offered(
+    desk: Desk, live: Live, state: str, offered: list[str]
+) -> None:
     run = fixed_run.write_run(state=state)
+    if state in ("running", "paused", "stopping"):
+        live(run)
     app = desk(run)
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
-        await press(pilot, "p", "s", "c")
-        said = [notification.message for notification in app._notifications]
-        assert len(said) == 3
-        for message in said:
-            assert f"this run is {state}" in message
-            assert ("r starts it again" in message) == (state == "stopped")
-        assert commands(run) == []
+        keys = [key.description for key in app.screen.query("FooterKey")]  # type: ignore[attr-defined]
+        assert [key for key in keys if key in ("Pause", "Go on", "Stop", "Resume")] == offered
+        if not offered:
+            await press(pilot, "p", "s", "c", "r")
+            assert isinstance(app.screen, MonitorScreen)
+            assert commands(run) == []
 
 
 async def test_resume_is_offered_only_where_it_makes_sense(desk: Desk, run: RunDirectory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from aapo_desk.tui.screens.monitor import MonitorScreen
 from aapo_desk.tui.widgets.charts import Charts
 from aapo_desk.tui.widgets.heatmap import HeatMap
 from tests.tui import fixed_run
-from tests.tui.driving import NARROW, WIDE, Desk, monitor, press, read_again, resize, settle, shown
+from tests.tui.driving import NARROW, WIDE, Desk, Live, monitor, press, read_again, resize, settle, shown
 from tests.tui.test_snapshots import then
 
 NEXT, PREVIOUS, LATER = "right_square_bracket", "left_square_bracket", "right_curly_bracket"
@@ -250,3 +251,35 @@ def test_pictures(
     snap_compare: Callable[..., bool], desk: Desk, run: RunDirectory, size: tuple[int, int], keys: list[str]
 ) -> None:
     assert snap_compare(desk(run), terminal_size=size, run_before=then(*keys))
+
+
+@pytest.mark.parametrize(("algorithm", "margin"), [("aapo", True), ("grpo", False)])
+async def test_the_charts_words_fit_the_method(desk: Desk, run: RunDirectory, algorithm: str, margin: bool) -> None:
+    settings = json.loads(run.config.read_text())
+    settings["algorithm"] = {"name": algorithm}
+    run.config.write_text(json.dumps(settings))
+    async with watched(desk, run, WIDE) as (app, pilot):
+        await press(pilot, NEXT, "m")
+        assert charts(app).chosen == "teaching"
+        assert ("with margin" in shown(app)) == margin
+        assert ("The margin teaches" in shown(app)) == margin
+        assert ("━━ share" in shown(app)) != margin
+        await press(pilot, PREVIOUS)
+        assert ("above the reference" in shown(app)) == margin
+
+
+async def test_what_a_narrow_chart_cannot_say_in_full_ends_in_an_ellipsis(desk: Desk, live: Live) -> None:
+    run = fixed_run.new_run("new")
+    message = "comparing the fast paths with the plain one on this device"
+    fixed_run.put_status(run, "starting", 0, fixed_run.STARTED, message=message)
+    live(run)
+    async with watched(desk, run, WIDE) as (app, _):
+        assert "  comparing the fast paths with the plain on…  " in shown(app)
+
+
+async def test_a_run_that_crashed_before_its_first_step_is_not_said_to_be_at_work(desk: Desk) -> None:
+    run = fixed_run.new_run("new")
+    fixed_run.put_status(run, "starting", 0, fixed_run.STARTED, message="loading the model")
+    async with watched(desk, run, NARROW) as (app, _):
+        assert "crashed before the first step" in shown(app)
+        assert "loading the model" not in shown(app)

@@ -413,3 +413,24 @@ def test_prompts_beside_what_differs(snap_compare: Compare, desk: Desk, config: 
         await press(pilot, "ctrl+n")
 
     assert snap_compare(desk(), terminal_size=NARROW, run_before=run_before)
+
+
+async def test_quitting_asks_only_where_something_would_be_lost(desk: Desk, config: RunConfig) -> None:
+    app = desk()
+    async with app.run_test(size=NARROW) as pilot:
+        await opened(pilot, config)
+        await fill(pilot, "run.steps", "60")
+        await press(pilot, "escape")  # out of the field
+        for answer in ("n", "escape", "enter"):
+            await press(pilot, "q")
+            assert "Quit AAPO Desk?" in shown(app)
+            assert "1 change to demo will be lost" in shown(app)
+            await press(pilot, answer)
+            assert isinstance(app.screen, NewRunScreen)
+        await press(pilot, "q", "y")
+    assert app.return_code == 0
+    app = desk()
+    async with app.run_test(size=NARROW) as pilot:
+        await opened(pilot, config)
+        await press(pilot, "q")
+    assert app.return_code == 0

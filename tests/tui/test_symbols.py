@@ -58,6 +58,17 @@ async def test_the_screen_says_the_same_in_ascii(desk: Desk, run: RunDirectory) 
     assert {word for word in words[0] if len(word) > 3} <= set(words[1])
 
 
+async def test_keys_are_told_by_their_names_where_their_symbols_would_say_nothing(
+    desk: Desk, run: RunDirectory
+) -> None:
+    app = desk(ascii_only=SYMBOLS)
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        assert shown(app).splitlines()[-1].startswith("enter Open ")
+        await press(pilot, "tab")
+        assert re.fullmatch(r"enter Start e Edit first .* q Quit \? Help *", shown(app).splitlines()[-1])
+
+
 @pytest.mark.parametrize("size", [NARROW, WIDE])
 def test_monitor_in_ascii(snap_compare: Compare, desk: Desk, run: RunDirectory, size: tuple[int, int]) -> None:
     assert snap_compare(desk(run, ascii_only=SYMBOLS), terminal_size=size, run_before=settle)

@@ -23,12 +23,13 @@ class AlarmsScreen(Dialog[None]):
     AUTO_FOCUS = "#dialog-body"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,a,q,enter", "dismiss", "Close")]
 
-    def __init__(self, alarms: Sequence[Alarm]) -> None:
+    def __init__(self, alarms: Sequence[Alarm], live: bool) -> None:
         super().__init__()
+        self._meanwhile = "; the run goes on meanwhile" if live else ""
         self._text = alarms_text(alarms)
 
     def compose(self) -> ComposeResult:
         with Container(id="dialog"):
             with Pane(id="dialog-body"):
                 yield Static(self._text, id="dialog-text")
-            yield Static(Content.styled("\nesc closes; the run goes on meanwhile", "$foreground 70%"))
+            yield Static(Content.styled(f"\nesc closes{self._meanwhile}", "$foreground 70%"))

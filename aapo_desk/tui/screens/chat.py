@@ -87,7 +87,7 @@ class ChatScreen(DeskScreen[None]):
         with Pane(id="chat-log", can_focus=False):
             yield Static(id="chat-about", markup=False)
         yield Static(id="chat-own", markup=False)
-        yield QuestionField(id="chat-question", placeholder="a question for both; ⇥ brings the run's own")
+        yield QuestionField(id="chat-question", placeholder="a question for both; tab brings the run's own")
         yield AskLine(id="ask")
         yield KeysLine()
 
@@ -177,7 +177,7 @@ class ChatScreen(DeskScreen[None]):
             lines.append("This run is training: this is its last checkpoint, and both share the machine.")
         problems = len(ready["problems"])
         lines.append(
-            f"⇥ brings one of the run's own {problems} problems with its right answer; it is asked by itself."
+            f"tab brings one of the run's own {problems} problems with its right answer; it is asked by itself."
             if problems
             else "The run's own problems are not at hand."
         )

@@ -104,6 +104,10 @@ def describe(row: PresetRow) -> Content:
             "steps": f"{config.run.steps} of {batch.prompts_per_step} prompts x {batch.group_size} completions, "
             f"up to {batch.max_new_tokens} tokens each",
         }
+        limits = [f"{config.run.seconds:g} s of training"] if config.run.seconds else []
+        limits += [f"{config.run.completions} sampled completions"] if config.run.completions else []
+        if limits:
+            facts["ends"] = f"after {' or '.join(limits)}, if not before"
         if row.fit:
             facts["memory"] = row.fit.detail
         parts += [Content.assemble((f"{name:<8}", "$foreground 70%"), text) for name, text in facts.items()]

@@ -53,6 +53,10 @@ class DeskScreen(Screen[Result], Generic[Result]):
                 return str(options.get_option_at_index(place).prompt)
         return ""
 
+    def unsaved(self) -> str:
+        """What leaving from here would lose, as a sentence; empty where it would lose nothing."""
+        return ""
+
     def farewell(self) -> str:
         """What to tell someone who leaves the desk from here."""
         return ""

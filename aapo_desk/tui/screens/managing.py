@@ -22,7 +22,7 @@ class DeleteQuestion(Question):
 
     def __init__(self, row: RunRow) -> None:
         text = (
-            f"Its {row.step} of {row.steps} steps, checkpoints and samples go for good, and what was exported into "
+            f"Its {row.step} steps, checkpoints and samples go for good, and what was exported into "
             f"its folder:\n\n{visible(str(row.run.path))}"
         )
         super().__init__(f"Delete {one_line(row.name)}?", Content(text), "y  Delete it", "n  Keep it", default=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from textual import on, work
@@ -14,7 +15,7 @@ from textual.widgets import Static
 
 from aapo_desk.config import ConfigError
 from aapo_desk.health import Alarm, standing
-from aapo_desk.store import Delta, RunDirectory
+from aapo_desk.store import Delta, Histogram, RunDirectory, Sample
 from aapo_desk.tui.history import History
 from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES
 from aapo_desk.tui.poll import (
@@ -45,6 +46,7 @@ from aapo_desk.tui.widgets.samples import SampleView
 from aapo_desk.tui.widgets.scrubber import Scrubber
 from aapo_desk.tui.widgets.teaching import Shares, TeachingView
 
+ASKABLE_STATES = LIVE_STATES - {"stopping"}
 HISTOGRAMS = {
     "group_advantage": ("group advantage", "group adv."),
     "margin": ("margin", "margin"),
@@ -80,7 +82,7 @@ class MonitorScreen(DeskScreen[None]):
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
         Binding("v", "samples", "Samples", tooltip="All completions of this step: sort, filter, find, copy"),
         Binding("t", "chat", "Chat", show=False, tooltip="Ask this run's base and tuned model"),
-        Binding("a", "alarms", "Alarms", tooltip="The alarms that stand, and what to try"),
+        Binding("a", "alarms", "Alarms", show=False, tooltip="The alarms that stand, and what to try"),
         Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
         Binding("escape", "shrink", "Back", key_display="esc", tooltip="All of the monitor again"),
         Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this one goes on"),
@@ -134,7 +136,9 @@ class MonitorScreen(DeskScreen[None]):
         reading = message.reading
         with self.app.batch_update():
             self._unreadable = ""
-            self._about = reading.about or self._about
+            if reading.about is not None:
+                self._about = reading.about
+                self.query_one(Charts).suit(self._has_margin)
             self._status = reading.status
             self._reason = reading.reason or ""
             self.history.extend(reading.delta)
@@ -158,14 +162,15 @@ class MonitorScreen(DeskScreen[None]):
     @on(DetailRead)
     def _take_detail(self, message: DetailRead) -> None:
         detail = message.detail
-        if detail.step != self.step:
-            return
+        if detail.step == self.step:
+            self._show_detail(detail.histograms, detail.samples)
+
+    def _show_detail(self, histograms: Mapping[str, Histogram], samples: list[Sample]) -> None:
         with self.app.batch_update():
             for name in HISTOGRAMS:
-                there = name in detail.histograms
-                absent = "the algorithm has none" if detail.histograms and not there else "no values in this step"
-                self.query_one(f"#histogram-{name}", HistogramView).show(detail.histograms.get(name), absent)
-            self.query_one(SampleView).show(detail.samples)
+                absent = "the algorithm has none" if histograms and name not in histograms else "no values in this step"
+                self.query_one(f"#histogram-{name}", HistogramView).show(histograms.get(name), absent)
+            self.query_one(SampleView).show(samples)
 
     @on(Charts.HistogramsWanted)
     def _want_histograms(self, message: Charts.HistogramsWanted) -> None:
@@ -192,21 +197,21 @@ class MonitorScreen(DeskScreen[None]):
             self._poll.want(self.step)
 
     def _show_evaluations(self) -> None:
-        text = evaluations_text(self.history.evaluations)
+        text = evaluations_text(self.history.evaluations, self.history.warm_start)
         self.query_one("#evaluations", Static).update(text)
         self.query_one(NotesView).put("evaluations", text)
 
     def _show_alarms(self, delta: Delta) -> None:
-        before, had = [] if delta.reset else self._alarms, bool(self._alarms)  # after a reset all events come again
+        before = [] if delta.reset else self._alarms  # after a reset all events come again
         self._alarms = standing(((event.kind, event.data) for event in delta.events), before)
         self.query_one(AlarmStrip).show(self._alarms)
-        if bool(self._alarms) != had:  # the footer is built anew, and Textual keeps its old keys: not for nothing
-            self.refresh_bindings()
 
     def _show_header(self, reading: Reading | None) -> None:
         self.query_one(RunHeader).show(self._facts())
         if reading is not None and not self.history.steps:
             message = one_line(str(self._status.get("message") or ""))
+            if reading.state == "crashed":  # its last message tells what it was at, not what it is
+                message = "crashed before the first step"
             self.query_one(Charts).wait(message or f"{reading.state}: no step yet")
 
     def _facts(self) -> HeaderFacts:
@@ -225,12 +230,18 @@ class MonitorScreen(DeskScreen[None]):
     def watch_step(self, step: int) -> None:
         self.query_one(Scrubber).step = step
         self._mark()
-        margin = self._about is None or self._about.config is None or self._about.config.algorithm.method.has_margin
-        self.query_one(TeachingView).show(self._shares("teaching_group"), self._shares("teaching"), margin)
+        self.query_one(TeachingView).show(self._shares("teaching_group"), self._shares("teaching"), self._has_margin)
         seconds = {name: self.history.value(f"seconds_{name}", step) for name in ("rollout", "reward", "update")}
         self.query_one(PhasesView).show(Phases(**seconds))
         if step:
             self._poll.want(step)
+        else:  # a run that was rewound to its beginning
+            self._show_detail({}, [])
+
+    @property
+    def _has_margin(self) -> bool:
+        """Whether the run's method compares with the reference; taken to, until its settings have been read."""
+        return self._about is None or self._about.config.algorithm.method.has_margin
 
     def _mark(self) -> None:
         self.query_one(Charts).mark(self.step, line=not self.following)
@@ -319,7 +330,7 @@ class MonitorScreen(DeskScreen[None]):
 
     @on(AlarmStrip.Clicked)
     def action_alarms(self) -> None:
-        self.app.push_screen(AlarmsScreen(self._alarms))
+        self.app.push_screen(AlarmsScreen(self._alarms, self.state in LIVE_STATES))
 
     def _open(self, view: str) -> None:
         self.set_class(view != "completions", "-notes")
@@ -337,7 +348,9 @@ class MonitorScreen(DeskScreen[None]):
             case "unpause":
                 return self.state == "paused"
             case "pause":
-                return self.state != "paused"
+                return self.state in ASKABLE_STATES - {"paused"}
+            case "stop" | "checkpoint":
+                return self.state in ASKABLE_STATES
             case "shrink":
                 return self.has_class("-charts-only")
             case "back" | "turn" | "view":
@@ -347,15 +360,13 @@ class MonitorScreen(DeskScreen[None]):
         return True
 
     def action_pause(self) -> None:
-        if self._lives():
-            self._ask("pause", "It pauses after this step.")
+        self._ask("pause", "It pauses after this step.")
 
     def action_unpause(self) -> None:
         self._ask("resume", "The run goes on.")
 
     def action_checkpoint(self) -> None:
-        if self._lives():
-            self._ask("checkpoint", "It saves after this step.")
+        self._ask("checkpoint", "It saves after this step.")
 
     def action_resume(self) -> None:
         self._ask("resume", "Starting the trainer from the last checkpoint.")
@@ -365,16 +376,7 @@ class MonitorScreen(DeskScreen[None]):
             if yes:
                 self._ask("stop", "It saves and stops.")
 
-        if self._lives():
-            self.app.push_screen(StopQuestion(self._facts().name), answered)
-
-    def _lives(self) -> bool:
-        """Whether there is a trainer to ask; says so where there is none."""
-        if self.state in LIVE_STATES:
-            return True
-        hint = " r starts it again." if self.state in RESUMABLE_STATES else ""
-        self.notify(f"No trainer is at work: this run is {self.state}.{hint}", severity="warning", markup=False)
-        return False
+        self.app.push_screen(StopQuestion(self._facts().name), answered)
 
     @work(thread=True, group="ask")
     def _ask(self, command: Literal["pause", "checkpoint", "stop", "resume"], done: str) -> None:

@@ -237,7 +237,7 @@ class NewRunScreen(DeskScreen[None]):
 
     def action_search(self) -> None:
         self.query_one("#search-bar").display = True
-        self.query_one("#search").focus()
+        self.set_focus(self.query_one("#search"))  # at once: what is typed right behind is no key
 
     @on(Input.Changed, "#search")
     def _search(self, event: Input.Changed) -> None:
@@ -264,12 +264,15 @@ class NewRunScreen(DeskScreen[None]):
             field.value = ""
             self.query_one("#search-bar").display = False
             form.focus()
-        elif self._checked.changes:
-            lost = f"{_count(len(self._checked.changes), 'change')} to {one_line(self._preset)} will be lost."
+        elif lost := self.unsaved():
             question = Question("Leave the form?", Content(lost), "y  Leave", "n  Go on", default=False)
             self.app.push_screen(question, self._leave)
         else:
             self._leave(True)
+
+    def unsaved(self) -> str:
+        changes = len(self._checked.changes)
+        return f"{_count(changes, 'change')} to {one_line(self._preset)} will be lost." if changes else ""
 
     def _leave(self, yes: bool | None) -> None:
         if yes:

@@ -55,7 +55,7 @@ class AskLine(Container):
         field = self.query_one(Input)
         field.placeholder = hint
         field.value = before
-        field.focus()
+        self.screen.set_focus(field)  # at once: what is typed right behind is no key
 
     def refuse(self, why: str) -> None:
         """Say below the text what is wrong with it."""

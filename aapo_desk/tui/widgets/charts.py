@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.reactive import reactive
 
 from aapo_desk.store import Histogram
-from aapo_desk.tui.charts import BY_NAME, ChartSpec, Curve
+from aapo_desk.tui.charts import BY_NAME, BY_NAME_WITHOUT_MARGIN, ChartSpec, Curve
 from aapo_desk.tui.choices import ChartChoices, load_choices, save_choices
 from aapo_desk.tui.history import History
 from aapo_desk.tui.trace import Trace, smoothed_at
@@ -81,6 +81,7 @@ class Charts(Container):
         super().__init__(id=id)
         self.choices = load_choices()
         self.set_reactive(Charts.chosen, self.choices.visible[0])
+        self._specs = BY_NAME
         self._history = History()
         self._traces: dict[str, Trace] = {}
         self._step = 0
@@ -88,14 +89,14 @@ class Charts(Container):
 
     def compose(self) -> ComposeResult:
         for name in self.choices.order:
-            spec = BY_NAME[name]
+            spec = self._specs[name]
             kind = HeatMap if spec.histogram else LineChart
             yield kind(spec.title, "waiting for the first step", id=f"chart-{name}")
 
     @property
     def spec(self) -> ChartSpec:
         """The chosen chart."""
-        return BY_NAME[self.chosen]
+        return self._specs[self.chosen]
 
     # What comes in
 
@@ -108,9 +109,16 @@ class Charts(Container):
                 heat_map.clear()
         self._draw()
 
+    def suit(self, margin: bool) -> None:
+        """Say what fits a method with or without a ``margin``."""
+        specs = BY_NAME if margin else BY_NAME_WITHOUT_MARGIN
+        if specs is not self._specs:
+            self._specs = specs
+            self._arrange()
+
     def take_histograms(self, name: str, histograms: Mapping[int, Histogram | None]) -> None:
         """What was wanted has been read."""
-        for spec in BY_NAME.values():
+        for spec in self._specs.values():
             if spec.histogram == name:
                 self.query_one(f"#chart-{spec.name}", HeatMap).add(histograms)
         self._ask()
@@ -119,7 +127,7 @@ class Charts(Container):
         """The step that is looked at; ``line``: draw it all the way up."""
         self._step, self._cursor_line = step, line
         for name in self.in_sight:
-            self._mark(BY_NAME[name])
+            self._mark(self._specs[name])
 
     def wait(self, reason: str) -> None:
         """What to say while there is nothing to draw."""
@@ -158,7 +166,7 @@ class Charts(Container):
         visible, in_sight = self.choices.visible, self.in_sight
         self.styles.grid_size_columns, self.styles.grid_size_rows = self.shape
         with self.app.batch_update():
-            for name, spec in BY_NAME.items():
+            for name, spec in self._specs.items():
                 plot = self._plot(name)
                 plot.display = name in in_sight
                 if not plot.display:
@@ -187,7 +195,7 @@ class Charts(Container):
         """Bring what is in sight up to date."""
         history = self._history
         for name in self.in_sight:
-            spec, plot = BY_NAME[name], self._plot(name)
+            spec, plot = self._specs[name], self._plot(name)
             if isinstance(plot, HeatMap):
                 plot.span(history.first_step, history.last_step)
             elif isinstance(plot, LineChart):
@@ -204,7 +212,7 @@ class Charts(Container):
             if isinstance(plot, HeatMap) and history.steps:
                 missing = plot.missing(history.first_step, history.last_step)
                 if missing:
-                    self.post_message(self.HistogramsWanted(BY_NAME[name].histogram, missing))
+                    self.post_message(self.HistogramsWanted(self._specs[name].histogram, missing))
 
     def _mark(self, spec: ChartSpec) -> None:
         plot = self._plot(spec.name)

@@ -11,6 +11,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from aapo_desk.config import RunConfig
+from aapo_desk.store import Budget, budget_of, progress, share_done
 from aapo_desk.tui.history import History
 from aapo_desk.tui.labels import (
     FAILED_STATES,
@@ -41,6 +42,7 @@ class HeaderFacts:
     state: str
     step: int
     steps: int
+    budget: Budget | None = None
     phase: str = ""
     progress: float | None = None
     message: str = ""
@@ -71,12 +73,14 @@ class HeaderFacts:
         live = state in LIVE_STATES
         step = history.last_step
         steps = int(status.get("steps") or (config.run.steps if config else 0))
+        budget = budget_of(status)
         heartbeat = status.get("heartbeat")
         return cls(
             name=name,
             state=state,
             step=step,
             steps=steps,
+            budget=budget,
             phase=str(status.get("phase") or ""),
             progress=status.get("progress"),
             message=str(status.get("message") or ""),
@@ -86,8 +90,8 @@ class HeaderFacts:
             )
             if config
             else "",
-            elapsed=history.elapsed(now if live else None),
-            remaining=history.remaining(steps, config.evaluation.every, bool(config.evaluated_problems))
+            elapsed=history.elapsed(now if state in ("running", "stopping") else None),
+            remaining=history.remaining(steps, config.evaluation.every, bool(config.evaluated_problems), budget)
             if config
             else None,
             tokens_per_second=history.value("tokens_per_second", step),
@@ -127,9 +131,9 @@ def first_line(facts: HeaderFacts, width: int) -> list[Part]:
     style = {"running": "$text-success", "finished": "$text-success", "paused": "$text-warning"}.get(facts.state)
     style = style or ("$text-error" if facts.state in FAILED_STATES else "$text-warning")
     state: Part = (f"{state_label(facts.state)} ", f"bold {style}")
-    share = facts.step / facts.steps if facts.steps else 0.0
+    share = share_done(facts.step, facts.steps, facts.budget)
     tail = f"  ETA {duration(facts.remaining)}" if facts.state == "running" and facts.remaining is not None else ""
-    steps = f"  step {facts.step}/{facts.steps} "
+    steps = f"  step {progress(facts.step, facts.steps, facts.budget)} "
     room = width - cell_len(state[0]) - len(steps) - len(tail) - len(" 100 %")
     name = one_line(facts.name)
     for size in BAR_WIDTHS:
@@ -216,6 +220,8 @@ def _standing(facts: HeaderFacts) -> list[Part]:
 def _ended(facts: HeaderFacts) -> str:
     took = f" in {duration(facts.elapsed)}" if facts.elapsed is not None else ""
     if facts.state == "stopped":
+        if not facts.step:
+            return "stopped before the first step; r starts it again"
         return f"stopped after step {facts.step}{took}; r goes on from the last checkpoint"
     return f"{facts.state}{took}"
 

@@ -90,15 +90,21 @@ def _event_line(event: Event) -> str:
     return f"{clock}  step {event.step:<4} {one_line(event_words(event.kind, event.data))}"
 
 
-def evaluations_text(evaluations: Mapping[int, Mapping[str, Any]]) -> Content:
-    """A table of held-out accuracy by step, and base against tuned below it."""
+def evaluations_text(
+    evaluations: Mapping[int, Mapping[str, Any]], warm_start: Mapping[str, Any] | None = None
+) -> Content:
+    """A table of held-out accuracy by step, and base against tuned below it.
+
+    ``warm_start``: what it alone gave, which belongs between the base and the first step.
+    """
     if not evaluations:
         return Content("not evaluated yet")
     lines: list[Content] = [Content.styled("step  greedy              sampled", "$foreground 70%")]
     for step in sorted(evaluations):
         data = evaluations[step]
-        cells = [_answers(data.get(name)) for name in ("greedy", "sampled")]
-        lines.append(Content(f"{'base' if step == 0 else step:<5} {cells[0]:<19} {cells[1]}"))
+        lines.append(_evaluation_line("base" if step == 0 else str(step), data))
+        if step == 0 and warm_start:
+            lines.append(_evaluation_line("warm", warm_start))
     last = max(evaluations)
     for name, label in (("difference", "greedy "), ("difference_sampled", "sampled")):
         item = evaluations[last].get(name) if last else None
@@ -108,6 +114,11 @@ def evaluations_text(evaluations: Mapping[int, Mapping[str, Any]]) -> Content:
     problems = evaluations[last].get("problems")
     lines.append(Content.styled(f"{problems} held-out problems, paired; [95 % interval]", "$foreground 70%"))
     return Content("\n").join(lines)
+
+
+def _evaluation_line(who: str, data: Mapping[str, Any]) -> Content:
+    cells = [_answers(data.get(name)) for name in ("greedy", "sampled")]
+    return Content(f"{who:<5} {cells[0]:<19} {cells[1]}")
 
 
 def _answers(data: Mapping[str, Any] | None) -> str:

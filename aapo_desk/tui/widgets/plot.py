@@ -12,6 +12,7 @@ from textual import events
 from textual.message import Message
 from textual.strip import Strip
 
+from aapo_desk.tui.labels import clipped
 from aapo_desk.tui.widgets.cells import Piece, runs, strip
 from aapo_desk.tui.widgets.drawn import Drawn
 
@@ -150,10 +151,10 @@ class Plot(Drawn):
         if y == 0:
             return strip(self._title_pieces(), width, ground)
         if self.empty:
-            text = f"  {self._waiting}" if y == self.size.height // 2 else ""
+            text = clipped(f"  {self._waiting}", width) if y == self.size.height // 2 else ""
             return strip([(text, self._style(""))], width, ground)
         if y <= self._note_height:
-            return strip([(f" {self._heading.note}", self._style(""))], width, ground)
+            return strip([(clipped(f" {self._heading.note}", width), self._style(""))], width, ground)
         self._draw()
         row = y - 1 - self._note_height
         if row < self._plot_height:

@@ -29,7 +29,7 @@ class PresetList(OptionList):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select", "Start", tooltip="Show what this preset is, then start it"),
-        Binding("e", "screen.new_run", "Edit, then start", tooltip="Open this preset as a form"),
+        Binding("e", "screen.new_run", "Edit first", tooltip="Open this preset as a form"),
         Binding("a", "screen.enqueue", "Queue", show=False, tooltip="Let a run of this preset wait in the queue"),
         Binding("j", "cursor_down", "Down", show=False),
         Binding("k", "cursor_up", "Up", show=False),

@@ -44,7 +44,7 @@ class RunFilter(Horizontal):
 
     def open(self) -> None:
         self.input.display = True
-        self.input.focus()
+        self.screen.set_focus(self.input)  # at once: what is typed right behind is no key
 
     def close(self) -> None:
         """List all runs again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -12,8 +12,9 @@ from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.widgets import DataTable
 
+from aapo_desk.store import progress
 from aapo_desk.tui.arranging import VALUES, Order
-from aapo_desk.tui.labels import LIVE_STATES, age, model_label, number, state_label
+from aapo_desk.tui.labels import LIVE_STATES, age, model_label, number, percent, state_label
 from aapo_desk.tui.listing import RunRow
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.widgets.sparkline import sparkline
@@ -70,7 +71,10 @@ class RunTable(DataTable[Text]):
 
     def show(self, rows: Sequence[RunRow], marked: Collection[str], order: Order, now: float, width: int) -> None:
         """Draw these rows in ``width`` characters; the cursor stays on its run. ``now``: for their ages."""
-        longest = max((len(_steps(row)) for row in rows), default=0)
+        longest = {
+            column: max((cell_len(text(row)) for row in rows), default=0)
+            for column, text in (("step", _steps), ("name", _name), ("model", _model))
+        }
         head = {
             column: (Text(_label(column, order, wide)), wide + GAP)
             for column, wide in column_widths(width, longest).items()
@@ -103,12 +107,17 @@ class RunTable(DataTable[Text]):
         self.move_cursor(row=max(0, at))
 
 
-def column_widths(room: int, longest_step: int) -> dict[str, int]:
-    """The columns' widths without the gap behind each: name, model and trend share what the others leave."""
-    fixed = FIXED | {"step": max(FIXED["step"], longest_step)}
+def column_widths(room: int, longest: Mapping[str, int]) -> dict[str, int]:
+    """The columns' widths without the gap behind each: name, model and trend share what the others leave.
+
+    ``longest``: of the texts in the columns step, name and model. A name takes what no model needs.
+    """
+    fixed = FIXED | {"step": max(FIXED["step"], longest["step"])}
     left = room - SCROLLBAR - sum(fixed.values()) - GAP * (len(fixed) + len(LEAST)) - sum(LEAST.values())
     name = min(LONGEST["name"], LEAST["name"] + max(0, left * 5 // 11))
     model = min(LONGEST["model"], LEAST["model"] + max(0, left * 5 // 11))
+    taken = max(0, min(model - max(LEAST["model"], longest["model"]), min(LONGEST["name"], longest["name"]) - name))
+    name, model = name + taken, model - taken
     trend = min(LONGEST["trend"], FIXED["trend"] + max(0, left - (name - LEAST["name"]) - (model - LEAST["model"])))
     widths = fixed | {"name": name, "model": model, "trend": trend}
     return {column: widths[column] for column in (MARK, *VALUES)}
@@ -126,8 +135,8 @@ def _cells(row: RunRow, widths: dict[str, int], marked: Collection[str], now: fl
     texts = {
         MARK: MARKED if row.run.id in marked else "",
         "state": state_label(row.state),
-        "name": (f"{PINNED} " if row.pinned else "") + one_line(row.name),
-        "model": one_line(model_label(row.model)),
+        "name": _name(row),
+        "model": _model(row),
         "step": _steps(row),
         "reward": number(row.reward),
         "trend": sparkline(row.rewards, widths["trend"]),
@@ -140,8 +149,18 @@ def _cells(row: RunRow, widths: dict[str, int], marked: Collection[str], now: fl
     }
 
 
+def _name(row: RunRow) -> str:
+    return (f"{PINNED} " if row.pinned else "") + one_line(row.name)
+
+
+def _model(row: RunRow) -> str:
+    return one_line(model_label(row.model))
+
+
 def _steps(row: RunRow) -> str:
-    return f"{row.step}/{row.steps}"
+    """``12/300``; ``12, 34 %`` where a budget ends the run, whose share takes less room than its words."""
+    said = progress(row.step, row.steps, row.budget)
+    return f"{row.step}, {percent(row.budget.share)}" if row.budget and "/" not in said else said
 
 
 def _placed(text: str, width: int, right: bool) -> str:

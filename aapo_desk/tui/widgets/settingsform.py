@@ -136,11 +136,11 @@ class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
         row = shown[min(len(shown) - 1, max(0, place))]
         self._put_cursor(row)
         if not self.has_focus:
-            row.control.focus()
+            self.screen.set_focus(row.control)
 
     def action_enter(self) -> None:
         if self.has_focus:
-            self._current.control.focus()
+            self.screen.set_focus(self._current.control)
         else:
             self.action_move(1)
 
@@ -157,7 +157,7 @@ class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
         if row := self._rows.get(path):
             row.display = True
             self._put_cursor(row)
-            row.control.focus()
+            self.screen.set_focus(row.control)
 
 
 def _row_of(widget: Widget) -> SettingRow | None:
