@@ -21,6 +21,7 @@ from aapo_desk.models.unsloth import UnslothError, first_line
 from aapo_desk.rollout import Sampling, can_be_fixed
 from aapo_desk.rollout.proof import doubt, prove
 from aapo_desk.store import RunWriter, event_words
+from aapo_desk.training.peaks import freed_at_once
 from aapo_desk.training.probe import probe
 from aapo_desk.training.update import checkpoint_layers
 
@@ -52,7 +53,8 @@ def settled(
         tell("comparing the fast paths with the plain one on this device")
         if not policy.ours:
             _look_at(policy, config, prompts)
-        verdict = prove(policy, prompts, Sampling.of(config.rollout), kept)
+        with freed_at_once():
+            verdict = prove(policy, prompts, Sampling.of(config.rollout), kept)
         for line in verdict.refused:
             log.warning(line)
             store.write_event("notice", 0, message=line)

@@ -30,6 +30,7 @@ from aapo_desk.training.choices import fence, settled
 from aapo_desk.training.control import Control
 from aapo_desk.training.mending import MendablePool
 from aapo_desk.training.parts import Parts
+from aapo_desk.training.peaks import freed_at_once
 from aapo_desk.training.place import RankError
 from aapo_desk.training.ranks import ALONE, Letter, Ranks
 
@@ -85,7 +86,8 @@ def load(
     resolved = sources.resolve(config.model, tell)
     report("loading", None, f"loading {config.model.id}")
     fence()
-    policy = load_policy(config.model, config.lora, resolved, config.run.seed, backend)
+    with freed_at_once():
+        policy = load_policy(config.model, config.lora, resolved, config.run.seed, backend)
     if config.lora.start_from is not None:
         start_from(policy, start_adapter if start_adapter.is_dir() else user_path(config.lora.start_from))
     train, held_out = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import psutil
@@ -24,6 +25,7 @@ from aapo_desk.training.halving import Result
 from aapo_desk.training.metrics import NAN, NOT_FINITE, advantage_metrics, mean, reward_metrics
 from aapo_desk.training.parts import Parts, Report, make_room
 from aapo_desk.training.passes import Rollout
+from aapo_desk.training.peaks import freed_at_once
 from aapo_desk.training.probe import Phase
 from aapo_desk.training.update import Update, learning_rate, update
 
@@ -99,25 +101,27 @@ def _update(
     def within(phase: Phase, compute: Callable[[int], Result]) -> Result:
         return parts.attempt(phase, 1, lambda: compute(parts.choices["token_budget"]))
 
-    return update(
-        parts.policy,
-        parts.optimizer,
-        parts.algorithm,
-        rollout,
-        sides.policy.rewards,
-        sides.reference_rewards,
-        rate=rate,
-        max_grad_norm=parts.config.optimizer.max_grad_norm,
-        token_budget=parts.choices["token_budget"],
-        cost=parts.cost if parts.choices["share_prompts"] else None,
-        scale=parts.scale,
-        updates=parts.config.algorithm.updates_per_rollout,
-        progress=progress,
-        ranks=parts.ranks,
-        within=within,
-        broken=Broken("log-prob", sides.broken) if sides.broken else None,
-    )
-
+    # Layers that are computed again are also made anew of their 4 bits, again and again: that leaves many holes.
+    tight = parts.choices["checkpointing"] and parts.policy.device.type == "cpu"
+    with freed_at_once() if tight else nullcontext():
+        return update(
+            parts.policy,
+            parts.optimizer,
+            parts.algorithm,
+            rollout,
+            sides.policy.rewards,
+            sides.reference_rewards,
+            rate=rate,
+            max_grad_norm=parts.config.optimizer.max_grad_norm,
+            token_budget=parts.choices["token_budget"],
+            cost=parts.cost if parts.choices["share_prompts"] else None,
+            scale=parts.scale,
+            updates=parts.config.algorithm.updates_per_rollout,
+            progress=progress,
+            ranks=parts.ranks,
+            within=within,
+            broken=Broken("log-prob", sides.broken) if sides.broken else None,
+        )
 
 def _metrics(parts: Parts, first: Side, sides: Sides, done: Update) -> dict[str, float]:
     """Rewards are those of the problems chosen ``first``: what took their place was picked by its rewards."""
