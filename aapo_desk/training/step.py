@@ -123,6 +123,7 @@ def _update(
             broken=Broken("log-prob", sides.broken) if sides.broken else None,
         )
 
+
 def _metrics(parts: Parts, first: Side, sides: Sides, done: Update) -> dict[str, float]:
     """Rewards are those of the problems chosen ``first``: what took their place was picked by its rewards."""
     rewards = sides.policy.rewards
