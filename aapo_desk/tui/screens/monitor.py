@@ -84,6 +84,9 @@ class MonitorScreen(DeskScreen[None]):
         Binding("t", "chat", "Chat", show=False, tooltip="Ask this run's base and tuned model"),
         Binding("a", "alarms", "Alarms", show=False, tooltip="The alarms that stand, and what to try"),
         Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
+        Binding(
+            "slash", "find", "Find", key_display="/", show=False, tooltip="Show the lines of events and log with a text"
+        ),
         Binding("escape", "shrink", "Back", key_display="esc", tooltip="All of the monitor again"),
         Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this one goes on"),
         Binding("b", "shrink", "Back", show=False),
@@ -322,6 +325,13 @@ class MonitorScreen(DeskScreen[None]):
         current = notes.view if wide or self.has_class("-notes") else "completions"
         self._open(views[(views.index(current) + 1) % len(views)])
 
+    def action_find(self) -> None:
+        """Ask for a text that events and log are to be searched for."""
+        notes = self.query_one(NotesView)
+        if not self.has_class("-wide") and not self.has_class("-notes"):
+            self._open("log")
+        notes.ask()
+
     def action_scroll(self, by: int) -> None:
         """Scroll the completions, or what has taken their place."""
         notes = self.has_class("-notes") and not self.has_class("-wide")
@@ -353,7 +363,7 @@ class MonitorScreen(DeskScreen[None]):
                 return self.state in ASKABLE_STATES
             case "shrink":
                 return self.has_class("-charts-only")
-            case "back" | "turn" | "view":
+            case "back" | "turn" | "view" | "find":
                 return not self.has_class("-charts-only")
             case "alarms":
                 return bool(self._alarms)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from textual import events
+from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.content import Content
@@ -16,10 +16,12 @@ from textual.widgets import Static
 
 from aapo_desk.store import Event, event_words
 from aapo_desk.tui.text import one_line, visible
+from aapo_desk.tui.widgets.ask_line import AskLine
 from aapo_desk.tui.widgets.header import interval
 from aapo_desk.tui.widgets.pane import Pane
 
 VIEWS = ("events", "log", "evaluations")
+SEARCHED = ("events", "log")
 
 
 class Tabs(Static):
@@ -34,18 +36,23 @@ class Tabs(Static):
 
 
 class NotesView(Container):
-    """One of three texts at a time; stays at the end while new lines come, unless scrolled up."""
+    """One of three texts at a time; stays at the end while new lines come, unless scrolled up.
+
+    Of events and log it shows only the lines with a text, where one was asked for.
+    """
 
     view: reactive[str] = reactive("events", init=False)
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._texts: dict[str, Content] = dict.fromkeys(VIEWS, Content("nothing yet"))
+        self._wanted = ""
 
     def compose(self) -> ComposeResult:
         yield Tabs(id="notes-title", markup=False)
         with Pane(id="notes-pane"):
             yield Static(id="notes-text", markup=False)
+        yield AskLine(id="notes-ask")
 
     def on_mount(self) -> None:
         self._show_view()
@@ -54,6 +61,24 @@ class NotesView(Container):
         """Turn to a view, at its end."""
         self.view = view
         self._show_view()
+
+    def ask(self) -> None:
+        """Ask which lines of events and log to show."""
+        if self.view not in SEARCHED:
+            self.open("log")
+        self.query_one(AskLine).ask("Lines with", self._wanted, "any text; empty: all lines")
+
+    @on(AskLine.Answered)
+    def _take_wanted(self, message: AskLine.Answered) -> None:
+        message.stop()
+        self._wanted = message.text.strip()
+        self.query_one(AskLine).action_close()
+        self._show_view()
+
+    @on(AskLine.Closed)
+    def _leave_line(self, message: AskLine.Closed) -> None:
+        message.stop()
+        self.screen.set_focus(None)
 
     def put(self, view: str, text: Content) -> None:
         """The new text of a view."""
@@ -68,10 +93,16 @@ class NotesView(Container):
             (f"[{name}] " if name == self.view else f" {name}  ", "bold" if name == self.view else "$foreground 70%")
             for name in VIEWS
         ]
+        text = self._texts[self.view]
+        if self._wanted and self.view in SEARCHED:
+            lines = text.split("\n")
+            kept = [line for line in lines if self._wanted.lower() in line.plain.lower()]
+            text = Content("\n").join(kept)
+            title.append((f" {len(kept)} of {len(lines)} with “{self._wanted}”", "$text-secondary"))
         self.query_one("#notes-title", Static).update(Content.assemble(*title))
         pane = self.query_one("#notes-pane", Pane)
         at_end = moved or pane.scroll_offset.y >= pane.max_scroll_y
-        self.query_one("#notes-text", Static).update(self._texts[self.view])
+        self.query_one("#notes-text", Static).update(text)
         if at_end and self.view != "evaluations":
             pane.call_after_refresh(pane.scroll_end, animate=False)
 
