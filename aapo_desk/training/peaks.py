@@ -79,8 +79,8 @@ def give_back(device: torch.device) -> None:
 def freed_at_once() -> Iterator[None]:
     """Inside, a tensor of more than a megabyte goes back to the system when it is freed.
 
-    glibc would keep it, and loading a model and comparing its paths leave holes of many sizes: a quarter of a small
-    model's memory. Each new tensor costs its pages anew, which would take a fifth of a step's time, but not there.
+    glibc would keep it, and loading a model, comparing its paths and weights made of 4 bits at each use leave holes of
+    many sizes: a sixth of a small model's memory. Each new tensor costs its pages anew, which slows what makes many.
     """
     settle = getattr(ctypes.CDLL(None), "mallopt", None)
     if settle is None:
