@@ -27,6 +27,7 @@ from aapo_desk.store import RunDirectory, RunReader
 SECONDS_A_LOOK = 2.0
 MOST_GROWTH = 10.0
 """MiB a 1000 steps, over the second half of the run: more than what is kept of a step and the allocator's scatter."""
+BYTES_A_NUMBER = 8
 
 
 @dataclass
@@ -36,28 +37,31 @@ class Looks:
     steps: list[int] = field(default_factory=list)
     mib: list[float] = field(default_factory=list)
 
-    def line(self, name: str) -> tuple[str, bool]:
-        """A row for people, and whether it grows no more than a little."""
+    def line(self, name: str, kept: float = 0.0) -> tuple[str, bool]:
+        """A row for people, and whether it grows no more than a little. ``kept``: bytes that it keeps of each step."""
         half = len(self.steps) // 2
         steps, mib = self.steps[half:], self.mib[half:]
         slope, base = statistics.linear_regression(steps, mib)
         noise = statistics.pstdev([value - base - slope * step for step, value in zip(steps, mib, strict=True)])
-        flat = slope * (steps[-1] - steps[0]) <= noise
+        flat = (slope - kept / 2**20) * (steps[-1] - steps[0]) <= noise
         bounded = 1000 * slope <= MOST_GROWTH
         tenths = [self.mib[place * (len(self.mib) - 1) // 10] for place in range(11)]
         sys.stderr.write(f"{name}: {' '.join(f'{value:.0f}' for value in tenths)} MiB at each tenth of the looks\n")
         held = f"first {self.mib[0]:.1f}, half-way {mib[0]:.1f}, last {mib[-1]:.1f}, most {max(self.mib):.1f} MiB"
         slopes = f"{1000 * slope:+.2f} MiB a 1000 steps, noise {noise:.2f} MiB"
+        if kept:
+            slopes += f", {1000 * kept / 2**20:.2f} of it the numbers that it shows"
         return f"{name:8} {held}; {slopes}: {'flat' if flat else 'slow' if bounded else 'GROWS'}", flat or bounded
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         os.environ["AAPO_DESK_HOME"] = str(Path(folder, "home"))
-        run = start(resolve(configuration(_model(Path(folder, "model")), options.steps)), "soak")
+        run = start(resolve(configuration(_model(Path(folder, "model")), options.steps, options.device)), "soak")
         with Terminal([*python("aapo_desk"), "watch", "soak"], Path(folder, "home")) as terminal:
             looks, sizes = watch(run, terminal)
         return report(run, looks, sizes)
@@ -70,9 +74,9 @@ def _model(folder: Path) -> Path:
     return folder
 
 
-def configuration(model: Path, steps: int) -> dict[str, object]:
+def configuration(model: Path, steps: int, device: str) -> dict[str, object]:
     return {
-        "model": {"id": str(model), "device": "cpu", "quantization": "none"},
+        "model": {"id": str(model), "device": device, "quantization": "none" if device == "cpu" else "nf4"},
         "lora": {"r": 4, "alpha": 8},
         "task": {"source": "arithmetic", "held_out": 8, "max_prompt_tokens": 200},
         "rewards": [{"name": "math"}, {"name": "format", "options": {"pattern": "[a-m]"}}],
@@ -108,29 +112,24 @@ def watch(run: RunDirectory, terminal: Terminal) -> tuple[dict[str, Looks], list
     return looks, sizes
 
 
-def steps_in(run: RunDirectory) -> int:
-    reader, count = RunReader(run), 0
-    while True:
-        delta = reader.poll()
-        count += len(delta.metrics)
-        if not delta.more:
-            return count
-
-
 def report(run: RunDirectory, looks: dict[str, Looks], sizes: list[tuple[int, int]]) -> int:
     said = run.read_status()
-    found = [looks[name].line(name) for name in ("trainer", "workers", "ui")]
+    metrics = RunReader(run).poll().metrics
+    found = [looks[name].line(name) for name in ("trainer", "workers")]
+    found.append(looks["ui"].line("ui", BYTES_A_NUMBER * (1 + len(metrics[-1][2]))))
+    if run.read_config().model.device == "cuda":
+        held = [(step, values["memory_mb"] or 0.0) for step, _, values in metrics]
+        found.append(Looks([step for step, _ in held], [mib for _, mib in held]).line("gpu"))
     for line, _ in found:
         sys.stdout.write(line + "\n")
     half = sizes[len(sizes) // 2]
     early = (half[1] - sizes[0][1]) / max(1, half[0] - sizes[0][0])
     late = (sizes[-1][1] - half[1]) / max(1, sizes[-1][0] - half[0])
-    rows = steps_in(run)
     log = run.log.read_text(encoding="utf-8")
     locked = log.lower().count("database is locked")
     sys.stdout.write(
-        f"state {said['state']}, {rows} steps in run.db of {sizes[-1][1] / 2**20:.2f} MiB: {early:.0f} bytes a step in "
-        f"the first half, {late:.0f} in the second; {locked} lock errors in the log\n"
+        f"state {said['state']}, {len(metrics)} steps in run.db of {sizes[-1][1] / 2**20:.2f} MiB: {early:.0f} bytes a "
+        f"step in the first half, {late:.0f} in the second; {locked} lock errors in the log\n"
     )
     alike = abs(early - late) <= 0.1 * early
     return 0 if said["state"] == "finished" and all(fine for _, fine in found) and alike and not locked else 1

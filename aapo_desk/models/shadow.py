@@ -8,6 +8,7 @@ policy and reference share a batch, and there is nothing to refresh after an upd
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-ROWS_AN_OCTAVE, OF_FEW_ROWS = 32, 16
+ROWS_AN_OCTAVE, OF_FEW_ROWS = 16, 8
 """How many numbers of rows, from a power of 2 up to the next, packed weights are multiplied with."""
 FEW_ROWS = 128
 """Below it: a decode step that rows leave one by one, where nearly every number comes up in a long run."""
+PRODUCTS_KEPT = 128
+"""oneDNN's own limit is 1024: half a gigabyte by the end of a long run. One costs a millisecond to compile anew, and
+serves every layer of the same shape until the number of rows changes. Half of its memory oneDNN keeps even so."""
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRODUCTS_KEPT))  # read at the first product
 COPIED_AT_MOST = 1 << 21
 """Numbers that are copied to have rows added to them: a gradient of logits takes too much memory for a second one."""
 
@@ -89,9 +94,9 @@ def _pack(weight: Tensor) -> Tensor:
 def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     """[..., in] -> [..., out].
 
-    oneDNN compiles code for each number of rows and each shape of a weight, over half a megabyte that it keeps for
-    ever. Prompts and rollouts have ever new lengths, so rows of zeros are added up to the next of few numbers: else a
-    run would grow to its end.
+    oneDNN compiles code for each number of rows and each shape of a weight, over half a megabyte, and keeps the last
+    of them. Prompts and rollouts have ever new lengths, so rows of zeros are added up to the next of few numbers: else
+    hardly any would be used twice.
     """
     flat = inputs.reshape(-1, inputs.shape[-1])
     rows = len(flat)
@@ -121,7 +126,7 @@ def even_length(rows: int, longest: int) -> int:
 
 
 def _step(rows: int) -> int:
-    """What the number of rows is to be a multiple of: 1 below 32, then up to a 16th of it, a 32nd from 128 on."""
+    """What the number of rows is to be a multiple of: 1 below 16, then up to an 8th of it, a 16th from 128 on."""
     octave = OF_FEW_ROWS if rows < FEW_ROWS else ROWS_AN_OCTAVE
     return max(1, (1 << rows.bit_length()) // (2 * octave))
 
