@@ -132,8 +132,9 @@ def _advice(phase: Phase, step: int, parts: Parts) -> str:
     if phase == "optimizer":
         adapter = sum(value.numel() * value.element_size() for value in parts.policy.adapter_parameters().values())
         tried = f"(gradient, AdamW's two moments and a copy of the adapter take {4 * adapter / 2**20:.0f} MB)"
+    where = "warm start" if step == 0 and phase in {"update", "optimizer"} else f"{phase} of step {step}"
     return (
-        f"memory ran out in the {phase} of step {step} {tried}: close what else uses this "
+        f"memory ran out in the {where} {tried}: close what else uses this "
         f"device's memory and resume,{demanded} or start a run with a lower {what}; aapo-desk fit PRESET says more"
     )
 

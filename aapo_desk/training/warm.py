@@ -109,12 +109,13 @@ def as_examples(parts: Parts, worked: Worked) -> Rollout:
 
 
 def learn(parts: Parts, examples: Rollout, report: Report) -> Learned:
-    """Train the adapter on the examples. Raises ConfigError where a number is not finite."""
+    """Train the adapter on the examples. Raises ConfigError where a number is not finite, MemoryGoneError where even a
+    single solution at a time takes too much memory."""
     policy, settings, seed = parts.policy, parts.config.warm_start, parts.config.run.seed
-    budget, rate = parts.choices["token_budget"], settings.learning_rate
+    rate = settings.learning_rate
     optimizer = torch.optim.AdamW(policy.adapter_parameters().values(), lr=rate, weight_decay=0.0, fused=True)
     scale = LossScale.for_policy(policy)
-    before = mean_loss(policy, examples, budget)
+    before = _loss(parts, examples)
     count = len(examples.completions)
     starts = range(0, count, SOLUTIONS_AN_UPDATE)
     updates = settings.epochs * len(starts)
@@ -129,19 +130,36 @@ def learn(parts: Parts, examples: Rollout, report: Report) -> Learned:
             number += 1
             torch.manual_seed(derive_seed(seed, PHASE, number))
             rows = order[start : start + SOLUTIONS_AN_UPDATE]
-            loss, tokens = supervise(policy, optimizer, examples, rows, budget, scale)
+            loss, tokens = _supervise(parts, optimizer, examples, rows, scale)
             most = parts.config.optimizer.max_grad_norm
-            taken = take_step(policy, optimizer, ready(policy, optimizer), loss, rate, most, scale)
+            made_ready = parts.attempt("optimizer", 0, lambda: ready(policy, optimizer))
+            taken = take_step(policy, optimizer, made_ready, loss, rate, most, scale)
             if taken.broken:
                 raise _not_finite(f"update {number} of {updates}", rate)
             total += loss * tokens
         losses.append(total / float(examples.mask().sum()))
     optimizer.zero_grad(set_to_none=True)
-    after = mean_loss(policy, examples, budget)
+    after = _loss(parts, examples)
     weights = policy.adapter_parameters().values()
     if not math.isfinite(after) or not all(bool(weight.isfinite().all()) for weight in weights):
         raise _not_finite("what came of it", rate)
     return Learned(settings.epochs, updates, before, after, losses)
+
+
+def _supervise(
+    parts: Parts, optimizer: torch.optim.Optimizer, examples: Rollout, rows: Sequence[int], scale: LossScale | None
+) -> tuple[float, int]:
+    """As ``supervise``, in smaller micro-batches where memory runs out."""
+
+    def compute() -> tuple[float, int]:
+        return supervise(parts.policy, optimizer, examples, rows, parts.choices["token_budget"], scale)
+
+    return parts.attempt("update", 0, compute)
+
+
+def _loss(parts: Parts, examples: Rollout) -> float:
+    """As ``mean_loss``, likewise."""
+    return parts.attempt("update", 0, lambda: mean_loss(parts.policy, examples, parts.choices["token_budget"]))
 
 
 def supervise(

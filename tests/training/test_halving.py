@@ -25,6 +25,7 @@ from aapo_desk.training.parts import Parts
 from aapo_desk.training.peaks import MemoryGoneError, TornStepError, ran_out
 from aapo_desk.training.setup import prepared
 from aapo_desk.training.step import StepResult, run_step
+from aapo_desk.training.warm import warm_start
 from tests.training.in_process import train, weights
 from tests.training.test_recovery import step_at_work
 
@@ -65,6 +66,7 @@ def loaded(config: dict[str, Any], changes: dict[str, Any], name: str) -> Iterat
     try:
         with prepared(run.read_config(), store, Control(run, 3), probed=False) as ready:
             ready.parts.halving = Halving(ready.parts, store)
+            ready.parts.halving.step = 1
             yield ready.parts, store
     finally:
         store.close()
@@ -165,6 +167,28 @@ def test_a_rollout_in_halved_batches_gives_the_same_completions(
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
+def warmed(config: dict[str, Any], name: str, tokens: int) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """The adapter after a warm start in which memory runs out over more tokens than these, and what was halved."""
+    settings = {"solutions": 10, "epochs": 2, "learning_rate": 0.01}
+    with loaded(config | {"warm_start": settings}, {"lora.dropout": 0}, name) as (parts, store):
+        assert parts.halving
+        parts.halving.step = 0
+        with memory(parts, tokens, True):
+            warm_start(parts, store, lambda *_: None, None)
+        adapter = torch.cat([value.detach().flatten() for value in parts.policy.adapter_parameters().values()])
+        return adapter, [data for _, data in store.events("oom")]
+
+
+def test_a_warm_start_is_halved_too(desk_home: Path, config: dict[str, Any]) -> None:
+    whole, nothing = warmed(config, "whole", 10_000)
+    halved, happened = warmed(config, "halved", 100)
+    assert not nothing
+    assert {data["phase"] for data in happened} == {"update"}
+    torch.testing.assert_close(halved, whole, atol=1e-4, rtol=0)
+    with pytest.raises(MemoryGoneError, match="memory ran out in the warm start even with a single row at a time"):
+        warmed(config, "none", 1)
+
+
 def test_where_a_single_row_is_too_much_time_is_given_up_and_then_the_run(
     desk_home: Path, config: dict[str, Any]
 ) -> None:
@@ -178,7 +202,7 @@ def test_where_a_single_row_is_too_much_time_is_given_up_and_then_the_run(
         assert {"token_budget"} in changed
         assert parts.policy.shadow is None
     said = str(failure.value)
-    assert said.startswith("memory ran out in the update of step 0 even with a single row at a time")
+    assert said.startswith("memory ran out in the update of step 1 even with a single row at a time")
     assert "lower rollout.max_new_tokens (6), task.max_prompt_tokens (200) or lora.r (4)" in said
 
 
