@@ -66,7 +66,7 @@ def _what(source: Source, form: Form, record: Mapping[str, Any]) -> str:
     }
     return (
         f"{kinds[form]} `{source.config.model.id}`, trained by reinforcement learning "
-        f"({source.config.algorithm.name}) with AAPO Desk. Step {source.step} of {source.config.run.steps}: "
+        f"({source.config.algorithm.name}) with AAPO Desk. Step {source.step} of {_planned(source.config, source.step)}: "
         f"{source.chosen}.\n"
     )
 
@@ -115,12 +115,22 @@ def _settings(config: RunConfig, step: int, record: Mapping[str, Any]) -> str:
         "algorithm": config.algorithm.name,
         "a step": f"{rollout.prompts_per_step} prompts x {rollout.group_size} completions of up to "
         f"{rollout.max_new_tokens} tokens, temperature {rollout.temperature:g}",
-        "steps": f"{step} of {config.run.steps}",
+        "steps": f"{step} of {_planned(config, step)}",
         "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}, {optimizer.warmup_steps} to warm up",
         "seed": str(config.run.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]) + "\n"
+
+
+def _planned(config: RunConfig, step: int) -> str:
+    """How long the run was to be: by its budget where it has one and did not come to its end."""
+    plan = config.run
+    if plan.steps > step and plan.seconds is not None:
+        return f"a run of {plan.seconds:g} seconds"
+    if plan.steps > step and plan.completions is not None:
+        return f"a run of {plan.completions} completions"
+    return str(plan.steps)
 
 
 def _targets(config: RunConfig) -> str:

@@ -242,6 +242,28 @@ def test_an_export_that_was_killed_leaves_nothing_for_long(run: RunDirectory, tm
     assert not dead.exists()
 
 
+PLANS: dict[str, tuple[dict[str, Any], str]] = {
+    "steps": ({"steps": 5}, "Step 2 of 5: "),
+    "seconds": ({"steps": 1_000_000, "seconds": 90}, "Step 2 of a run of 90 seconds: "),
+    "completions": ({"steps": 1_000_000, "completions": 640}, "Step 2 of a run of 640 completions: "),
+    "ended by its steps": ({"steps": 2, "seconds": 90}, "Step 2 of 2: "),
+}
+
+
+@pytest.mark.parametrize(("plan", "said"), PLANS.values(), ids=PLANS)
+def test_the_card_says_how_much_of_the_plan_was_carried_out(
+    run: RunDirectory, tmp_path: Path, plan: dict[str, Any], said: str
+) -> None:
+    settings = json.loads(run.config.read_text())
+    settings["run"] |= plan
+    settings["optimizer"]["schedule"] = "constant"
+    run.config.write_text(json.dumps(settings))
+    export(request(run, "adapter", tmp_path / "out", step="last"), None)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert said in text
+    assert f"| steps | {said.removeprefix('Step ').removesuffix(': ')} |" in text
+
+
 def test_the_card_holds_settings_curves_and_evaluation(run: RunDirectory, tmp_path: Path) -> None:
     export(request(run, "adapter", tmp_path / "out", step="last"), all_right)
     text = (tmp_path / "out" / "README.md").read_text()
