@@ -64,10 +64,10 @@ def _what(source: Source, form: Form, record: Mapping[str, Any]) -> str:
         "merged": f"A LoRA adapter merged ({record.get('dtype')}) into",
         "gguf": f"A GGUF file ({record.get('quant')}) of a LoRA adapter merged into",
     }
+    plan = _planned(source.config, source.step)
     return (
         f"{kinds[form]} `{source.config.model.id}`, trained by reinforcement learning "
-        f"({source.config.algorithm.name}) with AAPO Desk. Step {source.step} of {_planned(source.config, source.step)}: "
-        f"{source.chosen}.\n"
+        f"({source.config.algorithm.name}) with AAPO Desk. Step {source.step} of {plan}: {source.chosen}.\n"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from functools import partial
 from typing import Any
@@ -204,12 +205,12 @@ class Trainer:
 
     def _tell(self, result: StepResult) -> None:
         metrics = result.record.metrics
+        shown = {"reward": "reward", "reference": "reference_reward", "|advantage|": "advantage_abs"}
+        has = [f"{name} {metrics[key]:.3f}" for name, key in shown.items() if not math.isnan(metrics[key])]
         log.info(
-            "step %s  reward %.3f  reference %.3f  |advantage| %.3f  grad norm %.3f  %.1f s",
+            "step %s  %s  grad norm %.3f  %.1f s",
             progress(self.step, self.steps, self.budget),
-            metrics["reward"],
-            metrics["reference_reward"],
-            metrics["advantage_abs"],
+            "  ".join(has),
             metrics["grad_norm"],
             sum(metrics[f"seconds_{phase}"] for phase in ("rollout", "reward", "update")),
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +26,7 @@ from aapo_desk.training.gathering import gather
 from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import prepared
 from aapo_desk.training.step import StepResult, run_step
+from tests.training.in_process import train
 
 PROMPTS, GROUP = 3, 4
 ROWS = PROMPTS * GROUP
@@ -276,3 +279,20 @@ def test_a_grade_where_a_label_is_wanted_ends_the_run_with_its_reason(parts: Par
         pytest.raises(RewardError, match=r"disco .* exactly 0 or 1; in step 1 one was 0\.5"),
     ):
         run_step(replace(chosen, pool=pool), 1, lambda _phase, _share: None)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        ("aapo", r"step 1/1  reward \d\.\d{3}  reference \d\.\d{3}  \|advantage\| \d\.\d{3}  grad norm \d"),
+        ("grpo", r"step 1/1  reward \d\.\d{3}  \|advantage\| \d\.\d{3}  grad norm \d"),
+        ("disco", r"step 1/1  reward \d\.\d{3}  grad norm \d"),
+    ],
+)
+def test_the_log_tells_of_a_step_what_its_method_has(
+    config: dict[str, Any], desk_home: Path, caplog: pytest.LogCaptureFixture, algorithm: str, said: str
+) -> None:
+    with caplog.at_level(logging.INFO):
+        train(create_run(resolve(config, {"algorithm.name": algorithm, "run.steps": 1}), algorithm))
+    (line,) = [record.message for record in caplog.records if record.message.startswith("step 1/1")]
+    assert re.match(said, line)
