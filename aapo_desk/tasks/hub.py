@@ -146,7 +146,7 @@ def _refusal(config: TaskConfig, folder: Path, error: Exception) -> ConfigError:
         wanted = "needs one of its configurations" if chosen is None else "has no such configuration"
         return ConfigError(Refusal("task.options.config", f"{config.source} {wanted}: {names}", chosen))
     if "doesn't contain any data files" in text:
-        message = "holds no data file: put a JSONL, JSON, CSV or Parquet file into it, or name another"
+        message = "holds no data file: JSONL, JSON, CSV and Parquet are read"
         return ConfigError(Refusal("task.source", message, config.source))
     reason = text[:300] or "it holds no data"
     return ConfigError(Refusal("task.source", f"cannot be read: {reason}", config.source))

@@ -306,13 +306,6 @@ def test_a_single_file_has_no_other_splits_and_no_options(tmp_path: Path) -> Non
     assert len(load(path, split="train").train) == 1
 
 
-@pytest.mark.parametrize("inside", [None, "train"])
-def test_a_folder_without_a_data_file_is_told_what_belongs_into_it(tmp_path: Path, inside: str | None) -> None:
-    if inside:
-        (tmp_path / inside).mkdir()
-    assert "holds no data file: put a JSONL, JSON, CSV or Parquet file into it" in refusal(tmp_path)
-
-
 def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write_lines(tmp_path / "a.jsonl", [{"problem": "p", "answer": 1}])

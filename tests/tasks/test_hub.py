@@ -172,7 +172,10 @@ def test_a_file_given_as_a_hub_name_is_pointed_to(tmp_path: Path, monkeypatch: p
 
 
 def test_an_empty_folder_is_refused_in_a_line(tmp_path: Path) -> None:
-    assert "doesn't contain any data files" in refusal(f"file:{tmp_path}")
+    said = "': holds no data file: JSONL, JSON, CSV and Parquet are read"
+    assert refusal(f"file:{tmp_path}").endswith(said)
+    (tmp_path / "train").mkdir()
+    assert refusal(f"file:{tmp_path}").endswith(said)
 
 
 # From a hub on this machine, by the real client.
@@ -238,7 +241,7 @@ def test_offline_a_data_set_comes_from_the_cache_or_says_what_is_missing(
         ("hub:openai/gsm8j", {}, "task.source = 'hub:openai/gsm8j': there is no such data set on the hub (http"),
         ("hub:openai/gsm8k", {"revision": "v9"}, "task.revision = 'v9': the data set openai/gsm8k has no branch, tag"),
         ("hub:openai/gsm8k", {}, "hub:openai/gsm8k needs one of its configurations: main, socratic"),
-        ("hub:owner/pictures", {}, "task.source = 'hub:owner/pictures': cannot be read: "),
+        ("hub:owner/pictures", {}, "task.source = 'hub:owner/pictures': holds no data file: JSONL"),
         ("hub:owner/packed", {}, "its files are packed in archives, which are not read"),
     ],
 )
