@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.reactive import var
 from textual.widgets import Static
 
-from aapo_desk.config import ConfigError
 from aapo_desk.health import Alarm, standing
 from aapo_desk.store import Delta, Histogram, RunDirectory, Sample
 from aapo_desk.tui.history import History
-from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES, RESUMABLE_STATES
+from aapo_desk.tui.labels import FAILED_STATES, LIVE_STATES
 from aapo_desk.tui.poll import (
     About,
     DetailRead,
@@ -29,8 +28,8 @@ from aapo_desk.tui.poll import (
     RunSource,
 )
 from aapo_desk.tui.screens.alarms import AlarmsScreen
-from aapo_desk.tui.screens.dialogs import StopQuestion
-from aapo_desk.tui.screens.guard import DeskScreen, TooSmall
+from aapo_desk.tui.screens.asking import TRAINER_ACTIONS, TRAINER_KEYS, AskingScreen
+from aapo_desk.tui.screens.guard import TooSmall
 from aapo_desk.tui.screens.samples import SamplesScreen
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.widgets.alarms import AlarmStrip
@@ -46,7 +45,6 @@ from aapo_desk.tui.widgets.samples import SampleView
 from aapo_desk.tui.widgets.scrubber import Scrubber
 from aapo_desk.tui.widgets.teaching import Shares, TeachingView
 
-ASKABLE_STATES = LIVE_STATES - {"stopping"}
 HISTOGRAMS = {
     "group_advantage": ("group advantage", "group adv."),
     "margin": ("margin", "margin"),
@@ -56,17 +54,13 @@ JUMP = 10
 STEPS = Binding.Group("Step", compact=True)
 
 
-class MonitorScreen(DeskScreen[None]):
+class MonitorScreen(AskingScreen):
     """Shows a run and asks its trainer for what the keys say. Leaving it leaves the run alone."""
 
     CSS_PATH = "monitor.tcss"
-    ACTING = frozenset({"pause", "unpause", "stop", "checkpoint", "resume", "chat"})
+    ACTING = TRAINER_ACTIONS | {"chat"}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "unpause", "Go on", tooltip="Let the paused run go on"),
-        Binding("p", "pause", "Pause", tooltip="Pause the run after this step"),
-        Binding("s", "stop", "Stop", tooltip="Write a checkpoint and end; asks first"),
-        Binding("c", "checkpoint", "Save", show=False, tooltip="Write a checkpoint now"),
-        Binding("r", "resume", "Resume", tooltip="Go on from the last checkpoint"),
+        *TRAINER_KEYS,
         Binding("left", "move(-1)", "Previous step", key_display="←", group=STEPS),
         Binding("right", "move(1)", "Next step", key_display="→", group=STEPS),
         Binding("h", "move(-1)", "Previous step", show=False),
@@ -96,11 +90,9 @@ class MonitorScreen(DeskScreen[None]):
     # A reactive would draw the whole screen anew; what shows these is told by the watchers.
     step: var[int] = var(0, init=False)
     following: var[bool] = var(True, init=False)
-    state: var[str] = var("starting", init=False)
 
     def __init__(self, run: RunDirectory, source: RunSource) -> None:
-        super().__init__()
-        self.run_directory = run
+        super().__init__(run)
         self.history = History()
         self._poll = RunPoll(self, source)
         self._about: About | None = None
@@ -347,20 +339,12 @@ class MonitorScreen(DeskScreen[None]):
         if view != "completions":
             self.query_one(NotesView).open(view)
 
-    # What is asked of the trainer
+    # Its keys, and what is asked of the trainer
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if not super().check_action(action, parameters):
             return False
         match action:
-            case "resume":
-                return self.state in RESUMABLE_STATES
-            case "unpause":
-                return self.state == "paused"
-            case "pause":
-                return self.state in ASKABLE_STATES - {"paused"}
-            case "stop" | "checkpoint":
-                return self.state in ASKABLE_STATES
             case "shrink":
                 return self.has_class("-charts-only")
             case "back" | "turn" | "view" | "find":
@@ -369,42 +353,15 @@ class MonitorScreen(DeskScreen[None]):
                 return bool(self._alarms)
         return True
 
-    def action_pause(self) -> None:
-        self._ask("pause", "It pauses after this step.")
+    @property
+    def run_name(self) -> str:
+        return one_line(self._about.name) if self._about else self.run_directory.id
 
-    def action_unpause(self) -> None:
-        self._ask("resume", "The run goes on.")
-
-    def action_checkpoint(self) -> None:
-        self._ask("checkpoint", "It saves after this step.")
-
-    def action_resume(self) -> None:
-        self._ask("resume", "Starting the trainer from the last checkpoint.")
-
-    def action_stop(self) -> None:
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._ask("stop", "It saves and stops.")
-
-        self.app.push_screen(StopQuestion(self._facts().name), answered)
-
-    @work(thread=True, group="ask")
-    def _ask(self, command: Literal["pause", "checkpoint", "stop", "resume"], done: str) -> None:
-        from aapo_desk import launch
-
-        try:
-            if command == "resume":
-                launch.resume(self.run_directory)
-            else:
-                launch.request(self.run_directory, command)
-        except (launch.LaunchError, ConfigError, OSError) as error:
-            self.notify(one_line(str(error)), severity="error", markup=False)
-        else:
-            self.notify(done, timeout=3, markup=False)
-            self.app.call_from_thread(self._poll.tick)
+    def asked(self) -> None:
+        self._poll.tick()
 
     def farewell(self) -> str:
-        name = one_line(self._about.name) if self._about else self.run_directory.id
+        name = self.run_name
         return f"{name} goes on. Watch it with: aapo-desk watch {name}" if self.state in LIVE_STATES else ""
 
     def action_back(self) -> None:
