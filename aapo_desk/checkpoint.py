@@ -59,6 +59,8 @@ DESCRIPTION = 1 << 16
 """Bytes of a checkpoint beside its tensors, about."""
 ADAPTER_FILE = "adapter_model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of a parameter."""
 NOT_FINITE = "holds NaN or infinity"
 
 
@@ -146,13 +148,13 @@ def restore(
     """Load adapter and optimiser in place; gives the recorded choices."""
     load_adapter(checkpoint, policy)
     tensors = _read(checkpoint.path / OPTIMIZER_FILE)
-    for name, parameter in policy.adapter_parameters().items():
-        kept = {
-            key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in tensors
-        }
+    moments = {}
+    for place, name in enumerate(policy.adapter_parameters()):
+        kept = {key: tensors[f"{name}/{key}"] for key in MOMENTS if f"{name}/{key}" in tensors}
         if kept:
-            device = {key: value if key == "step" else value.to(parameter.device) for key, value in kept.items()}
-            optimizer.state[parameter] = device
+            moments[place] = kept
+    # Torch's own way in: it knows on which device the optimiser wants each of them, its count of steps too.
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     choices: dict[str, int] = state["choices"]
     return choices
 

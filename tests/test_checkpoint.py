@@ -18,8 +18,8 @@ from tests.spoiled import put_nan
 CHOICES = {"token_budget": 64, "batch_rows": 8, "threads": 2}
 
 
-def optimizer_of(policy: Policy) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(policy.adapter_parameters().values(), lr=1e-2, weight_decay=0.0)
+def optimizer_of(policy: Policy, fused: bool = False) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(policy.adapter_parameters().values(), lr=1e-2, weight_decay=0.0, fused=fused)
 
 
 def train(policy: Policy, optimizer: torch.optim.Optimizer, steps: int) -> None:
@@ -33,20 +33,41 @@ def weights(policy: Policy) -> list[torch.Tensor]:
     return [value.detach().clone() for value in policy.adapter_parameters().values()]
 
 
-def test_training_goes_on_from_a_checkpoint_bit_for_bit(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_training_goes_on_from_a_checkpoint_bit_for_bit(tiny_model: Path, tmp_path: Path, fused: bool) -> None:
     policy = load_tiny(tiny_model)
-    optimizer = optimizer_of(policy)
+    optimizer = optimizer_of(policy, fused)
     train(policy, optimizer, 3)
     saved = checkpoints.save(tmp_path, 3, policy, optimizer, CHOICES)
     train(policy, optimizer, 2)
 
     other = load_tiny(tiny_model, trained=False)
-    other_optimizer = optimizer_of(other)
+    other_optimizer = optimizer_of(other, fused)
     assert checkpoints.restore(saved, saved.read_state(), other, other_optimizer) == CHOICES
     train(other, other_optimizer, 2)
 
     for one, two in zip(weights(policy), weights(other), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(("fused", "counted_on"), [(True, "meta"), (False, "cpu")])
+def test_what_the_optimizer_keeps_goes_to_the_device_where_it_wants_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fused: bool, counted_on: str
+) -> None:
+    """A fused one wants its count of steps beside the weights: on a GPU it refuses to go on without. No weights lie on
+    the device "meta", but it is another one than the CPU."""
+    policy = load_tiny(tiny_model)
+    optimizer = optimizer_of(policy)
+    train(policy, optimizer, 1)
+    saved = checkpoints.save(tmp_path, 1, policy, optimizer, CHOICES)
+    elsewhere = {name: torch.nn.Parameter(value.to("meta")) for name, value in policy.adapter_parameters().items()}
+    monkeypatch.setattr(policy, "adapter_parameters", lambda: elsewhere)
+    other = optimizer_of(policy, fused)
+    checkpoints.restore(saved, saved.read_state(), policy, other)
+    assert len(other.state) == len(elsewhere)
+    for kept in other.state.values():
+        devices = {name: value.device.type for name, value in kept.items()}
+        assert devices == {"step": counted_on, "exp_avg": "meta", "exp_avg_sq": "meta"}
 
 
 def test_what_is_remembered_of_the_problems_lies_in_the_state(tiny_model: Path, tmp_path: Path) -> None:

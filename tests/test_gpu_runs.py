@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from aapo_desk import launch
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
@@ -16,10 +21,10 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import shape_of
 from aapo_desk.rollout import Sampling
 from aapo_desk.rollout.proof import prove
-from aapo_desk.store import RunReader, create_run, list_checkpoints
+from aapo_desk.store import RunDirectory, RunReader, create_run, list_checkpoints
 from aapo_desk.training.choices import apply, choose
 from aapo_desk.training.probe import probe
-from tests.training.in_process import train
+from tests.training.in_process import train, weights
 from tests.training.test_halving import loaded, one_step
 
 pytestmark = [
@@ -50,6 +55,31 @@ def test_a_run_learns_by_its_fast_paths_and_goes_on(desk_home: Path, on_cuda: di
     assert len(delta.metrics) == 4
     assert all(data["update_norm"] or not data["teaching"] for _, _, data in delta.metrics)
     assert [one.step for one in list_checkpoints(run.checkpoints)] == [4, 2]
+
+
+def until(run: RunDirectory, wanted: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not wanted():
+        assert time.monotonic() < deadline, run.log.read_text()[-2000:]
+        time.sleep(0.02)
+
+
+def test_a_trainer_that_is_killed_frees_the_gpu_and_its_run_ends_as_one_that_was_left_alone(
+    desk_home: Path, on_cuda: dict[str, Any]
+) -> None:
+    config = resolve(on_cuda, {"run.steps": 8, "lora.dropout": 0.1})
+    whole = launch.start(config, "whole")
+    until(whole, lambda: launch.state(whole) == "finished")
+    free = torch.cuda.mem_get_info()[0]
+    killed = launch.start(config, "killed")
+    for step in (3, 5):
+        until(killed, lambda step=step: killed.read_status().get("step", 0) >= step)  # type: ignore[misc]
+        os.kill(killed.read_status()["pid"], signal.SIGKILL)
+        until(killed, lambda: launch.state(killed) == "crashed" and torch.cuda.mem_get_info()[0] >= free - 2**26)
+        launch.resume(killed)
+    until(killed, lambda: launch.state(killed) == "finished")
+    assert [step for step, _, _ in RunReader(killed).poll().metrics] == list(range(1, 9))
+    assert weights(killed, 8) == weights(whole, 8)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         os.environ["AAPO_DESK_HOME"] = str(Path(folder, "home"))
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # it forks
         model = options.model or _made(Path(folder, "model"))
         return _carry_out(options, model)
 
