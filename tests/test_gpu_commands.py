@@ -17,7 +17,7 @@ import torch
 from aapo_desk import launch
 from aapo_desk.config import METHODS, resolve
 from aapo_desk.launch.child import environment
-from aapo_desk.store import RunDirectory, RunReader, create_run
+from aapo_desk.store import RunDirectory, RunReader, create_run, list_checkpoints
 from tests.training.in_process import NOBODY, train, weights
 
 DEVICE = "cuda"
@@ -60,6 +60,12 @@ def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_stopped(config: dict
     assert weights(train(half), 4) == weights(whole, 4)
     fork = launch.fork(run, launch.kept_checkpoint(run, 2), launch.forked_config(run, 2, {}), "fork", NOBODY)
     assert weights(train(fork), 4) == weights(run, 4)
+
+
+def test_a_run_begins_from_an_adapter(config: dict[str, Any], run: RunDirectory) -> None:
+    changes = {"lora.start_from": str(list_checkpoints(run.checkpoints)[0].adapter), "run.steps": 2}
+    begun = train(create_run(resolve(config, changes), "begun"))
+    assert [step for step, _, _ in RunReader(begun).poll().metrics] == [1, 2]
 
 
 COMMANDS: dict[str, list[str]] = {
