@@ -29,6 +29,8 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
     if not isinstance(path, str | os.PathLike):
         return
     place = os.path.abspath(os.fspath(path))  # noqa: PTH100 - a link that leads out is not followed
+    if "__pycache__" in Path(place).parts:  # Python's own, of a module that is imported for the first time
+        return
     if not any(Path(place).is_relative_to(allowed) for allowed in _watched) and not place.startswith(NOWHERE):
         _outside.append(f"{event} {place}")
 
