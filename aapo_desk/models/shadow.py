@@ -22,8 +22,8 @@ ROWS_AN_OCTAVE, OF_FEW_ROWS = 16, 8
 FEW_ROWS = 128
 """Below it: a decode step that rows leave one by one, where nearly every number comes up in a long run."""
 PRODUCTS_KEPT = 128
-"""oneDNN's own limit is 1024: half a gigabyte by the end of a long run. One costs a millisecond to compile anew, and
-serves every layer of the same shape until the number of rows changes. Half of its memory oneDNN keeps even so."""
+"""oneDNN's own limit is 1024, of half a megabyte and more each. One costs a millisecond to compile anew, and serves
+every layer of the same shape until the number of rows changes. A part of its memory oneDNN keeps even so."""
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRODUCTS_KEPT))  # read at the first product
 COPIED_AT_MOST = 1 << 21
 """Numbers that are copied to have rows added to them: a gradient of logits takes too much memory for a second one."""
@@ -94,9 +94,9 @@ def _pack(weight: Tensor) -> Tensor:
 def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     """[..., in] -> [..., out].
 
-    oneDNN compiles code for each number of rows and each shape of a weight, over half a megabyte, and keeps the last
-    of them. Prompts and rollouts have ever new lengths, so rows of zeros are added up to the next of few numbers: else
-    hardly any would be used twice.
+    oneDNN compiles code for each number of rows and each shape of a weight, over half a megabyte, of which it keeps a
+    part for ever. Prompts and rollouts have ever new lengths, so rows of zeros are added up to the next of few numbers:
+    else a run would grow to its end.
     """
     flat = inputs.reshape(-1, inputs.shape[-1])
     rows = len(flat)
