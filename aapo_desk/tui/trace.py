@@ -64,11 +64,11 @@ class Trace:
     def empty(self) -> bool:
         return not any(mean - mean == 0.0 for mean in self.means)
 
-    def smooth(self) -> list[float]:
+    def smooth(self) -> array[float]:
         """The exponential mean at each bucket, without the pull towards its start at zero; NaN where the mean is."""
         keep = SMOOTHING**self.size
         total = weight = 0.0
-        smooth: list[float] = []
+        smooth = array("d")
         for mean in self.means:
             if mean - mean != 0.0:
                 smooth.append(math.nan)
@@ -82,8 +82,8 @@ class Trace:
         """Steps and values to be drawn as points: each value, or the ends of each bucket's range."""
         if self.size == 1:
             return self.steps, self.means
-        twice = [step for step in self.steps for _ in (self.lows, self.highs)]
-        return twice, list(chain.from_iterable(zip(self.lows, self.highs, strict=True)))
+        twice = array("q", [step for step in self.steps for _ in (self.lows, self.highs)])
+        return twice, array("d", chain.from_iterable(zip(self.lows, self.highs, strict=True)))
 
 
 def smoothed_at(values: Sequence[float], place: int) -> float | None:

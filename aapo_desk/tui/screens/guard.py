@@ -8,6 +8,8 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import DataTable, OptionList, Static
 
+from aapo_desk.tui.watchers import forget_closed
+
 if TYPE_CHECKING:
     from aapo_desk.tui.app import DeskApp
 
@@ -38,6 +40,9 @@ class DeskScreen(Screen[Result], Generic[Result]):
     @property
     def desk(self) -> DeskApp:
         return cast("DeskApp", self.app)
+
+    def on_unmount(self) -> None:
+        forget_closed(self.app)  # text areas watch the theme
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in self.ACTING and self.desk.read_only:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.widgets import Footer
 
+from aapo_desk.tui.watchers import forget_closed
+
 
 class KeysLine(Footer):
     """Textual's footer, compact. Each of its keys is compact from the start and is styled once.
@@ -20,3 +22,8 @@ class KeysLine(Footer):
             if type(part).__name__ == "FooterKey":  # not one of the public widgets
                 part.add_class("-compact", update=False)
             yield part
+
+    async def recompose(self) -> None:
+        """Make the keys anew, as Textual does whenever some may have changed, and let go of those before."""
+        await super().recompose()
+        forget_closed(self)

@@ -1,0 +1,55 @@
+"""What has been shown and is gone leaves memory: an evening of keys takes no more than its first minute."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from textual.pilot import Pilot
+from textual.widget import Widget
+
+from aapo_desk.store import RunDirectory
+from tests.tui.driving import WIDE, Desk, press, settle
+
+CHARTS = ["right_square_bracket", "left_square_bracket", "m", "m", "w", "w", "left", "G", "n", "o", "o", "o", "o"]
+SCREENS_OVER_THE_MONITOR = ["v", "escape", "a", "escape", "question_mark", "escape", "ctrl+p", "escape"]
+HOME_AND_BACK = ["escape", "n", "escape", "u", "escape", "tab", "tab", "slash", "escape", "enter"]
+TIMES = 2
+SECONDS = 10.0
+
+
+def widgets() -> Counter[str]:
+    gc.collect()
+    return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, Widget))
+
+
+async def kept(pilot: Pilot[Any], keys: Sequence[str]) -> dict[str, int]:
+    """The widgets that there are more of, the same being shown, each time after the keys have been pressed again."""
+    await settle(pilot)
+    await press(pilot, *keys)
+    before = widgets()
+    for _ in range(TIMES):
+        await press(pilot, *keys)
+    deadline = time.monotonic() + SECONDS  # what a closed screen has asked a thread for may have to end first
+    while (more := widgets() - before) and time.monotonic() < deadline:
+        await pilot.pause(0.1)
+    return dict(more)
+
+
+async def test_keys_of_the_charts_keep_nothing(desk: Desk, run: RunDirectory) -> None:
+    """Among them what makes the line of keys anew: each time a score of widgets."""
+    async with desk(run).run_test(size=WIDE) as pilot:
+        assert await kept(pilot, CHARTS) == {}
+
+
+async def test_a_screen_that_was_left_is_gone(desk: Desk, run: RunDirectory) -> None:
+    async with desk(run).run_test(size=WIDE) as pilot:
+        assert await kept(pilot, SCREENS_OVER_THE_MONITOR) == {}
+
+
+async def test_home_and_a_form_with_text_areas_are_gone_when_they_were_left(desk: Desk, run: RunDirectory) -> None:
+    async with desk(run).run_test(size=WIDE) as pilot:
+        assert await kept(pilot, HOME_AND_BACK) == {}
