@@ -1,4 +1,6 @@
-"""``python -m tests.soak``: a long run of the tiny model, the UI on it. Exit status 1 where something grows or locks.
+"""``python -m tests.soak``: a long run of the tiny model, the UI on it and in use.
+
+Exit status 1 where something grows or locks.
 
 Prints resident memory of trainer, reward workers and UI over the run, the slope over its second half with the noise
 about it, and the database's bytes a step.
@@ -25,6 +27,9 @@ from aapo_desk.launch.child import python
 from aapo_desk.store import RunDirectory, RunReader
 
 SECONDS_A_LOOK = 2.0
+LEFT = "\x1b[D"
+KEYS = ("]", LEFT, LEFT, "n", "m", "o", "m", "G")
+"""Pressed over and over, a cycle a look: the next chart, steps back, samples, one chart alone and back, the notes."""
 MOST_GROWTH = 10.0
 """MiB a 1000 steps, over the second half of the run: more than what is kept of a step and the allocator's scatter."""
 BYTES_A_NUMBER = 8
@@ -92,8 +97,9 @@ def watch(run: RunDirectory, terminal: Terminal) -> tuple[dict[str, Looks], list
     sizes: list[tuple[int, int]] = []
     processes = {"ui": psutil.Process(terminal.pid)}
     while state(run) in {"starting", "running"}:
-        terminal.pump(SECONDS_A_LOOK)
-        terminal.forget()
+        for key in KEYS:
+            terminal.press(key)
+            terminal.pump(SECONDS_A_LOOK / len(KEYS))
         step = int(run.read_status().get("step", 0))
         if not step:
             continue

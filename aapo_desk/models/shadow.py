@@ -21,10 +21,11 @@ ROWS_AN_OCTAVE, OF_FEW_ROWS = 16, 8
 """How many numbers of rows, from a power of 2 up to the next, packed weights are multiplied with."""
 FEW_ROWS = 128
 """Below it: a decode step that rows leave one by one, where nearly every number comes up in a long run."""
-PRODUCTS_KEPT = 128
-"""oneDNN's own limit is 1024, of half a megabyte and more each. One costs a millisecond to compile anew, and serves
-every layer of the same shape until the number of rows changes. A part of its memory oneDNN keeps even so."""
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRODUCTS_KEPT))  # read at the first product
+PRODUCTS_KEPT = 64
+"""How many pairs of a number of rows and a shape of weights are kept compiled. A pair takes half a megabyte, and half
+a millisecond to compile anew; it serves every layer of the same shape until the number of rows changes."""
+for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own; torch's (ideep) in front of it
+    os.environ.setdefault(cache, str(PRODUCTS_KEPT))  # read at the first product; 1024 where nothing is said
 COPIED_AT_MOST = 1 << 21
 """Numbers that are copied to have rows added to them: a gradient of logits takes too much memory for a second one."""
 
@@ -94,9 +95,8 @@ def _pack(weight: Tensor) -> Tensor:
 def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     """[..., in] -> [..., out].
 
-    oneDNN compiles code for each number of rows and each shape of a weight, over half a megabyte, of which it keeps a
-    part for ever. Prompts and rollouts have ever new lengths, so rows of zeros are added up to the next of few numbers:
-    else a run would grow to its end.
+    oneDNN compiles code for each number of rows and each shape of a weight. Prompts and rollouts have ever new lengths,
+    so rows of zeros are added up to the next of few numbers, which are then found compiled more often.
     """
     flat = inputs.reshape(-1, inputs.shape[-1])
     rows = len(flat)

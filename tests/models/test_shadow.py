@@ -20,12 +20,10 @@ from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import adapted_layers
 from aapo_desk.models.shadow import FourBitWeight, ShadowWeight
-from aapo_desk.training.peaks import give_back, held_mb
 from tests.policies import load_tiny
 
 PACKS = [Pack([5, 6, 7], [[20, 21, 22, 2], [23]]), Pack([13], [[24, 25]])]
 DENSE = [Pack(pack.prompt, [completion]) for pack in PACKS for completion in pack.completions]
-CPU = torch.device("cpu")
 CASES: list[tuple[Literal["float32", "float64"], Literal["nf4", "none"], float]] = [
     ("float64", "none", 1e-12),
     ("float32", "none", 1e-4),
@@ -163,15 +161,20 @@ def test_a_product_with_packed_weights_is_that_of_the_plain_ones_for_any_number_
     torch.testing.assert_close(packed.backward(output), output @ weight)
 
 
-def test_ever_new_numbers_of_rows_take_no_memory_for_ever() -> None:
-    packed, inputs = ShadowWeight.of(torch.randn(48, 40)), torch.randn(456, 40)
-    packed.linear(inputs, None)
-    give_back(CPU)
-    before = held_mb(CPU)
-    for rows in range(200, 456):
-        packed.linear(inputs[:rows], None)
-    give_back(CPU)
-    assert held_mb(CPU) - before < 40  # 6 MiB; 140 where each number has code of its own
+@pytest.mark.parametrize("copied", [1 << 21, 0])
+def test_ever_new_numbers_of_rows_are_multiplied_as_few(copied: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadow, "COPIED_AT_MOST", copied)
+    by_onednn, numbers = shadow._by_onednn, set[int]()
+
+    def counting(inputs: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        numbers.add(len(inputs))
+        return by_onednn(inputs, packed, bias)
+
+    monkeypatch.setattr(shadow, "_by_onednn", counting)
+    packed, inputs = ShadowWeight.of(torch.randn(48, 40)), torch.randn(512, 40)
+    for rows in range(257, 513):
+        assert packed.linear(inputs[:rows], None).shape == (rows, 48)
+    assert len(numbers) <= 18
 
 
 SCRIPT = """
@@ -191,13 +194,16 @@ print(held_mb(torch.device("cpu")) - before)
 """
 
 
+CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+
+
 def test_products_that_have_not_come_for_long_leave_memory() -> None:
-    """Of 640 products 128 are kept. oneDNN reads the limit once: each time in a process of its own."""
-    unset = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
-    few, all_of_them = (
+    """Of 640 products 64 are kept, in either cache. Limits are read once: each time in a process of its own."""
+    unset = {name: value for name, value in os.environ.items() if name not in CACHES}
+    few, *more = (
         subprocess.run(
             [sys.executable, "-c", SCRIPT], env=unset | limit, capture_output=True, text=True, timeout=120, check=True
         )
-        for limit in ({}, {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"})
+        for limit in ({}, *({name: "1024"} for name in CACHES))
     )
-    assert float(few.stdout) < float(all_of_them.stdout) - 10
+    assert all(float(few.stdout) < float(one.stdout) - 10 for one in more)  # 35 MiB, 190 where one keeps them all
