@@ -9,6 +9,7 @@ about it, and the database's bytes a step.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -32,6 +34,9 @@ KEYS = ("]", LEFT, LEFT, "n", "m", "o", "m", "G")
 """Pressed over and over, a cycle a look: the next chart, steps back, samples, one chart alone and back, the notes."""
 MOST_GROWTH = 10.0
 """MiB a 1000 steps, over the second half of the run: more than what is kept of a step and the allocator's scatter."""
+PARTS = 10
+GRAIN = 0.13
+"""MiB that glibc takes from the system at a time: less is no growth."""
 BYTES_A_NUMBER = 8
 
 
@@ -43,20 +48,28 @@ class Looks:
     mib: list[float] = field(default_factory=list)
 
     def line(self, name: str, kept: float = 0.0) -> tuple[str, bool]:
-        """A row for people, and whether it grows no more than a little. ``kept``: bytes that it keeps of each step."""
+        """A row for people, and whether it grows no more than a little. ``kept``: bytes that it keeps of each step.
+
+        Flat: the second half of the run adds no more than its noise, which is twice the standard error of that sum
+        from how unlike the growths of its tenths are.
+        """
         half = len(self.steps) // 2
         steps, mib = self.steps[half:], self.mib[half:]
-        slope, base = statistics.linear_regression(steps, mib)
-        noise = statistics.pstdev([value - base - slope * step for step, value in zip(steps, mib, strict=True)])
-        flat = (slope - kept / 2**20) * (steps[-1] - steps[0]) <= noise
-        bounded = 1000 * slope <= MOST_GROWTH
+        span = steps[-1] - steps[0]
+        ends = [mib[place * (len(mib) - 1) // PARTS] for place in range(PARTS + 1)]
+        growths = [after - before for before, after in pairwise(ends)]
+        growth, noise = sum(growths), 2 * statistics.stdev(growths) * math.sqrt(PARTS)
+        slope = 1000 * growth / span
+        flat = growth - kept * span / 2**20 <= max(noise, GRAIN)
+        bounded = slope <= MOST_GROWTH
         tenths = [self.mib[place * (len(self.mib) - 1) // 10] for place in range(11)]
-        sys.stderr.write(f"{name}: {' '.join(f'{value:.0f}' for value in tenths)} MiB at each tenth of the looks\n")
+        sys.stderr.write(f"{name}: {' '.join(f'{value:.1f}' for value in tenths)} MiB at each tenth of the looks\n")
         held = f"first {self.mib[0]:.1f}, half-way {mib[0]:.1f}, last {mib[-1]:.1f}, most {max(self.mib):.1f} MiB"
-        slopes = f"{1000 * slope:+.2f} MiB a 1000 steps, noise {noise:.2f} MiB"
+        slopes = f"{slope:+.2f} MiB a 1000 steps, noise {1000 * noise / span:.2f}"
         if kept:
             slopes += f", {1000 * kept / 2**20:.2f} of it the numbers that it shows"
-        return f"{name:8} {held}; {slopes}: {'flat' if flat else 'slow' if bounded else 'GROWS'}", flat or bounded
+        word = "GROWS" if not bounded else "flat" if flat else "slow"
+        return f"{name:8} {held}; {slopes}: {word}", bounded
 
 
 def main() -> int:

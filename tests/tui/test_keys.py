@@ -20,6 +20,7 @@ from aapo_desk.tui.app import DeskApp
 from aapo_desk.tui.keys import offers
 from aapo_desk.tui.screens.dialogs import Dialog, HelpScreen
 from aapo_desk.tui.screens.guard import DeskScreen
+from aapo_desk.tui.widgets.keysline import KeysLine
 from tests.tui.driving import NARROW, WIDE, Desk, press, settle, shown
 
 
@@ -184,3 +185,16 @@ async def test_where_nothing_is_selected_copy_says_so(desk: Desk, run: RunDirect
         (said,) = app._notifications
         assert said.message == "Nothing is selected: drag over some text first."
         assert app.clipboard == ""
+
+
+async def test_the_line_of_keys_is_made_anew_only_where_a_key_has_changed(desk: Desk, run: RunDirectory) -> None:
+    app = desk(run)
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        first = list(app.screen.query_one(KeysLine).children)
+        await press(pilot, "right_square_bracket")  # another chart
+        assert list(app.screen.query_one(KeysLine).children) == first
+        assert "Back" not in shown(app)
+        await press(pilot, "m")
+        assert not set(first) & set(app.screen.query_one(KeysLine).children)
+        assert "Back" in shown(app)
