@@ -29,9 +29,14 @@ class KeysLine(Footer):
             yield part
 
     def bindings_changed(self, screen: Screen[object]) -> None:
-        """Some key may have changed."""
-        if self._made_of is None or screen is not self.screen or self._made_of != self._keys():
-            super().bindings_changed(screen)
+        """Some key may have changed. What is asked for here is made once all is told."""
+        if self._made_of is not None and screen is self.screen:
+            keys = self._keys()
+            if keys == self._made_of:
+                return
+            if screen.app.app_focus and self.is_attached:
+                self._made_of = keys
+        super().bindings_changed(screen)
 
     async def recompose(self) -> None:
         """Make the keys anew and let go of those before."""
