@@ -22,7 +22,7 @@ from aapo_desk.tasks.difficulty import ADAPTIVE
 from aapo_desk.training import budget
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.halving import Halving
-from aapo_desk.training.peaks import MemoryGoneError
+from aapo_desk.training.peaks import MemoryGoneError, give_back
 from aapo_desk.training.recovery import Recovery
 from aapo_desk.training.setup import Prepared
 from aapo_desk.training.shares import asking
@@ -310,6 +310,8 @@ class Trainer:
         always = ({best} if best else set()) | self.recovery.after_save()
         checkpoints.prune(self.run.checkpoints, self.config.run.keep_checkpoints, always)
         self.store.write_event("checkpoint", self.step, path=str(done.path.relative_to(self.run.path)), best=best)
+        if parts.policy.device.type == "cpu":
+            give_back(parts.policy.device)  # else holes between what is used add up, a megabyte in 1000 steps
 
     def _best(self) -> int | None:
         """The step of the best evaluation after training began: by greedy accuracy, then sampled, then the later."""
