@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -33,9 +32,7 @@ SECONDS_A_KEY = 0.1
 LEFT = "\x1b[D"
 KEYS = ("]", LEFT, LEFT, "n", "m", "o", "m", "G")
 """Pressed over and over: the next chart, steps back, samples, one chart alone and back, the notes. So the screen draws
-in minutes what it would in hours."""
-KEYS_BEFORE = 1600
-"""Pressed while the trainer is paused: by then Python, rich and Textual have filled the caches that they limit."""
+in minutes what it would in hours, and has filled its caches before the second half."""
 MOST_GROWTH = 10.0
 """MiB a 1000 steps, over the second half of the run: more than what is kept of a step and the allocator's scatter."""
 PARTS = 10
@@ -113,10 +110,10 @@ def watch(run: RunDirectory, terminal: Terminal) -> tuple[dict[str, Looks], list
     looks = {name: Looks() for name in ("trainer", "workers", "ui")}
     sizes: list[tuple[int, int]] = []
     processes = {"ui": psutil.Process(terminal.pid)}
-    terminal.wait_for("step 1")
-    _press(terminal, ["p", *KEYS * (KEYS_BEFORE // len(KEYS)), "p"])
-    while state(run) in {"starting", "running", "paused"}:
-        _press(terminal, KEYS * 2)
+    while state(run) in {"starting", "running"}:
+        for key in KEYS * 2:
+            terminal.press(key)
+            terminal.pump(SECONDS_A_KEY)
         step = int(run.read_status().get("step", 0))
         if not step:
             continue
@@ -133,12 +130,6 @@ def watch(run: RunDirectory, terminal: Terminal) -> tuple[dict[str, Looks], list
             looks[name].mib.append(value / 2**20)
         sizes.append((step, run.database.stat().st_size))
     return looks, sizes
-
-
-def _press(terminal: Terminal, keys: Sequence[str]) -> None:
-    for key in keys:
-        terminal.press(key)
-        terminal.pump(SECONDS_A_KEY)
 
 
 def report(run: RunDirectory, looks: dict[str, Looks], sizes: list[tuple[int, int]]) -> int:
