@@ -32,7 +32,7 @@ SECONDS_A_KEY = 0.1
 LEFT = "\x1b[D"
 KEYS = ("]", LEFT, LEFT, "n", "m", "o", "m", "G")
 """Pressed over and over: the next chart, steps back, samples, one chart alone and back, the notes. So the screen draws
-in minutes what it would in hours, and has filled its caches before the second half."""
+in minutes what it would in hours."""
 MOST_GROWTH = 10.0
 """MiB a 1000 steps, over the second half of the run: more than what is kept of a step and the allocator's scatter."""
 PARTS = 10
