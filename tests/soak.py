@@ -51,15 +51,17 @@ class Looks:
     def line(self, name: str, kept: float = 0.0) -> tuple[str, bool]:
         """A row for people, and whether it grows no more than a little. ``kept``: bytes that it keeps of each step.
 
-        Flat: the second half of the run adds no more than its noise, which is twice the standard error of that sum
-        from how unlike the growths of its tenths are.
+        Flat: the second half of the run adds no more than its noise. Of ten parts of it the medians are compared, since
+        a trainer's memory falls at each checkpoint and comes back; noise is twice the standard error of their sum of
+        growths, from how unlike these are.
         """
         half = len(self.steps) // 2
         steps, mib = self.steps[half:], self.mib[half:]
-        span = steps[-1] - steps[0]
-        ends = [mib[place * (len(mib) - 1) // PARTS] for place in range(PARTS + 1)]
-        growths = [after - before for before, after in pairwise(ends)]
-        growth, noise = sum(growths), 2 * statistics.stdev(growths) * math.sqrt(PARTS)
+        span = (steps[-1] - steps[0]) * (PARTS - 1) / PARTS
+        bounds = [place * len(mib) // PARTS for place in range(PARTS + 1)]
+        levels = [statistics.median(mib[first:last]) for first, last in pairwise(bounds)]
+        growths = [after - before for before, after in pairwise(levels)]
+        growth, noise = sum(growths), 2 * statistics.stdev(growths) * math.sqrt(PARTS - 1)
         slope = 1000 * growth / span
         flat = growth - kept * span / 2**20 <= max(noise, GRAIN)
         bounded = slope <= MOST_GROWTH
