@@ -114,7 +114,7 @@ def _list(json: bool) -> None:
         say_json([_facts(preset) for preset in found])
         return
     rows = [[preset.name, "yours" if preset.own else "", preset.error or preset.title] for preset in found]
-    for line in table(["preset", "", "what it is"], rows):
+    for line in table(["preset", "", "what it is"], rows, shorten="what it is"):
         say(printable(line))
 
 

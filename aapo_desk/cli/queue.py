@@ -72,7 +72,7 @@ def _list(json: bool) -> None:
         [entry.id, entry.state, printable(entry.name or "-"), printable(entry.preset), _steps(entry), entry.run or "-"]
         for entry in found
     ]
-    for line in table(["entry", "state", "name", "from", "step", "run"], rows, right=("step",)):
+    for line in table(["entry", "state", "name", "from", "step", "run"], rows, right=("step",), shorten="from"):
         say(line)
     for entry in found:
         if entry.reason:

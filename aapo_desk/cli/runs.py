@@ -202,7 +202,7 @@ def _list(json: bool) -> None:
         ]
         for facts in found
     ]
-    for line in table(header, rows, right=("step", "reward")):
+    for line in table(header, rows, right=("step", "reward"), shorten="model"):
         say(line)
 
 

@@ -187,7 +187,8 @@ def list_them(json: bool) -> None:
         ]
         for one in found
     ]
-    for line in table(["study", "runs", "created", "what"], [[printable(cell) for cell in row] for row in rows]):
+    shown = [[printable(cell) for cell in row] for row in rows]
+    for line in table(["study", "runs", "created", "what"], shown, shorten="what"):
         say(line)
 
 

@@ -151,7 +151,8 @@ def onlooker(run: RunDirectory, looks: Callable[[], None]) -> Iterator[None]:
 
 
 def ask(run: RunDirectory, command: str) -> None:
-    (run.commands / f"{time.monotonic_ns()}.json").write_text(json.dumps({"command": command}))
+    """As launch does: a file that is not yet written would be taken for one that asks for nothing."""
+    write_atomically(run.commands / f"{time.monotonic_ns()}.json", json.dumps({"command": command}), durable=False)
 
 
 def until_paused(run: RunDirectory) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 from aapo_desk.config import resolve
 from aapo_desk.store import RunDirectory, RunReader, create_run
+from tests.faults.injecting import ask
 from tests.training.in_process import train
 
 STEPS = 14
@@ -119,10 +119,6 @@ def test_sigterm_and_sigint_checkpoint_and_end_and_a_resume_goes_on(desk_home: P
     assert (stopped.checkpoints / f"step_{last:06d}").is_dir()
     train(stopped)
     assert adapter(stopped) == adapter(whole)
-
-
-def ask(run: RunDirectory, command: str) -> None:
-    (run.commands / f"{command}-{time.monotonic_ns()}.json").write_text(json.dumps({"command": command}))
 
 
 def test_pause_resume_checkpoint_and_stop_are_done_on_request(desk_home: Path, config: dict[str, Any]) -> None:
