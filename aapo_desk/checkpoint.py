@@ -188,8 +188,10 @@ def _save_adapter(policy: Policy, tensors: dict[str, torch.Tensor], folder: Path
     save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
     settings = policy.model.peft_config["default"]
     was_training, settings.inference_mode = settings.inference_mode, True
-    settings.save_pretrained(str(folder))
-    settings.inference_mode = was_training
+    try:
+        settings.save_pretrained(str(folder))
+    finally:
+        settings.inference_mode = was_training
 
 
 def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

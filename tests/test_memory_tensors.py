@@ -426,6 +426,7 @@ def test_an_update_of_four_bit_weights_allocates_what_is_estimated(
     assert held == pytest.approx(found.update - found.resident, rel=0.1)
 
 
+@pytest.mark.slow
 def test_an_updates_measured_peak_is_what_is_estimated(folders: dict[str, Path]) -> None:
     for name, by_length in zip(folders, probed(list(folders.values())), strict=True):
         for length, found in by_length.items():

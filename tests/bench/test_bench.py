@@ -24,6 +24,7 @@ NO_TRL, WHY_NOT = find_spec("trl") is None, "TRL is not installed (the extra: be
 Output = pytest.CaptureFixture[str]
 
 
+@pytest.mark.slow
 def test_a_job_is_done_in_a_process_of_its_own_and_leaves_nothing(desk_home: Path, tiny_config: dict[str, Any]) -> None:
     settings = resolve(tiny_config | {"rewards": REWARDS, "evaluation": {"problems": 0}})
     measured = run_job(Job("updates", settings, steps=1))
@@ -33,12 +34,14 @@ def test_a_job_is_done_in_a_process_of_its_own_and_leaves_nothing(desk_home: Pat
     assert not desk_home.exists()
 
 
+@pytest.mark.slow
 def test_what_the_user_must_mend_comes_back_as_such(tiny_config: dict[str, Any]) -> None:
     settings = resolve(tiny_config, {"task.max_prompt_tokens": 1})
     with pytest.raises(ConfigError, match=r"task\.max_prompt_tokens = 1"):
         run_job(Job("updates", settings))
 
 
+@pytest.mark.slow
 def test_a_job_that_breaks_says_why(tiny_config: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
     weightless = shutil.copytree(tiny_model, tmp_path / "weightless")
     (weightless / "model.safetensors").unlink()

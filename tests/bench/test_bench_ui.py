@@ -48,6 +48,7 @@ def test_a_long_run_is_what_a_trainer_leaves() -> None:
     assert [step for step, _, _ in reader.poll().metrics] == [251]
 
 
+@pytest.mark.slow
 def test_the_document_holds_the_figures_of_monitor_and_home(
     desk_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

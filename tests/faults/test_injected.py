@@ -279,6 +279,7 @@ def test_a_signal_twice_checkpoints_and_stops_and_a_terminal_that_goes_away_does
     assert learned(run) == learned(undisturbed)
 
 
+@pytest.mark.slow
 def test_twenty_readers_at_once_and_the_trainer_do_not_disturb_each_other(
     new_run: Callable[..., RunDirectory], undisturbed: RunDirectory
 ) -> None:

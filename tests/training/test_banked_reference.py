@@ -155,6 +155,7 @@ def test_a_bank_that_cannot_be_written_is_a_notice_and_the_run_goes_on(config: d
     assert written_step(run) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_an_undisturbed_one_whatever_its_bank_held(
     desk_home: Path, config: dict[str, Any]
 ) -> None:

@@ -66,6 +66,7 @@ def evaluations(run: RunDirectory) -> dict[int, Any]:
     return {step: data["greedy"]["answers"] for step, _, data in RunReader(run).poll().evaluations}
 
 
+@pytest.mark.slow
 def test_going_on_past_the_plan_and_a_fork_end_as_a_single_longer_run(
     whole: RunDirectory, config: dict[str, Any]
 ) -> None:

@@ -105,6 +105,7 @@ def test_the_adapter_moves_and_every_number_is_there(desk_home: Path, config: di
     assert [event.kind for event in delta.events] == ["probe", "started", "checkpoint", "finished"]
 
 
+@pytest.mark.slow
 def test_sigterm_and_sigint_checkpoint_and_end_and_a_resume_goes_on(desk_home: Path, config: dict[str, Any]) -> None:
     whole, stopped = train(new_run(config, "whole")), new_run(config, "stopped")
     with trainer(stopped) as process:
@@ -121,6 +122,7 @@ def test_sigterm_and_sigint_checkpoint_and_end_and_a_resume_goes_on(desk_home: P
     assert adapter(stopped) == adapter(whole)
 
 
+@pytest.mark.slow
 def test_pause_resume_checkpoint_and_stop_are_done_on_request(desk_home: Path, config: dict[str, Any]) -> None:
     # No evaluation, which would write a checkpoint of its own.
     changes = {"run": {"steps": 100_000, "checkpoint_every": 100_000}, "evaluation": {"problems": 0}}
@@ -154,6 +156,7 @@ def test_two_trainers_of_one_run_are_not_possible(desk_home: Path, config: dict[
         assert first.poll() is None
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_why(desk_home: Path, config: dict[str, Any], tmp_path: Path) -> None:
     broken = tmp_path / "broken-model"
     broken.mkdir()
@@ -168,6 +171,7 @@ def test_a_run_that_fails_says_why(desk_home: Path, config: dict[str, Any], tmp_
     assert "Traceback" in run.log.read_text()
 
 
+@pytest.mark.slow
 def test_grpo_samples_no_reference_and_no_compiler_is_loaded_for_it(
     desk_home: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from textual.pilot import Pilot
 from textual.widget import Widget
 
@@ -52,6 +53,7 @@ async def test_a_screen_that_was_left_is_gone(desk: Desk, run: RunDirectory) -> 
         assert await kept(pilot, SCREENS_OVER_THE_MONITOR) == {}
 
 
+@pytest.mark.slow
 async def test_home_and_a_form_with_text_areas_are_gone_when_they_were_left(desk: Desk, run: RunDirectory) -> None:
     async with desk(run).run_test(size=WIDE) as pilot:
         assert await kept(pilot, HOME_AND_BACK) == {}
