@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from aapo_desk import checkpoint as checkpoints
 from aapo_desk.checkpoint import CheckpointError
@@ -123,13 +125,16 @@ def test_what_is_not_finite_is_never_saved(tiny_model: Path, tmp_path: Path, whe
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("where", ["adapter/adapter_model.safetensors", "optimizer.safetensors"])
 def test_a_checkpoint_that_holds_nan_is_passed_over_although_its_checksums_are_right(
-    tiny_model: Path, tmp_path: Path
+    tiny_model: Path, tmp_path: Path, where: str
 ) -> None:
     policy = load_tiny(tiny_model)
+    optimizer = optimizer_of(policy)
+    train(policy, optimizer, 1)
     for step in (1, 2):
-        saved = checkpoints.save(tmp_path, step, policy, optimizer_of(policy), CHOICES)
-    name = put_nan(saved)
+        saved = checkpoints.save(tmp_path, step, policy, optimizer, CHOICES)
+    name = put_nan(saved, where)
     saved.read_state()
     found = checkpoints.newest_whole(tmp_path)
     assert found is not None
@@ -145,6 +150,75 @@ def test_half_written_checkpoints_do_not_count_and_go_with_the_next(tiny_model: 
     assert checkpoints.newest_whole(tmp_path) is None
     checkpoints.save(tmp_path, 1, policy, optimizer_of(policy), CHOICES)
     assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+
+
+def test_all_is_on_the_disk_before_its_name_and_the_name_before_anybody_is_told(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, then the folders that name them, then the rename, then the folder of the new name."""
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def flushed(descriptor: int) -> None:
+        fsync(descriptor)
+        done.append(named(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(f"{named(path)} -> {named(target)}")
+        return rename(path, target)
+
+    def named(path: Path) -> str:
+        return str(path.relative_to(tmp_path)).replace(f".{os.getpid()}", "")
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "rename", renamed)
+    policy = load_tiny(tiny_model)
+    saved = checkpoints.save(tmp_path, 1, policy, optimizer_of(policy), CHOICES)
+    aside = ".step_000001"
+    files = {f"{aside}/{path.relative_to(saved.path)}" for path in saved.path.rglob("*") if path.is_file()}
+    assert (set(done[:4]), done[4:]) == (files, [f"{aside}/adapter", aside, f"{aside} -> step_000001", "."])
+
+
+def test_a_write_that_finds_no_room_leaves_nothing_behind(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_tiny(tiny_model)
+    settings = policy.model.peft_config["default"]
+    before = settings.inference_mode
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for place, name in ((type(settings), "save_pretrained"), (checkpoints, "flush")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, full)
+            with pytest.raises(OSError, match="No space left"):
+                checkpoints.save(tmp_path, 1, policy, optimizer_of(policy), CHOICES)
+        assert list(tmp_path.iterdir()) == []
+        assert settings.inference_mode == before
+
+
+def test_the_room_that_is_asked_for_holds_the_tensors(tiny_model: Path, tmp_path: Path) -> None:
+    policy = load_tiny(tiny_model)
+    optimizer = optimizer_of(policy)
+    train(policy, optimizer, 1)
+    saved = checkpoints.save(tmp_path, 1, policy, optimizer, CHOICES)
+    kept = load_file(saved.adapter / checkpoints.ADAPTER_FILE) | load_file(saved.path / checkpoints.OPTIMIZER_FILE)
+    tensors = sum(tensor.nbytes for tensor in kept.values() if tensor.ndim)
+    assert checkpoints.room(policy) == tensors + checkpoints.DESCRIPTION
+    taken = sum(path.stat().st_size for path in saved.path.rglob("*") if path.is_file())
+    assert taken <= checkpoints.room(policy)
+
+
+def test_another_models_checkpoint_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    policy = load_tiny(tiny_model)
+    optimizer = optimizer_of(policy)
+    saved = checkpoints.save(tmp_path, 1, policy, optimizer, CHOICES)
+    tensors = load_file(saved.adapter / checkpoints.ADAPTER_FILE)
+    other = {key.replace("layers.0", "layers.9"): value for key, value in tensors.items()}
+    save_file(other, saved.adapter / checkpoints.ADAPTER_FILE, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"step_000001 does not fit this model: .*layers\.9"):
+        checkpoints.load_adapter(saved, policy)
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path, tiny_model: Path) -> None:
