@@ -118,6 +118,19 @@ def test_ten_failures_in_a_row_pause_the_run_and_a_mended_file_scores_the_same_a
     assert failing.data == {"function": "score", "error": error, "count": 10, "completion": TEXT[:500]}
 
 
+def test_a_resume_from_before_the_pause_does_not_end_it(bench: Callable[[str], Bench]) -> None:
+    made = bench("raise ValueError")
+    made.control.resumed.set()
+
+    def stop() -> None:
+        until_paused(made.run)
+        ask(made.run, "stop")
+
+    with made.control, onlooker(made.run, stop), pytest.raises(StopRequested):
+        made.pool.score(completions(30))
+    assert [event.kind for event in RunReader(made.run).poll().events] == ["rewards_failing"]
+
+
 def test_failures_in_a_row_are_counted_over_the_steps(bench: Callable[[str], Bench]) -> None:
     made = bench("raise ValueError")
 

@@ -78,6 +78,24 @@ def nan_gradient(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int], int], N
     return install
 
 
+@pytest.fixture
+def broken_weight(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """From now on a weight is not finite after this step's update, once."""
+
+    def install(number: int) -> None:
+        faults, step = Faults({number}, 1), torch.optim.AdamW.step
+
+        def broken(self: torch.optim.AdamW, *arguments: Any) -> Any:
+            done = step(self, *arguments)
+            if faults.strike():
+                self.param_groups[0]["params"][2].data.fill_(torch.inf)
+            return done
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", broken)
+
+    return install
+
+
 def new_run(config: dict[str, Any], changes: dict[str, Any] | None = None, name: str = "run") -> RunDirectory:
     return create_run(resolve(config, changes or {}), name)
 
@@ -140,6 +158,24 @@ def test_without_a_checkpoint_a_run_goes_back_to_its_start(
     assert weights(run, 6) == weights(half, 6)
 
 
+def test_back_at_its_start_a_run_remembers_nothing_of_what_it_has_seen(
+    desk_home: Path, config: dict[str, Any], broken_weight: Callable[[int], None], tmp_path: Path
+) -> None:
+    problems = tmp_path / "problems.csv"
+    problems.write_text("problem,answer\n" + "".join(f"{number} + 2 =,{number + 2}\n" for number in range(5)))
+    config["task"] = {"source": f"file:{problems}", "held_out": 0, "difficulty": "adaptive"}
+    changes = {"run.checkpoint_every": 100, "model.compute_dtype": "float16"}
+    half = train(new_run(config, {**changes, "optimizer.learning_rate": RATE / 2}, "half"))
+    broken_weight(3)
+    run = train(new_run(config, changes))
+    ((_, data),) = events(run, "went_back")
+    assert (data["from_step"], data["to_step"]) == (3, 0)
+    assert weights(run, 6) == weights(half, 6)
+    states = [list_checkpoints(one.checkpoints)[0].read_state() for one in (run, half)]
+    for kept in ("loss_scale", "difficulty"):
+        assert states[0][kept] == states[1][kept] is not None
+
+
 def test_a_second_time_it_fails_and_says_what_to_change(
     desk_home: Path, config: dict[str, Any], nan_gradient: Callable[[set[int], int], None]
 ) -> None:
@@ -170,42 +206,40 @@ def test_a_resume_in_the_middle_of_bad_steps_counts_those_before_it(
     assert (data["from_step"], data["to_step"]) == (5, 2)
 
 
+@pytest.mark.parametrize(("before", "left"), [("place", [4, 2]), ("_forget", [4, 2]), (None, [2])])
 def test_killed_while_it_goes_back_it_goes_back_again(
     desk_home: Path,
     config: dict[str, Any],
     nan_gradient: Callable[[set[int], int], None],
     monkeypatch: pytest.MonkeyPatch,
+    before: str | None,
+    left: list[int],
 ) -> None:
     nan_gradient({3, 4, 5}, 1)
     whole = weights(train(new_run(config)), 6)
+    forget = Recovery._forget
 
-    def die(*_: Any) -> None:
+    def die(self: Recovery, *arguments: Any) -> None:
+        if before is None:
+            forget(self, *arguments)
         raise KeyboardInterrupt
 
     run = new_run(config, name="killed")
     with monkeypatch.context() as context:
-        context.setattr(Recovery, "place", die)
+        context.setattr(Recovery, before or "_forget", die)
         nan_gradient({3, 4, 5}, 1)
         with pytest.raises(KeyboardInterrupt):
             train(run)
-    assert [one.step for one in list_checkpoints(run.checkpoints)] == [4, 2]
+    assert [one.step for one in list_checkpoints(run.checkpoints)] == left
     train(run)
     assert weights(run, 6) == whole
     assert sorted(metric(run, "loss")) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_broken_optimiser_step_is_undone_at_once(
-    desk_home: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    desk_home: Path, config: dict[str, Any], broken_weight: Callable[[int], None]
 ) -> None:
-    faults, step = Faults({4}, 1), torch.optim.AdamW.step
-
-    def broken(self: torch.optim.AdamW, *arguments: Any) -> Any:
-        done = step(self, *arguments)
-        if faults.strike():
-            self.param_groups[0]["params"][2].data.fill_(torch.inf)
-        return done
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", broken)
+    broken_weight(4)
     run = train(new_run(config))
     ((_, data),) = events(run, "not_finite")
     assert data["what"] == "weight"
