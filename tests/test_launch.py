@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,13 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from aapo_desk import launch
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.launch import LaunchError
 from aapo_desk.launch.child import environment
-from aapo_desk.store import RunDirectory, create_run, find_run, list_runs, runs_folder
+from aapo_desk.store import RunDirectory, create_run, find_run, list_runs, read_command, runs_folder
+from aapo_desk.store.locks import hold
 from tests.stand_in import STAND_IN, TRAINER, exists, lives, nothing_left_running, until
 
 __all__ = ["nothing_left_running"]
@@ -114,6 +117,20 @@ def test_the_reason_is_that_of_the_last_start() -> None:
     assert launch.reason(run) == "ValueError: second try"
 
 
+def test_of_what_is_told_in_a_log_the_last_of_the_last_start_counts() -> None:
+    run = launch.start(config(), command=[sys.executable, "-c", "raise ValueError('first try')"])
+    until(lambda: launch.state(run) == "crashed")
+    launch.resume(run, command=[sys.executable, "-c", "pass"])
+    until(lambda: launch.state(run) == "crashed")
+    assert "without a word" in str(launch.reason(run))
+    two = (
+        "try:\n    raise ValueError('cause')\nexcept ValueError as error:\n    raise RuntimeError('outcome') from error"
+    )
+    launch.resume(run, command=[sys.executable, "-c", two])
+    until(lambda: launch.state(run) == "crashed")
+    assert launch.reason(run) == "RuntimeError: outcome"
+
+
 def test_a_program_that_cannot_be_started_leaves_no_run_behind(desk_home: Path) -> None:
     with pytest.raises(LaunchError, match="the trainer cannot be started: No such file"):
         launch.start(config(), command=["/no/such/program"])
@@ -165,6 +182,23 @@ def test_a_claim_to_live_without_a_lock_is_believed_only_while_it_can_be_true(
     if alive:
         with pytest.raises(LaunchError, match=f"is {claimed} already"):
             launch.resume(run, command=STAND_IN)
+
+
+def test_a_process_that_has_the_trainers_number_does_not_make_a_run_live() -> None:
+    """On its way to the lock a trainer may be seen by its number alone; one that says "running" holds the lock."""
+    run = create_run(config())
+    run.lock.touch()
+
+    def said(state: str, pid: int) -> str:
+        status = {"state": state, "heartbeat": time.time(), "pid": pid, "host": socket.gethostname()}
+        run.status.write_text(json.dumps(status))
+        return launch.state(run)
+
+    assert said("running", os.getpid()) == "crashed"
+    assert said("starting", os.getpid()) == "starting"
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        until(lambda: psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE)
+        assert said("starting", ended.pid) == "crashed"
 
 
 def test_a_run_directory_that_was_moved_here_from_another_machine_goes_on(
@@ -265,6 +299,38 @@ def test_resume_is_refused_where_it_makes_no_sense(running: RunDirectory) -> Non
     until(lambda: not launch.is_alive(running))
     with pytest.raises(LaunchError, match="has finished all its steps"):
         launch.resume(running, command=STAND_IN)
+
+
+def test_a_plan_is_not_changed_under_a_trainer(running: RunDirectory) -> None:
+    said = rf"is running, and its plan is changed between two starts; stop it first with: aapo-desk stop {running.id}"
+    with pytest.raises(LaunchError, match=said):
+        launch.resume(running, steps=20)
+    ask(running, "pause", then="paused")
+    with pytest.raises(LaunchError, match="is paused, and its plan is changed between two starts"):
+        launch.resume(running, steps=20)
+    assert launch.state(running) == "paused"
+
+
+def test_a_request_that_cannot_be_written_is_told_unless_its_name_finds_room(
+    running: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OSError(errno.EROFS, "Read-only file system")
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("aapo_desk.launch.trainer.write_atomically", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        launch.request(running, "pause")
+    assert list(running.commands.iterdir()) == []
+    error = OSError(errno.ENOSPC, "No space left on device")
+    run = create_run(config())
+    run.status.write_text(running.status.read_text())
+    with hold(run.lock):
+        launch.request(run, "pause")
+        (asked,) = run.commands.iterdir()
+        assert read_command(asked) == "pause"
+        assert asked.stat().st_size == 0
 
 
 def test_of_two_resumes_at_once_one_starts_a_trainer(running: RunDirectory) -> None:
