@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from aapo_desk import launch
-from aapo_desk.config import RunConfig, resolve
+from aapo_desk.config import ConfigError, RunConfig, resolve
 from aapo_desk.launch import LaunchError
 from aapo_desk.launch.child import environment
 from aapo_desk.store import RunDirectory, create_run, find_run, list_runs, read_command, runs_folder
@@ -309,6 +309,15 @@ def test_a_plan_is_not_changed_under_a_trainer(running: RunDirectory) -> None:
     with pytest.raises(LaunchError, match="is paused, and its plan is changed between two starts"):
         launch.resume(running, steps=20)
     assert launch.state(running) == "paused"
+
+
+def test_a_plan_may_end_with_the_warm_up_and_not_in_it() -> None:
+    run = create_run(config(optimizer={"learning_rate": 1e-3, "warmup_steps": 5}, run={"steps": 9}))
+    run.status.write_text(json.dumps({"state": "stopped", "step": 0}))
+    with pytest.raises(ConfigError, match=r"--steps = 4: is less than optimizer\.warmup_steps \(5\)"):
+        launch.resume(run, command=STAND_IN, steps=4)
+    launch.resume(run, command=STAND_IN, steps=5)
+    assert run.replanned_steps() == 5
 
 
 def test_a_request_that_cannot_be_written_is_told_unless_its_name_finds_room(
