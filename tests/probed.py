@@ -37,7 +37,8 @@ def main(folders: Sequence[str]) -> None:
     from aapo_desk.models.logprobs import can_share
     from aapo_desk.models.room import shape_of
     from aapo_desk.rollout import Sampling
-    from aapo_desk.rollout.proof import prove
+    from aapo_desk.rollout.trial import Workload
+    from aapo_desk.rollout.verify import verify_fast_paths
     from aapo_desk.training.choices import apply
     from aapo_desk.training.probe import probe
     from tests.policies import load_tiny
@@ -48,7 +49,7 @@ def main(folders: Sequence[str]) -> None:
         choices = {"token_budget": 512, "batch_rows": 64, "share_prompts": int(can_share(policy)), "fixed_steps": 0}
         choices |= {"checkpointing": 0, "shadow_weights": 0, "threads": torch.get_num_threads()}
         choices |= {"row_mask": 1, "own_update": 1}
-        prove(policy, prompts, Sampling(), choices)
+        verify_fast_paths(policy, Workload(prompts, 4, 100, 64), Sampling(), choices)
         found = []
         for length in LENGTHS:
             config = resolve(CONFIG.model_dump(mode="json"), {"rollout.max_new_tokens": length})

@@ -13,7 +13,8 @@ from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.rows import adapted_layers
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.rollout.captured import LEAST_PART
-from aapo_desk.rollout.proof import prove
+from aapo_desk.rollout.trial import Workload
+from aapo_desk.rollout.verify import verify_fast_paths
 from aapo_desk.training.packing import Cost
 from aapo_desk.training.passes import Rollout
 from aapo_desk.training.scaling import LossScale
@@ -100,7 +101,7 @@ def test_greedy_rows_equal_plain_generation(tiny_model: Path, adapter: bool) -> 
 def test_every_fast_path_holds_its_proof(tiny_model: Path, dtype: Literal["float32", "bfloat16", "float16"]) -> None:
     policy = load_tiny(tiny_model, dtype, "nf4", device="cuda", trained=False)
     choices = {"shadow_weights": 1, "fixed_steps": 1, "share_prompts": 1}
-    assert prove(policy, PROMPTS, Sampling(), choices).refused == []
+    assert verify_fast_paths(policy, Workload(PROMPTS, 4, 100, 64), Sampling(), choices).refused == {}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -20,7 +20,8 @@ from aapo_desk.models.loading import load_policy
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import shape_of
 from aapo_desk.rollout import Sampling
-from aapo_desk.rollout.proof import prove
+from aapo_desk.rollout.trial import Workload
+from aapo_desk.rollout.verify import verify_fast_paths
 from aapo_desk.store import RunDirectory, RunReader, create_run, list_checkpoints
 from aapo_desk.training.choices import apply, choose
 from aapo_desk.training.probe import probe
@@ -115,7 +116,7 @@ def probed(folder: Path, changes: dict[str, Any]) -> tuple[Policy, RunConfig, An
     policy = load_policy(config.model, config.lora, sources.resolve(config.model), seed=1)
     choices = choose(policy, config)
     apply(choices, policy)
-    assert prove(policy, PROMPTS, Sampling(), choices).refused == []
+    assert verify_fast_paths(policy, Workload(PROMPTS, 4, 100, 64), Sampling(), choices).refused == {}
     return policy, config, probe(policy, config, shape_of(policy), PROMPTS, choices, apply)
 
 

@@ -18,7 +18,8 @@ from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
 from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, can_be_fixed, decode, uniforms
-from aapo_desk.rollout.proof import prove
+from aapo_desk.rollout.trial import Workload
+from aapo_desk.rollout.verify import verify_fast_paths
 from aapo_desk.training.packing import Cost
 from aapo_desk.training.passes import Rollout
 from aapo_desk.training.scaling import LossScale
@@ -94,11 +95,11 @@ def compare(policy: Policy) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for shadow in (0, 1):
         asked = dict.fromkeys(PATHS, 1) | {"shadow_weights": shadow, "fixed_steps": int(captured)}
-        verdict = prove(policy, PROMPTS, Sampling(), asked)
-        refused = iter(verdict.refused)
+        workload = Workload(PROMPTS, GROUP, TOKENS, len(PROMPTS) * GROUP * 2)
+        verdict = verify_fast_paths(policy, workload, Sampling(), asked)
         for name in PATHS:
             if asked[name]:
-                found[name] = (None if verdict.choices[name] else next(refused)) or found.get(name)
+                found[name] = verdict.refused.get(name) or found.get(name)
     policy.shadow = None
     return found
 

@@ -19,7 +19,7 @@ from aapo_desk.evaluation.request import content_id, content_ids
 from aapo_desk.evaluation.results import SIDES, EvaluationError, Line, Side, summarise
 from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import RewardPool
-from aapo_desk.rollout import Row, Sampling, derive_seed, uniforms
+from aapo_desk.rollout import CaptureError, Row, Sampling, derive_seed, uniforms
 from aapo_desk.tasks import Problem
 
 log = logging.getLogger(__name__)
@@ -72,13 +72,14 @@ def answered(
     fixed: bool = False,
     done: int = 0,
     progress: Progress = lambda _: None,
-    lowered: Callable[[int], None] = lambda _: None,
+    changed: Callable[[dict[str, int]], None] = lambda _: None,
 ) -> Iterator[list[Line]]:
     """The lines of one batch of problems after the other, those with the longest prompts first.
 
     ``done``: so many problems were answered before, in whole batches of the same size. ``progress`` hears the share of
-    all problems that is done. Where a GPU's memory is too small for a batch, batches become half as large, and
-    ``lowered`` hears of the new ``batch_rows``. Raises RewardError, and EvaluationError where not one row fits.
+    all problems that is done. If a GPU's memory is too small for a batch, batches become half as large; if the decode
+    step cannot be captured as a CUDA graph, no further capture is tried. ``changed`` hears of the new choices. Raises
+    RewardError, and EvaluationError if not one row fits.
     """
     order = sorted(range(len(asked.problems)), key=lambda place: (-len(asked.prompts[place]), place))
     ids = content_ids(asked.problems)
@@ -96,8 +97,13 @@ def answered(
                 raise EvaluationError(message) from None
             batch_rows //= 2
             log.warning("the device's memory is too small: from here on %d rows at once", batch_rows)
-            lowered(batch_rows)
+            changed({"batch_rows": batch_rows})
             torch.cuda.empty_cache()
+            continue
+        except CaptureError as error:
+            log.warning("the decode step cannot be captured as a CUDA graph: %s; decoding without graphs", error)
+            fixed = False
+            changed({"fixed_steps": 0})
             continue
         yield [_line(asked, place, ids[place], mine) for place, mine in zip(batch, answers, strict=True)]
         done += len(batch)

@@ -31,7 +31,8 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import free_bytes, shape_of
 from aapo_desk.rewards import RewardPool
 from aapo_desk.rollout import Sampling, can_be_fixed
-from aapo_desk.rollout.proof import prove
+from aapo_desk.rollout.trial import CPU_ROWS, Workload
+from aapo_desk.rollout.verify import verify_fast_paths
 from aapo_desk.store import RunDirectory, RunReader, home
 from aapo_desk.tasks import Problem
 from aapo_desk.tasks.prompts import Fit, fit
@@ -129,11 +130,11 @@ def _answer(
         gone = time.monotonic() - began
         progress(share, gone * (1 - share) / (share - before) if share > telling else None)
 
-    def lowered(rows: int) -> None:
-        kept.change(choices=choices | {"batch_rows": rows})
+    def changed(new: dict[str, int]) -> None:
+        kept.change(choices=kept.head["choices"] | new)
 
     fixed = bool(choices["fixed_steps"])
-    for lines in answered(policy, asked, pool, choices["batch_rows"], fixed, done, report, lowered):
+    for lines in answered(policy, asked, pool, choices["batch_rows"], fixed, done, report, changed):
         now = time.monotonic()
         kept.add(lines, now - last)
         last = now
@@ -271,8 +272,11 @@ def _settle(policy: Policy, request: Request, asked: Asked, kept: dict[str, int]
     torch.set_num_threads(choices["threads"])
     if kept is None:
         tell("comparing the fast paths with the plain one on this device")
-        verdict = prove(policy, [list(prompt) for prompt in asked.prompts[:2]], Sampling(), choices, updates=False)
-        for line in verdict.refused:
+        prompts = asked.prompts[: max(1, choices["batch_rows"] // asked.rows)]
+        rows = min(choices["batch_rows"], CPU_ROWS) if policy.device.type == "cpu" else choices["batch_rows"]
+        workload = Workload(prompts, max(1, asked.rows // 2), asked.max_new_tokens, rows, updates=False)
+        verdict = verify_fast_paths(policy, workload, Sampling(), choices)
+        for line in verdict.refused.values():
             tell(line)
         choices = verdict.choices
     policy.masks_rows = bool(choices["row_mask"])

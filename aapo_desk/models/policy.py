@@ -117,6 +117,15 @@ class Policy:
         finally:
             _put(weights, own)
 
+    def reference_output(self, layer: Any, inputs: Tensor) -> Tensor:
+        """One of peft's adapted layers as the reference computes it: [..., in] -> [..., out]."""
+        if self.start is None or layer not in self.start:
+            output: Tensor = layer.base_layer(inputs)
+        else:
+            with self.as_reference():
+                output = type(layer).forward(layer, inputs)
+        return output
+
     @contextmanager
     def adapter_on_rows(self) -> Iterator[RowMask]:
         """Inside, each row of a batch has the adapter on or off, as the mask yielded here is set."""

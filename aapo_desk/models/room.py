@@ -1,4 +1,4 @@
-"""What decides how much may be computed at once: a loaded model's shape, and its device's free memory."""
+"""A loaded model's shape, its device's free memory, and how that device says that memory ran out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from aapo_desk.memory import ModelShape
 from aapo_desk.models.policy import Policy
 
 log = logging.getLogger(__name__)
+
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""Phrases of plain RuntimeErrors: the CPU's allocator and CUDA's libraries raise nothing more specific."""
 
 
 def shape_of(policy: Policy) -> ModelShape:
@@ -32,3 +40,11 @@ def free_bytes(device: torch.device) -> int:
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
     return spare_memory().available
+
+
+def ran_out(error: BaseException) -> bool:
+    """Return whether an exception means out of memory: torch's allocator on either device, CUDA itself, or Python."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    message = str(error)
+    return isinstance(error, RuntimeError) and any(phrase in message for phrase in OUT_OF_MEMORY)

@@ -1,6 +1,7 @@
 """Sampling completions from the policy and from the reference."""
 
 from aapo_desk.rollout.bank import Bank
+from aapo_desk.rollout.captured import CaptureError
 from aapo_desk.rollout.decoding import Completions, NewTokens, Row, can_be_fixed, decode, ends, stream
 from aapo_desk.rollout.reference import BANKED, BankedReference, Lookup
 from aapo_desk.rollout.sampling import Sampling, derive_seed, draw, uniforms
@@ -10,6 +11,7 @@ __all__ = [
     "BANKED",
     "Bank",
     "BankedReference",
+    "CaptureError",
     "Completions",
     "Drawn",
     "Lookup",

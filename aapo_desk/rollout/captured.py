@@ -14,7 +14,6 @@ Shapes: R rows, n of them computed, T tokens, W places in the cache, of which a 
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +24,10 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.room import ran_out
 from aapo_desk.models.rows import RowMask
 from aapo_desk.rollout.cache import RoomyLayer
 from aapo_desk.rollout.sampling import Sampling, draw
-
-log = logging.getLogger(__name__)
 
 STEPS_BETWEEN_LOOKS = 16
 PARTS = 4
@@ -57,6 +55,15 @@ class Start:
     """[R] bool"""
     uniforms: Tensor
     """[R, T]"""
+    limits: Tensor | None = None
+    """[R], tokens of each row at the most; None: T for every row"""
+
+
+class CaptureError(Exception):
+    """The decode step cannot be captured as a CUDA graph; the message gives the reason. Nothing of the batch is kept.
+
+    Never raised for memory that ran out: that is torch's own error.
+    """
 
 
 class FixedLayer(DynamicLayer):
@@ -104,7 +111,7 @@ class FixedBatch:
         self.visible = torch.zeros(rows, 1, 1, self.seen, dtype=torch.bool, device=device)
         self.visible[:, 0, 0, : start.attention.shape[1]] = start.attention.bool()
         self.position, self.adapter, self.greedy = start.position.clone(), start.adapter.clone(), start.greedy
-        self.uniforms = start.uniforms
+        self.uniforms, self.limits = start.uniforms, start.limits
         self.row = torch.arange(rows, device=device)
         self.alive = torch.ones(rows, dtype=torch.bool, device=device)
         self.next = torch.zeros(rows, dtype=torch.long, device=device)
@@ -131,8 +138,10 @@ class FixedBatch:
         self.next.copy_(tokens)
         ends = (tokens[:, None] == self.eos).any(1)  # isin of many sorts them, and waits for the device
         self.ended.index_put_((row,), self.ended[row] | (alive & ends))
-        self.alive.logical_and_(~ends)
         self.step.add_(1)
+        if self.limits is not None:
+            ends |= self.limits[row] <= self.step
+        self.alive.logical_and_(~ends)
 
     def advance(self) -> None:
         """One step: compute the rows' last tokens and draw the next."""
@@ -191,9 +200,10 @@ class FixedBatch:
             progress(done / width)
 
     def captured(self, known: bool = False) -> Callable[[], None]:
-        """``advance`` as a CUDA graph over the present buffers; the plain one where it cannot be captured.
+        """Return ``advance`` as a CUDA graph over the present buffers.
 
-        ``known``: it has been captured for so many rows before.
+        ``known``: it has been captured for this number of rows before. Raises CaptureError if it cannot be captured,
+        and torch's own error if memory runs out.
         """
         state = [self.position, self.visible, self.place, self.tokens, self.logps, self.entropy, self.lengths]
         state += [self.next, self.alive, self.ended, self.step]
@@ -210,10 +220,9 @@ class FixedBatch:
             with torch.cuda.graph(graph, pool=self.pool, stream=side):
                 self.advance()
         except RuntimeError as error:
-            log.warning("the decode step cannot be captured as a graph; it goes on plainly: %s", error)
-            for value, kept in zip(state, before, strict=True):
-                value.copy_(kept)
-            return self.advance
+            if ran_out(error):
+                raise
+            raise CaptureError(next(iter(str(error).splitlines()), "") or type(error).__name__) from error
         return graph.replay
 
 

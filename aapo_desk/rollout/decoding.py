@@ -87,12 +87,13 @@ def decode(
     batch_rows: int = 1 << 30,
     progress: Callable[[float], None] = lambda _: None,
     fixed: bool = False,
+    limits: Tensor | None = None,
 ) -> Completions:
     """Complete ``prompts`` (token ids) for each of ``rows``; ``uniforms`` [R, T] decide what is drawn.
 
     ``batch_rows`` bounds the rows decoded at once. ``progress`` hears the share of the work that is done, 0 to 1.
     ``fixed`` decodes in steps over buffers that stay in place, captured as a graph on CUDA, where ``can_be_fixed``.
-    Results lie on the CPU.
+    ``limits`` [R] ends each row after so many tokens at the most. Results are on the CPU. Raises CaptureError.
     """
     width = max_new_tokens
     result = Completions(
@@ -114,7 +115,7 @@ def decode(
                 batch = _Batch(policy, prompts, [rows[row] for row in part], mask)
                 run = batch.run_fixed if fixed and can_be_fixed(policy) else batch.run
                 into = result.take(part)
-                run(sampling, uniforms[part], into, report)
+                run(sampling, uniforms[part], into, report, None if limits is None else limits[part])
                 for name, value in vars(into).items():
                     getattr(result, name)[part] = value
                 done += len(part)
@@ -209,10 +210,17 @@ class _Batch:
         self.cache_name = "cache" if "cache" in known else "past_key_values"
         self.patched = policy.patched
 
-    def run(self, sampling: Sampling, uniforms: Tensor, result: Completions, progress: Callable[[float], None]) -> None:
+    def run(
+        self,
+        sampling: Sampling,
+        uniforms: Tensor,
+        result: Completions,
+        progress: Callable[[float], None],
+        limits: Tensor | None,
+    ) -> None:
         """Decode into ``result`` until every row has ended or is full."""
         width = result.tokens.shape[1]
-        for step, new in enumerate(self.steps(sampling, uniforms, width)):
+        for step, new in enumerate(self.steps(sampling, uniforms, width, limits)):
             result.tokens[new.rows, step] = new.tokens
             result.logps[new.rows, step] = new.logps
             result.entropy[new.rows, step] = new.entropy
@@ -220,8 +228,10 @@ class _Batch:
             result.ended[new.rows] = new.ended
             progress((step + 1) / width)
 
-    def steps(self, sampling: Sampling, uniforms: Tensor, width: int) -> Iterator[NewTokens]:
-        """One token of each row that has not ended, ``width`` times at the most."""
+    def steps(
+        self, sampling: Sampling, uniforms: Tensor, width: int, limits: Tensor | None = None
+    ) -> Iterator[NewTokens]:
+        """One token of each row that has not ended, ``width`` times at the most, or as often as ``limits`` [R] says."""
         eos = torch.tensor(self.policy.eos_ids, device=self.policy.device)
         cache, logits, attention, position = self._prefill(width)
         alive = torch.arange(len(self.stem_of_row))
@@ -232,10 +242,11 @@ class _Batch:
             tokens, logps, entropy = draw(logits, uniform, greedy, sampling)
             ended = torch.isin(tokens, eos).cpu()
             yield NewTokens(alive, tokens.cpu(), logps.float().cpu(), entropy.float().cpu(), ended)
-            if step + 1 == width or bool(ended.all()):
+            done = ended if limits is None else ended | (limits[alive] <= step + 1)
+            if step + 1 == width or bool(done.all()):
                 return
-            if bool(ended.any()):
-                stay = (~ended).nonzero().squeeze(1)
+            if bool(done.any()):
+                stay = (~done).nonzero().squeeze(1)
                 alive, stay = alive[stay], stay.to(self.policy.device)
                 cache.batch_select_indices(stay)
                 tokens, attention, position = tokens[stay], attention[stay], position[stay]
@@ -244,13 +255,19 @@ class _Batch:
             logits = self._forward(cache, tokens[:, None], attention, position[:, None], self._adapter(alive))
 
     def run_fixed(
-        self, sampling: Sampling, uniforms: Tensor, result: Completions, progress: Callable[[float], None]
+        self,
+        sampling: Sampling,
+        uniforms: Tensor,
+        result: Completions,
+        progress: Callable[[float], None],
+        limits: Tensor | None,
     ) -> None:
         """The same in fixed steps."""
         device = self.policy.device
         cache, logits, attention, position = self._prefill(result.tokens.shape[1], ALIGNMENT)
         adapter = self.stem_adapter[self.stem_of_row]
-        start = Start(cache, logits, attention, position, adapter, self.greedy, uniforms.to(device))
+        ends = None if limits is None else limits.to(device)
+        start = Start(cache, logits, attention, position, adapter, self.greedy, uniforms.to(device), ends)
         batch = FixedBatch(self.policy, self.mask, start, sampling, self.cache_name)
         batch.run(device.type == "cuda", progress)
         for name, value in vars(result).items():

@@ -15,13 +15,14 @@ from aapo_desk.fit import Room, judge, spills
 from aapo_desk.memory import ModelShape, loaded, plan
 from aapo_desk.models.logprobs import can_share
 from aapo_desk.models.policy import Policy
-from aapo_desk.models.room import free_bytes, shape_of
+from aapo_desk.models.room import free_bytes, ran_out, shape_of
 from aapo_desk.models.sources import ModelError
 from aapo_desk.models.unsloth import UnslothError, first_line
 from aapo_desk.rollout import Sampling, can_be_fixed
-from aapo_desk.rollout.proof import doubt, prove
+from aapo_desk.rollout.trial import CPU_ROWS, Workload
+from aapo_desk.rollout.verify import Verdict, check_backend, verify_fast_paths
 from aapo_desk.store import RunWriter, event_words
-from aapo_desk.training.peaks import freed_at_once
+from aapo_desk.training.peaks import freed_at_once, give_back
 from aapo_desk.training.probe import probe
 from aapo_desk.training.update import checkpoint_layers
 
@@ -54,10 +55,12 @@ def settled(
         if not policy.ours:
             _look_at(policy, config, prompts)
         with freed_at_once():
-            verdict = prove(policy, prompts, Sampling.of(config.rollout), kept)
-        for line in verdict.refused:
+            verdict = _verify(policy, config, prompts, kept)
+        for line in verdict.refused.values():
             log.warning(line)
             store.write_event("notice", 0, message=line)
+        log.info("fast paths compared: %s", verdict.figures)
+        store.remember("verification", verdict.figures)
         kept = verdict.choices
         if probed:
             tell("measuring a step at the longest lengths")
@@ -69,10 +72,35 @@ def settled(
     return choices
 
 
+def _workload(policy: Policy, config: RunConfig, prompts: Sequence[list[int]], batch_rows: int) -> Workload:
+    """What a step decodes: the run's own numbers of prompts and rows."""
+    rollout = config.rollout
+    rows = min(batch_rows, CPU_ROWS) if policy.device.type == "cpu" else batch_rows
+    return Workload(prompts[: rollout.prompts_per_step], rollout.group_size, rollout.max_new_tokens, rows)
+
+
+def _verify(policy: Policy, config: RunConfig, prompts: Sequence[list[int]], choices: dict[str, int]) -> Verdict:
+    """Compare the fast paths at the run's own size, or a smaller one if memory runs out: the probe, which follows,
+    finds what fits."""
+    workload: Workload | None = _workload(policy, config, prompts, choices["batch_rows"])
+    while workload is not None:
+        try:
+            return verify_fast_paths(policy, workload, Sampling.of(config.rollout), choices)
+        except (RuntimeError, MemoryError) as error:
+            smaller = workload.smaller()
+            if not ran_out(error) or smaller is None:
+                raise
+            log.info("memory ran out while comparing the fast paths: %s", first_line(error))
+        # Out here the exception is gone, and with it the frames that held the tensors.
+        workload = smaller
+        give_back(policy.device)
+    raise AssertionError("a workload of one row of each side has no smaller one")
+
+
 def _look_at(policy: Policy, config: RunConfig, prompts: Sequence[list[int]]) -> None:
     """Raises UnslothError where the loop and unsloth do not get on."""
     try:
-        reason = doubt(policy, prompts, Sampling.of(config.rollout))
+        reason = check_backend(policy, _workload(policy, config, prompts, CPU_ROWS), Sampling.of(config.rollout))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -90,6 +118,9 @@ def _probe(
     data = found.as_json()
     log.log(logging.WARNING if found.smaller else logging.INFO, event_words("probe", data))
     store.write_event("probe", 0, **data)
+    if found.uncaptured:
+        log.warning(found.uncaptured)
+        store.write_event("notice", 0, message=found.uncaptured)
     return found.choices
 
 

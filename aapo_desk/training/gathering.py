@@ -181,7 +181,6 @@ def _roll_out(
     sides = [True, False] if parts.algorithm.needs_reference_rewards and banked is None else [True]
     groups = range(config.group_size)
     rows = [Row(prompt, adapter) for adapter in sides for prompt in range(len(prompts)) for _ in groups]
-    fixed = bool(parts.choices["fixed_steps"])
     first = len(prompts) / (len(prompts) + len(banked.missing if banked else []))
     done = parts.attempt(
         "rollout",
@@ -195,7 +194,7 @@ def _roll_out(
             numbers,
             parts.choices["batch_rows"],
             progress=lambda share: progress(first * share),
-            fixed=fixed,
+            fixed=bool(parts.choices["fixed_steps"]),
         ),
     )
     half = len(prompts) * config.group_size
@@ -205,7 +204,9 @@ def _roll_out(
             "reference",
             len(banked.missing) * config.group_size,
             lambda: banked.draw(
-                parts.choices["batch_rows"], lambda share: progress(first + (1 - first) * share), fixed
+                parts.choices["batch_rows"],
+                lambda share: progress(first + (1 - first) * share),
+                bool(parts.choices["fixed_steps"]),
             ),
         )
     return drawn

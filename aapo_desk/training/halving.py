@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from aapo_desk.models.room import ran_out
+from aapo_desk.rollout import CaptureError
 from aapo_desk.store import RunWriter, event_words
 from aapo_desk.training.choices import apply
-from aapo_desk.training.peaks import MemoryGoneError, give_back, ran_out
-from aapo_desk.training.probe import Longest, Phase, Sizes, less
+from aapo_desk.training.peaks import MemoryGoneError, give_back
+from aapo_desk.training.probe import NOT_CAPTURED, Longest, Phase, Sizes, less
 
 if TYPE_CHECKING:
     from aapo_desk.training.parts import Parts
@@ -52,21 +54,31 @@ class Halving:
     def run(self, phase: Phase, rows: int, compute: Callable[[], Result]) -> Result:
         """What ``compute`` gives; where memory runs out, again with smaller choices and the same random numbers.
 
+        Likewise without CUDA graphs if the decode step cannot be captured as one.
+
         ``compute`` looks at the parts' choices each time and leaves nothing half done; ``rows`` are all that the phase
         decodes. Raises MemoryGoneError where nothing can be made smaller.
         """
         device = self._parts.policy.device
         while True:
             random = _random_state(device)
+            uncaptured: str | None = None
             try:
                 return compute()
+            except CaptureError as error:
+                if not self._parts.choices["fixed_steps"]:
+                    raise  # whoever captures now does not look at the choices: trying again would not end
+                uncaptured = str(error)
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
                     raise
                 log.info("memory ran out in the %s: %s", phase, next(iter(str(error).splitlines()), ""))
             # Out here the exception is gone, and with it the frames that held the tensors.
             gc.collect()
-            self._make_smaller(phase, rows)
+            if uncaptured is not None:
+                self._stop_capturing(uncaptured)
+            else:
+                self._make_smaller(phase, rows)
             give_back(device)
             _set_random_state(device, random)
 
@@ -104,6 +116,14 @@ class Halving:
         }
         log.warning(event_words("oom", data))
         self._store.write_event("oom", self.step, **data)
+
+    def _stop_capturing(self, reason: str) -> None:
+        """Decode without CUDA graphs from now on, and say why, once."""
+        message = NOT_CAPTURED.format(reason=reason)
+        self._use(self._parts.choices | {"fixed_steps": 0})
+        self._changed = True
+        log.warning(message)
+        self._store.write_event("notice", self.step, message=message)
 
     def _sizes(self, phase: Phase, rows: int) -> Sizes:
         parts = self._parts

@@ -10,13 +10,6 @@ from pathlib import Path
 
 import torch
 
-OUT_OF_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
-
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Names of glibc's mallopt."""
 KEPT_AT_MOST = 32 << 20
@@ -92,17 +85,6 @@ def freed_at_once() -> Iterator[None]:
     finally:
         settle(MMAP_THRESHOLD, KEPT_AT_MOST)
         settle(TRIM_THRESHOLD, 2 * KEPT_AT_MOST)
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out: of torch's allocator on either device, of CUDA itself, of Python.
-
-    The CPU's allocator and CUDA's libraries raise a plain RuntimeError.
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY)
 
 
 def held_mb(device: torch.device) -> float:

@@ -23,16 +23,21 @@ from aapo_desk.config import REFERENCE_ALGORITHMS, RunConfig
 from aapo_desk.memory import SLACK, Estimate, ModelShape, Settings, estimate
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.room import ran_out
 from aapo_desk.models.sources import ModelError
-from aapo_desk.rollout import Row, Sampling, ends
+from aapo_desk.rollout import CaptureError, Row, Sampling, ends
 from aapo_desk.training.packing import Cost
-from aapo_desk.training.peaks import Peaks, give_back, held_mb, ran_out
+from aapo_desk.training.peaks import Peaks, give_back, held_mb
 
 log = logging.getLogger(__name__)
 
 Phase = Literal["update", "rollout", "reference", "evaluation", "optimizer"]
 """What runs out of memory. The probe looks at the first two; the last is the step that ends an update."""
 Choices = dict[str, int]
+
+NOT_CAPTURED = (
+    "the decode step cannot be captured as a CUDA graph: {reason}; the run decodes without graphs, more slowly"
+)
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,12 @@ class Probe:
     smaller: list[str] = field(default_factory=list)
     """What had to be made smaller, in words."""
     seconds: float = 0.0
+    uncaptured: str | None = None
+    """Why the decode step is not captured, as a line for the user; None if it is, or was not to be."""
 
     def as_json(self) -> dict[str, Any]:
         data = asdict(self)
-        del data["choices"]
+        del data["choices"], data["uncaptured"]
         return data
 
 
@@ -162,9 +169,16 @@ def probe(
     """
     started = time.perf_counter()
     smaller: list[str] = []
+    uncaptured: str | None = None
     while True:
         longest = Longest.of(policy, config, prompts, choices)
-        tried = _try(policy, config, choices, longest)
+        try:
+            tried = _try(policy, config, choices, longest)
+        except CaptureError as error:
+            uncaptured = NOT_CAPTURED.format(reason=error)
+            choices = choices | {"fixed_steps": 0}
+            apply(choices, policy)
+            continue
         if not isinstance(tried, str):
             break
         found = less(tried, config, choices, longest.sizes(config))
@@ -179,7 +193,7 @@ def probe(
             policy.shadow = None
         apply(choices, policy)
     estimated = _phases(estimate(shape, longest.settings(config, policy.device.type, choices)), policy.device)
-    return Probe(choices, policy.device.type, tried, estimated, smaller, time.perf_counter() - started)
+    return Probe(choices, policy.device.type, tried, estimated, smaller, time.perf_counter() - started, uncaptured)
 
 
 def _phases(found: Estimate, device: torch.device) -> Phases:

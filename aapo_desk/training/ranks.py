@@ -27,6 +27,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from aapo_desk.models.room import ran_out
+from aapo_desk.rollout import CaptureError
 from aapo_desk.training.place import Place, RankError
 
 if TYPE_CHECKING:
@@ -87,7 +89,8 @@ class Ranks:
         """Everybody's share of a task, by rank. ``letters`` are for the others, ``work`` does this process's share.
 
         Every answer is waited for, also where a share fails: then all stand ready for another task. Raises what
-        ``work`` raises, OutOfMemoryError where another ran out of memory, RankError where another failed or is gone.
+        ``work`` raises, OutOfMemoryError where another ran out of memory, CaptureError where one cannot
+        capture its decode step, RankError where another failed or is gone.
         """
         if self.size == 1:
             return [work()]
@@ -99,7 +102,8 @@ class Ranks:
         for rank, answer in enumerate(answers, start=1):
             if line := answer.data.get("failed"):
                 said = f"process {rank} of {self.size} on {answer.data['host']}: {line}"
-                raise torch.OutOfMemoryError(said) if answer.data["memory"] else RankError(said)
+                errors = {"memory": torch.OutOfMemoryError, "capture": CaptureError}
+                raise errors.get(answer.data["kind"], RankError)(said)
         return [mine, *map(read, answers)]
 
     def sum_gradients(self) -> None:
@@ -216,8 +220,8 @@ def answered(task: str, letter: Letter, handle: Callable[[str, Letter], Letter])
     except Exception as error:  # rank 0 decides what becomes of it
         log.exception("this process's share failed: %s", task)
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
-        memory = isinstance(error, torch.OutOfMemoryError)
-        return Letter({"failed": f"{task}: {line}", "memory": memory, "host": socket.gethostname()})
+        kind = "memory" if ran_out(error) else "capture" if isinstance(error, CaptureError) else "other"
+        return Letter({"failed": f"{task}: {line}", "kind": kind, "host": socket.gethostname()})
 
 
 def _send(letter: Letter, rank: int) -> None:

@@ -14,10 +14,11 @@ from torch import Tensor
 from aapo_desk.algorithms import Advantages, Algorithm, Batch
 from aapo_desk.config import OptimizerConfig
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.room import ran_out
 from aapo_desk.training.finiteness import Broken, broken_gradient, broken_logps, broken_state
 from aapo_desk.training.packing import Cost
 from aapo_desk.training.passes import Passes, Rollout
-from aapo_desk.training.peaks import TornStepError, ran_out
+from aapo_desk.training.peaks import TornStepError
 from aapo_desk.training.probe import Phase
 from aapo_desk.training.ranks import ALONE, Ranks
 from aapo_desk.training.scaling import LEAST, LossScale

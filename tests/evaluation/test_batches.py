@@ -96,9 +96,9 @@ def test_where_memory_ends_batches_become_smaller_and_it_is_told(
 
     plenty = [line for batch in answered(policy, GREEDY, pool, batch_rows=16) for line in batch]
     monkeypatch.setattr(batches, "ask", scarce)
-    lowered: list[int] = []
-    done = list(answered(policy, GREEDY, pool, batch_rows=16, lowered=lowered.append))
-    assert lowered == [8, 4]
+    changes: list[dict[str, int]] = []
+    done = list(answered(policy, GREEDY, pool, batch_rows=16, changed=changes.append))
+    assert changes == [{"batch_rows": 8}, {"batch_rows": 4}]
     assert list(map(len, done)) == [2, 2, 2, 2, 1]
     assert [line for batch in done for line in batch] == plenty
     monkeypatch.setattr(batches, "ask", lambda *_: scarce(None, None, None, [Row(0)] * 5))

@@ -22,7 +22,8 @@ from aapo_desk.models import sources
 from aapo_desk.models.loading import load_policy
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
-from aapo_desk.rollout.proof import doubt, prove
+from aapo_desk.rollout.trial import Workload
+from aapo_desk.rollout.verify import check_backend, verify_fast_paths
 
 folder, quantization = sys.argv[1:]
 model = ModelConfig(id=folder, device="cpu", quantization=quantization, compute_dtype="float32")
@@ -45,8 +46,8 @@ print(json.dumps({
     "same_tokens": torch.equal(done[0].tokens, done[1].tokens),
     "rollout": float((done[0].logps - done[1].logps).abs().max()),
     "update": float((updates[0] - updates[1]).abs().max()),
-    "doubt": doubt(other, prompts, Sampling(1.0)),
-    "refused": prove(other, prompts, Sampling(1.0), choices).refused,
+    "reason": check_backend(other, Workload(prompts, 2, 8, 8), Sampling(1.0)),
+    "refused": verify_fast_paths(other, Workload(prompts, 2, 8, 8), Sampling(1.0), choices).refused,
     "left": os.listdir("."),
 }))
 """
@@ -81,6 +82,6 @@ def test_on_a_cpu_it_gives_the_log_probs_of_the_transformers_backend(
     assert found["same_tokens"]
     assert found["rollout"] < 1e-4
     assert found["update"] < 1e-4
-    assert found["doubt"] is None
-    assert found["refused"] == []
+    assert found["reason"] is None
+    assert found["refused"] == {}
     assert found["left"] == []

@@ -14,7 +14,8 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from aapo_desk.models.logprobs import can_share
 from aapo_desk.rollout import Row, Sampling, can_be_fixed, decode, uniforms
-from aapo_desk.rollout.proof import doubt
+from aapo_desk.rollout.trial import Workload
+from aapo_desk.rollout.verify import check_backend
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21]]
@@ -65,7 +66,7 @@ def test_it_decodes_what_the_decoder_of_transformers_does(tiny_model: Path, monk
     patched = decode(policy, PROMPTS, ROWS, TOKENS, Sampling(1.0), uniforms(len(ROWS), TOKENS, 0))
     assert torch.equal(patched.tokens, plain.tokens)
     torch.testing.assert_close(patched.logps, plain.logps, atol=1e-5, rtol=0)
-    assert doubt(policy, PROMPTS, Sampling(1.0)) is None
+    assert check_backend(policy, Workload(PROMPTS, 2, 12, 8), Sampling(1.0)) is None
 
 
 def test_no_mask_of_ours_is_given_to_it(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def test_a_path_that_fails_its_proof_is_left_and_the_run_says_so(
     assert policy.shadow is None
     events = RunReader(store.run).poll().events
     assert [event.kind for event in events] == ["notice", "probe"]
-    assert "the run goes without it" in events[0].data["message"]
+    assert "the run continues without it" in events[0].data["message"]
     assert settle(store, policy, config) == choices
 
 
@@ -136,12 +136,12 @@ def test_an_unsloth_that_does_not_get_on_with_the_loop_is_not_trained_with(
     found: str | Exception,
     said: str,
 ) -> None:
-    def doubt(*_: object) -> str:
+    def check_backend(*_: object) -> str:
         if isinstance(found, Exception):
             raise found
         return found
 
-    monkeypatch.setattr(device_choices, "doubt", doubt)
+    monkeypatch.setattr(device_choices, "check_backend", check_backend)
     policy.backend = "unsloth"
     with pytest.raises(UnslothError, match=said) as caught:
         settle(store, policy, resolve(tiny_config))

@@ -17,12 +17,13 @@ from aapo_desk import rollout
 from aapo_desk.config import resolve
 from aapo_desk.evaluation import asking
 from aapo_desk.models.policy import Policy
+from aapo_desk.models.room import ran_out
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run, event_words, list_checkpoints
 from aapo_desk.training import update as engine
 from aapo_desk.training.control import Control
 from aapo_desk.training.halving import Halving
 from aapo_desk.training.parts import Parts
-from aapo_desk.training.peaks import MemoryGoneError, TornStepError, ran_out
+from aapo_desk.training.peaks import MemoryGoneError, TornStepError
 from aapo_desk.training.setup import prepared
 from aapo_desk.training.step import StepResult, run_step
 from aapo_desk.training.warm import warm_start

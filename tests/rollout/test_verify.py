@@ -1,8 +1,9 @@
-"""Fast paths that are right are used; one that is wrong is found out and left, and the run's numbers stay right."""
+"""Fast paths that are right are used; one that is wrong is found and not used, and the run's numbers stay right."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,20 @@ from aapo_desk.models import logprobs
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.rows import RowMask
 from aapo_desk.models.shadow import FourBitWeight, ShadowWeight
-from aapo_desk.rollout import Row, Sampling, decode, proof, uniforms
+from aapo_desk.rollout import Row, Sampling, decode, trial, uniforms
 from aapo_desk.rollout.captured import FixedBatch
-from aapo_desk.rollout.proof import doubt, prove
+from aapo_desk.rollout.trial import Workload
+from aapo_desk.rollout.verify import Verdict, check_backend, verify_fast_paths
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21]]
 CHOICES = {"shadow_weights": 1, "fixed_steps": 1, "share_prompts": 1, "token_budget": 64}
 SAMPLING = Sampling(1.1)
+WORKLOAD = Workload(PROMPTS, group_size=2, max_new_tokens=100, batch_rows=8)
+
+
+def verify(policy: Policy, choices: dict[str, int] = CHOICES, workload: Workload = WORKLOAD) -> Verdict:
+    return verify_fast_paths(policy, workload, SAMPLING, choices)
 
 
 @pytest.fixture
@@ -30,9 +37,9 @@ def policy(tiny_model: Path) -> Policy:
 
 def test_right_paths_are_kept_and_the_adapter_is_as_it_was(policy: Policy) -> None:
     before = {name: value.detach().clone() for name, value in policy.adapter_parameters().items()}
-    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
+    verdict = verify(policy)
     assert verdict.choices == CHOICES
-    assert verdict.refused == []
+    assert verdict.refused == {}
     assert policy.shadow is not None
     assert policy.masks_rows
     for name, value in policy.adapter_parameters().items():
@@ -42,11 +49,11 @@ def test_right_paths_are_kept_and_the_adapter_is_as_it_was(policy: Policy) -> No
 
 def test_right_paths_are_kept_in_float16_too(tiny_model: Path) -> None:
     half = load_tiny(tiny_model, "float16", "nf4", trained=False)
-    assert prove(half, PROMPTS, SAMPLING, CHOICES).refused == []
+    assert verify(half).refused == {}
 
 
 def test_one_prompt_is_enough(policy: Policy) -> None:
-    assert prove(policy, PROMPTS[:1], SAMPLING, CHOICES).refused == []
+    assert verify(policy, workload=replace(WORKLOAD, prompts=PROMPTS[:1])).refused == {}
 
 
 def wrong_product(self: ShadowWeight, inputs: Tensor, bias: Tensor | None) -> Tensor:
@@ -61,35 +68,41 @@ right_product, right_way_back = ShadowWeight.linear, ShadowWeight.backward
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
-    [("linear", wrong_product, "decoding by shadow"), ("backward", wrong_way_back, "the gradient by shadow")],
+    ("name", "wrong", "reason"),
+    [
+        ("linear", wrong_product, "differs from the plain path on this device in"),
+        ("backward", wrong_way_back, "relative error of the gradient"),
+    ],
 )
 def test_wrong_shadow_weights_are_left(
-    policy: Policy, monkeypatch: pytest.MonkeyPatch, name: str, wrong: object, said: str
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, name: str, wrong: object, reason: str
 ) -> None:
     monkeypatch.setattr(ShadowWeight, name, wrong)
-    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
+    verdict = verify(policy)
     assert verdict.choices == CHOICES | {"shadow_weights": 0}
-    assert len(verdict.refused) == 1
-    assert said in verdict.refused[0]
+    assert list(verdict.refused) == ["shadow_weights"]
+    assert verdict.refused["shadow_weights"].startswith(
+        "computing with dequantized weights differs from the plain path"
+    )
+    assert reason in verdict.refused["shadow_weights"]
     assert policy.shadow is None
 
 
 def test_a_wrong_gradient_of_our_own_layers_is_left(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     right = FourBitWeight.backward
     monkeypatch.setattr(FourBitWeight, "backward", lambda self, gradient: right(self, gradient) * 0.9)
-    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES | {"shadow_weights": 0})
+    verdict = verify(policy, CHOICES | {"shadow_weights": 0})
     assert verdict.choices["own_update"] == 0
     assert not policy.own_update
-    assert len(verdict.refused) == 1
-    assert "the gradient by our own layers differs" in verdict.refused[0]
+    assert list(verdict.refused) == ["own_update"]
+    assert "the gradient by our own layers differs" in verdict.refused["own_update"]
 
 
 def test_a_row_mask_that_is_bypassed_gives_each_side_a_batch_of_its_own(
     tiny_model: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RowMask, "apply", lambda self, output: output)
-    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
+    verdict = verify(policy)
     assert verdict.choices["row_mask"] == 0
     trained = load_tiny(tiny_model)
     rows = [Row(prompt, adapter, greedy=True) for adapter in (True, False) for prompt in (0, 1)]
@@ -109,7 +122,7 @@ def test_a_wrong_mask_behind_shared_prompts_is_found(policy: Policy, monkeypatch
         return torch.ones_like(mask).tril(), positions
 
     monkeypatch.setattr(logprobs, "block_mask", everything_before)
-    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
+    verdict = verify(policy)
     assert verdict.choices == CHOICES | {"share_prompts": 0}
 
 
@@ -117,11 +130,11 @@ def test_a_wrong_decode_step_is_found(policy: Policy, monkeypatch: pytest.Monkey
     right = FixedBatch.advance
 
     def of_a_wrong_token(self: FixedBatch) -> None:
-        self.next.add_(1)
+        self.next.add_(1).remainder_(300)
         right(self)
 
     monkeypatch.setattr(FixedBatch, "advance", of_a_wrong_token)
-    verdict = prove(policy, PROMPTS, SAMPLING, CHOICES)
+    verdict = verify(policy)
     assert verdict.choices == CHOICES | {"fixed_steps": 0}
 
 
@@ -135,9 +148,9 @@ def foreign(policy: Policy) -> Policy:
 
 def test_layers_of_another_library_are_not_doubted_where_all_agrees(foreign: Policy) -> None:
     before = {name: value.detach().clone() for name, value in foreign.adapter_parameters().items()}
-    assert doubt(foreign, PROMPTS, SAMPLING) is None
+    assert check_backend(foreign, WORKLOAD, SAMPLING) is None
     choices = {"row_mask": 0, "own_update": 0, "share_prompts": 1, "fixed_steps": 1}
-    assert prove(foreign, PROMPTS, SAMPLING, choices).choices == choices
+    assert verify(foreign, choices).choices == choices
     assert all(torch.equal(value, before[name]) for name, value in foreign.adapter_parameters().items())
 
 
@@ -145,7 +158,7 @@ def test_an_adapter_that_stays_on_for_the_reference_is_doubted(
     foreign: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Policy, "as_reference", lambda self: nullcontext())
-    reason = doubt(foreign, PROMPTS, SAMPLING)
+    reason = check_backend(foreign, WORKLOAD, SAMPLING)
     assert reason
     assert "does not switch the adapter off" in reason
 
@@ -155,16 +168,16 @@ def test_decoding_that_differs_from_the_own_forward_is_doubted(
 ) -> None:
     right = Policy.logits
     monkeypatch.setattr(Policy, "logits", lambda self, hidden: right(self, hidden) * 1.5)
-    reason = doubt(foreign, PROMPTS, SAMPLING)
+    reason = check_backend(foreign, WORKLOAD, SAMPLING)
     assert reason
-    assert "decodes otherwise" in reason
+    assert "decoding differs" in reason
 
 
 def test_a_gradient_that_differs_from_the_own_forwards_is_doubted(
     foreign: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = logprobs.pack_logps
-    monkeypatch.setattr(proof, "pack_logps", lambda *given: right(*given) * 0.5)
-    reason = doubt(foreign, PROMPTS, SAMPLING)
+    monkeypatch.setattr(trial, "pack_logps", lambda *given: right(*given) * 0.5)
+    reason = check_backend(foreign, WORKLOAD, SAMPLING)
     assert reason
-    assert "another gradient" in reason
+    assert "its gradient differs" in reason
