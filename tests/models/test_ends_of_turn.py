@@ -24,7 +24,7 @@ from tests.tiny_model import stop_elsewhere
 
 def tokenizer_with(
     template: str | None, special: Sequence[str], added: Sequence[str] = (), **named: str
-) -> PreTrainedTokenizerFast:
+) -> Any:
     """A byte-level tokenizer with ``special`` tokens, and ``added`` ones that are not flagged as special.
 
     ``named``: eos_token, pad_token and bos_token.
@@ -67,7 +67,7 @@ class Family:
     bos: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def make(self) -> PreTrainedTokenizerFast:
+    def make(self) -> Any:
         named = {"eos_token": self.tokenizer} | ({} if self.bos is None else {"bos_token": self.bos})
         return tokenizer_with(self.template, self.special, **named)
 
@@ -340,7 +340,7 @@ def test_the_end_is_found_with_a_tokenizer_that_puts_a_space_before_every_text()
     pieces.decoder = decoders.Metaspace(prepend_scheme="always")
     pieces.add_special_tokens(["<unk>", "<s>", "</s>", "[INST]", "[/INST]"])
     template = FAMILIES["Mistral"].template.replace("</s>", " </s>")
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer: Any = PreTrainedTokenizerFast(
         tokenizer_object=pieces, chat_template=template, unk_token="<unk>", bos_token="<s>"
     )
     assert tokenizer.convert_ids_to_tokens(template_end(tokenizer, {})) == "</s>"
