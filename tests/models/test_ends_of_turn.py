@@ -22,9 +22,7 @@ from tests.policies import load_tiny
 from tests.tiny_model import stop_elsewhere
 
 
-def tokenizer_with(
-    template: str | None, special: Sequence[str], added: Sequence[str] = (), **named: str
-) -> Any:
+def tokenizer_with(template: str | None, special: Sequence[str], added: Sequence[str] = (), **named: str) -> Any:
     """A byte-level tokenizer with ``special`` tokens, and ``added`` ones that are not flagged as special.
 
     ``named``: eos_token, pad_token and bos_token.
