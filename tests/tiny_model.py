@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 CHAT_TEMPLATE = (
@@ -54,3 +56,20 @@ def make(folder: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def stop_elsewhere(model: Path, folder: Path, flagged: bool = True) -> Path:
+    """Copy the model to ``folder`` as a base model comes: its files name ``<|pad|>`` as the end of a text, while its
+    chat template ends a turn with ``<|im_end|>``. ``flagged``: whether that is flagged as a special token."""
+    shutil.copytree(model, folder)
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(settings | {"eos_token_id": settings["pad_token_id"]}))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "<|pad|>"}))
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    for token in tokenizer["added_tokens"]:
+        token["special"] = flagged or token["content"] != "<|im_end|>"
+    path.write_text(json.dumps(tokenizer))
+    return folder

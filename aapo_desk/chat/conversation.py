@@ -156,7 +156,7 @@ class _Answer:
 
     def add(self, token: int, ended: bool) -> None:
         self.tokens += 1
-        if piece := self.words.add(token):
+        if not ended and (piece := self.words.add(token)):  # the token that ends it may not be flagged as special
             self.say("piece", id=self.number, side=self.side, text=piece)
         if ended:
             self.end("end")

@@ -51,7 +51,7 @@ def ask(
     ``uniforms`` [R, T], ``batch_rows``, ``progress`` and ``fixed`` are as in ``decode``. Raises RewardError.
     """
     done = decode(policy, prompts, rows, max_new_tokens, sampling, uniforms, batch_rows, progress, fixed)
-    texts = policy.tokenizer.batch_decode([done.row(row) for row in range(len(rows))], skip_special_tokens=True)
+    texts = policy.tokenizer.batch_decode([done.content(row) for row in range(len(rows))], skip_special_tokens=True)
     completions = [
         Completion(
             text=text,

@@ -26,6 +26,7 @@ from aapo_desk.evaluation.request import BEST, LAST, Request, content_ids, read_
 from aapo_desk.evaluation.results import SIDES, Head, Results
 from aapo_desk.memory import loaded, plan
 from aapo_desk.models import sources
+from aapo_desk.models.ends import TEMPLATE_END, read_ends
 from aapo_desk.models.loading import choose_device, load_policy
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import free_bytes, shape_of
@@ -102,6 +103,8 @@ def _answer(
     config = request.config
     tell(f"loading {config.model.id}")
     policy = load_policy(config.model, config.lora, subject.resolved, config.run.seed)
+    if policy.template_end is not None:
+        tell(TEMPLATE_END.format(policy.tokenizer.convert_ids_to_tokens(policy.template_end)))
     if subject.checkpoint:
         load_adapter(subject.checkpoint, policy)
     fitted = _fit(policy, problems, request)
@@ -196,7 +199,10 @@ def _head(
         "sampling": None if request.greedy else dataclasses.asdict(Sampling.of(config.rollout)),
         "judge": {"name": judge.name, "options": judge.options},
     }
+    end = read_ends(config.model, subject.resolved).template
     answering = {
+        # Only if there is one: the results of all other models from before it was looked for stay good.
+        **({} if end is None else {"template_end": end}),
         "model": config.model.model_dump(mode="json"),
         "identity": sources.identity(config.model, subject.resolved),
         "adapter": subject.adapter,

@@ -44,7 +44,7 @@ def card(source: Source, form: Form, record: Mapping[str, Any], file: str | None
         "## Use\n",
         *(
             f"{usage.tool}:\n\n```\n{chr(10).join(usage.lines)}\n```\n"
-            for usage in usages(form, Path(), base["path"], base["revision"], base["four_bit"], file)
+            for usage in usages(form, Path(), base["path"], base["revision"], base["four_bit"], file, base.get("ends"))
         ),
         _prompt(config),
     ]
@@ -175,8 +175,8 @@ def _proof(record: Mapping[str, Any]) -> str:
 
 
 def proof_lines(record: Mapping[str, Any]) -> list[str]:
-    """The proof in words."""
-    lines = []
+    """The proof in words, after what the export's user has to know."""
+    lines = list(record.get("notes", []))
     for proof in record["proofs"]:
         found, bound = proof["distance"], proof["bound"]
         allowed = "" if bound is None else f" (at most {bound['kl']:g} and at least {bound['top1']:.0%} are right)"

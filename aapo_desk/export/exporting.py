@@ -87,9 +87,11 @@ def _record(work: Work, verdict: Verdict) -> dict[str, Any]:
             "path": base.resolved.name,
             "revision": revision(base.config.model, base.resolved),
             "four_bit": base.trained.quantization == "nf4",
+            "ends": None if work.template_end is None else list(work.eos_ids),
         },
         "files": work.files,
         "proofs": [proof.as_json() for proof in verdict.proofs],
+        "notes": verdict.notes,
         "broken": verdict.broken,
         "held_out": None,
     }
@@ -100,7 +102,7 @@ def _describe(work: Work, record: dict[str, Any]) -> None:
     request, folder = work.request, work.places.aside
     file = work.gguf.name if request.form == "gguf" else None
     base = record["base"]
-    named = usages(request.form, request.to, base["path"], base["revision"], base["four_bit"], file)
+    named = usages(request.form, request.to, base["path"], base["revision"], base["four_bit"], file, base["ends"])
     record["use"] = {usage.tool: list(usage.lines) for usage in named}
     if file is not None:
         (folder / "Modelfile").write_text(_modelfile(work, file), encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aapo_desk.export.loading import Answer, Loaded
+from aapo_desk.export.loading import Answer, Loaded, without_end
 from aapo_desk.export.request import ExportError
 from aapo_desk.export.tools import CONVERTER, LLAMA, Progress, Tool, have
 
@@ -92,7 +92,7 @@ def asked(tools: Tools, model: Path, tokenizer: Any, scratch: Path) -> Loaded:
 
     def answer(prompts: list[list[int]], longest: int) -> list[Answer]:
         said = tools.ask(model, {"prompts": prompts, "longest": longest})["answers"]
-        texts = tokenizer.batch_decode([tokens for tokens, _ in said], skip_special_tokens=True)
+        texts = tokenizer.batch_decode([without_end(*one) for one in said], skip_special_tokens=True)
         return [Answer(text, len(tokens), ended) for text, (tokens, ended) in zip(texts, said, strict=True)]
 
     return Loaded(logits, answer)
@@ -112,3 +112,9 @@ def what_is_lost(tools: Tools, model: Path, tokenizer: Any, texts: list[str], eo
     if (tokenizer.chat_template or None) != found["chat_template"]:
         lost.append("its chat template is not the model's")
     return lost
+
+
+def ends_of(tools: Tools, model: Path, tokens: list[int]) -> list[int]:
+    """Those of ``tokens`` at which llama.cpp ends an answer, by what the GGUF file says or by their text."""
+    ends: list[int] = tools.ask(model, {"prompts": [tokens[:1]], "eos": tokens})["ends"]
+    return ends

@@ -21,7 +21,7 @@ from aapo_desk.export.request import ExportError
 from aapo_desk.hardware import machine
 from aapo_desk.models.ids import wheel_model
 from aapo_desk.models.importing import import_peft
-from aapo_desk.models.loading import choose_device, choose_dtype, eos_ids, load_base, load_policy
+from aapo_desk.models.loading import choose_device, choose_dtype, load_base, load_policy, make_policy
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.sources import ModelError, ResolvedModel, load_tokenizer, resolve
 from aapo_desk.rollout import Row, Sampling, decode
@@ -131,9 +131,7 @@ def load_exported_adapter(base: Base, model: ModelConfig, folder: Path) -> Polic
         raise _unloadable(error) from error
     adapted.eval()
     tokenizer = load_tokenizer(base.resolved, model.trust_remote_code)
-    eos = eos_ids(adapted.get_base_model(), tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
-    return Policy(adapted, tokenizer, device, eos, pad)
+    return make_policy(adapted, tokenizer, device, model)
 
 
 def load_exported_model(base: Base, folder: Path) -> Policy:
@@ -167,7 +165,12 @@ def greedy_tokens(policy: Policy, prompts: list[list[int]], longest: int) -> lis
     return [(done.row(row), bool(done.ended[row])) for row in range(len(rows))]
 
 
+def without_end(tokens: list[int], ended: bool) -> list[int]:
+    """A completion's tokens without the one that ended it, which is not flagged as special in every tokenizer."""
+    return tokens[:-1] if ended else tokens
+
+
 def _answers(policy: Policy, prompts: list[list[int]], longest: int) -> list[Answer]:
     completions = greedy_tokens(policy, prompts, longest)
-    texts = policy.tokenizer.batch_decode([tokens for tokens, _ in completions], skip_special_tokens=True)
+    texts = policy.tokenizer.batch_decode([without_end(*one) for one in completions], skip_special_tokens=True)
     return [Answer(text, len(tokens), ended) for text, (tokens, ended) in zip(texts, completions, strict=True)]

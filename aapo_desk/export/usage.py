@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,16 @@ def model_name(run: str, quant: str) -> str:
 
 
 def usages(
-    form: Form, folder: Path | str, base: str, revision: str | None, four_bit: bool, file: str | None
+    form: Form,
+    folder: Path | str,
+    base: str,
+    revision: str | None,
+    four_bit: bool,
+    file: str | None,
+    ends: Sequence[int] | None = None,
 ) -> list[Usage]:
-    """``folder``: where the export lies. ``four_bit``: how its base was trained on. ``file``: the GGUF file's name."""
+    """``folder``: where the export lies. ``four_bit``: how its base was trained on. ``file``: the GGUF file's name.
+    ``ends``: the tokens that end a completion, if the base does not name them all."""
     if form == "gguf":
         assert file is not None
         path = shlex.quote(str(Path(folder, file)))
@@ -55,6 +63,8 @@ def usages(
         lines.append(f'base = AutoModelForCausalLM.from_pretrained("{base}"{options}, dtype="auto")')
         model, tokenizer = f'PeftModel.from_pretrained(base, "{folder}")', base
     lines += [f"model = {model}", f'tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")']
+    if form == "adapter" and ends is not None:
+        lines.append(f"model.generation_config.eos_token_id = {list(ends)}")
     other = (
         "--format gguf makes a file for them" if form == "merged" else "export with --format merged or gguf for them"
     )

@@ -24,7 +24,7 @@ from aapo_desk.export.distance import (
     distance,
 )
 from aapo_desk.export.folders import Files, Places, damaged_files, describe_files, free_bytes
-from aapo_desk.export.llama import Tools, what_is_lost
+from aapo_desk.export.llama import Tools, ends_of, what_is_lost
 from aapo_desk.export.llama import asked as asked_llama
 from aapo_desk.export.loading import (
     Base,
@@ -67,6 +67,8 @@ class Verdict:
 
     proofs: list[Proof] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What its user has to know."""
     loaded: Loaded | None = None
 
     def hold(self, what: str, against: str, expected: Tensor, found: Tensor, bound: Bound | None) -> None:
@@ -92,6 +94,8 @@ class Work:
     """A copy of the run's, which may go while this is at work."""
     tokenizer: Any
     eos_ids: tuple[int, ...]
+    template_end: int | None
+    """As ``Policy.template_end``."""
     questions: Questions
     probe: Probe
     progress: Progress
@@ -99,6 +103,11 @@ class Work:
     """What was written, with checksums."""
     dtype: str | None = None
     """Of a merged model's weights."""
+
+    @property
+    def named_ends(self) -> tuple[int, ...]:
+        """The ends that the model or its tokenizer names; all of them if these name none."""
+        return tuple(token for token in self.eos_ids if token != self.template_end) or self.eos_ids
 
     @property
     def gguf(self) -> Path:
@@ -128,8 +137,8 @@ def prepare(request: Request, places: Places, progress: Progress) -> tuple[Work,
     probe = Probe(prompts, answers, answer_logits(policy, prompts, answers))
     if not bool(torch.isfinite(probe.logits).all()):
         raise ExportError(f"{TUNED} computes numbers that are not finite: this checkpoint is of no use")
-    tokenizer, eos = policy.tokenizer, policy.eos_ids
-    return Work(request, places, base, tools, checkpoint, tokenizer, eos, asked_of, probe, progress), policy
+    tokenizer, eos, end = policy.tokenizer, policy.eos_ids, policy.template_end
+    return Work(request, places, base, tools, checkpoint, tokenizer, eos, end, asked_of, probe, progress), policy
 
 
 def _copied(folder: Path, step: int, scratch: Path) -> Checkpoint:
@@ -223,6 +232,9 @@ def _verify_merged(work: Work, verdict: Verdict) -> None:
     verdict.hold("the merged model", TUNED, work.probe.logits, found, BOUNDS["merged"])
     if set(policy.eos_ids) != set(work.eos_ids):
         verdict.broken.append(f"its answers end at the tokens {policy.eos_ids}, those of its base at {work.eos_ids}")
+    if policy.template_end is not None:
+        name = work.tokenizer.convert_ids_to_tokens(policy.template_end)
+        verdict.broken.append(f"its generation settings do not name {name}, which ends a turn in its chat template")
     if policy.tokenizer.chat_template != work.tokenizer.chat_template:
         verdict.broken.append("its chat template is not its base's")
     prompts = [work.tokenizer.decode(prompt) for prompt in work.probe.prompts]
@@ -236,7 +248,10 @@ def _verify_gguf(work: Work, verdict: Verdict) -> None:
     loaded = asked_llama(work.tools, work.gguf, work.tokenizer, work.places.scratch)
     prompts, answers = list(work.probe.prompts), list(work.probe.answers)
     texts = [work.tokenizer.decode(prompt) for prompt in prompts]
-    verdict.broken += what_is_lost(work.tools, work.gguf, work.tokenizer, texts, work.eos_ids)
+    verdict.broken += what_is_lost(work.tools, work.gguf, work.tokenizer, texts, work.named_ends)
+    if work.template_end is not None and work.template_end not in ends_of(work.tools, work.gguf, [work.template_end]):
+        name = work.tokenizer.convert_ids_to_tokens(work.template_end)
+        verdict.notes.append(f"llama.cpp does not end an answer at {name} by itself: give it that as a stop text")
     found = loaded.logits(prompts, answers)
     if work.f16 == work.gguf:
         verdict.hold("the GGUF file in f16", TUNED, work.probe.logits, found, BOUNDS["gguf f16"])

@@ -50,7 +50,8 @@ def saved_dtype(resolved: ResolvedModel, trust_remote_code: bool) -> torch.dtype
 def merge(policy: Policy, dtype: torch.dtype) -> Any:
     """Merge the adapter into its base, in place, and give the plain model in ``dtype``. The policy is spent then.
 
-    Each sum is made in float32 and rounded once. The base must not be quantised. Raises ExportError where a weight
+    Each sum is made in float32 and rounded once. Its generation settings name the chat template's end of turn too, so
+    that others stop there as the run did. The base must not be quantised. Raises ExportError where a weight
     does not fit ``dtype``.
     """
     embeddings = policy.causal.get_input_embeddings()
@@ -66,6 +67,8 @@ def merge(policy: Policy, dtype: torch.dtype) -> Any:
     for name, parameter in merged.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise ExportError(f"the weights {name} do not fit {str(dtype).removeprefix('torch.')}")
+    if policy.template_end is not None:
+        merged.generation_config.eos_token_id = list(policy.eos_ids)
     return merged
 
 

@@ -12,6 +12,7 @@ import torch
 
 from aapo_desk.config import ConfigError, LoraConfig, ModelConfig, Problem
 from aapo_desk.hardware import BFLOAT16_FROM
+from aapo_desk.models.ends import find_ends
 from aapo_desk.models.importing import import_peft
 from aapo_desk.models.policy import Backend, Policy
 from aapo_desk.models.precision import overflowing, refusal
@@ -75,10 +76,18 @@ def load_policy(
         adapted = _by_transformers(model, lora, resolved, seed, device, dtype)
     adapted.eval()
     tokenizer = load_tokenizer(resolved, model.trust_remote_code)
-    eos = eos_ids(adapted.get_base_model(), tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
     log.info("loaded %s on %s in %s, %s, by %s", resolved.name, device, dtype, model.quantization, backend)
-    return Policy(adapted, tokenizer, device, eos, pad, backend)
+    return make_policy(adapted, tokenizer, device, model, backend)
+
+
+def make_policy(
+    adapted: Any, tokenizer: Any, device: torch.device, model: ModelConfig, backend: Backend = "transformers"
+) -> Policy:
+    """The policy of a PeftModel and its tokenizer. Raises ModelError if no token would end a completion."""
+    base = adapted.get_base_model()
+    ends = find_ends(base.generation_config, base.config, tokenizer, model.chat_template_options)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends.ids[0]
+    return Policy(adapted, tokenizer, device, ends.ids, pad, backend, template_end=ends.template)
 
 
 def _by_unsloth(
@@ -213,17 +222,3 @@ def _leave_the_file(base: Any) -> None:
     for parameter in base.parameters():
         if parameter.device.type == "cpu" and parameter.is_floating_point():
             parameter.data = parameter.data.clone()
-
-
-def eos_ids(causal: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every token that ends a completion: the generation settings', the model's and the tokenizer's.
-
-    Raises ModelError where there is none, since no completion would ever end.
-    """
-    found: dict[int, None] = {}
-    for source in (causal.generation_config, causal.config, tokenizer):
-        ids = getattr(source, "eos_token_id", None)
-        found |= dict.fromkeys(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
-    if not found:
-        raise ModelError("the model names no token that ends a text (eos_token_id)")
-    return tuple(found)

@@ -30,6 +30,7 @@ class Policy:
     tokenizer: Any
     device: torch.device
     eos_ids: tuple[int, ...]
+    """Every token that ends a completion (``ends.find_ends``)."""
     pad_id: int
     backend: Backend = "transformers"
     masks_rows: bool = True
@@ -38,6 +39,9 @@ class Policy:
     """Whether an update without shadow weights may compute the adapted layers by our own function; else peft does."""
     shadow: Shadow | None = None
     """Base weights at hand (``use_shadow``); None: they are made of their 4 bits at each use."""
+
+    template_end: int | None = None
+    """The one of ``eos_ids`` that only the chat template writes; None if there is no such token."""
 
     start: StartWeights | None = None
     """What the reference has on (``starting.start_from``); None: nothing, it is the base."""

@@ -55,6 +55,11 @@ class Completions:
         """A completion's token ids, the ending one included."""
         return [int(token) for token in self.tokens[index, : int(self.lengths[index])]]
 
+    def content(self, index: int) -> list[int]:
+        """A completion's token ids without the one that ended it, which not every tokenizer flags as special."""
+        tokens = self.row(index)
+        return tokens[:-1] if bool(self.ended[index]) else tokens
+
     def take(self, rows: Sequence[int]) -> Completions:
         index = torch.tensor(rows, dtype=torch.long)
         return Completions(*(getattr(self, name)[index] for name in ("tokens", "lengths", "ended", "logps", "entropy")))

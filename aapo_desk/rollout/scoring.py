@@ -79,7 +79,7 @@ def score(pool: RewardPool, tokenizer: Any, drawn: Sequence[Drawn], max_tokens: 
 def _completions(tokenizer: Any, drawn: Drawn, max_tokens: int) -> list[Completion]:
     """As the rewards see them: texts without the tokens that end them."""
     done = drawn.completions
-    rows = [done.row(row) for row in range(len(done.lengths))]
+    rows = [done.content(row) for row in range(len(done.lengths))]
     texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)
     group_size = len(rows) // len(drawn.problems)
     return [

@@ -34,7 +34,8 @@ def copy_history(
     """Give a new run's database what another holds up to the checkpoint of ``step``, and the event ``forked``.
 
     ``event``: that event's data, kept as the fact ``parent`` as well. ``choices``: take along what was chosen for the
-    device; ``evaluations``: what was measured on held-out problems. Raises StoreError where the other cannot be read.
+    device; ``evaluations``: what was measured on held-out problems. The tokens that end a completion stay the parent's.
+    Raises StoreError where the other cannot be read.
     """
     if not RunReader(parent).ready:  # also refuses one of a newer version, by name
         raise StoreError(f"run {parent.name} has no numbers that could be taken along")
@@ -75,6 +76,8 @@ def _copy_rest(db: sqlite3.Connection, step: int, choices: bool, evaluations: bo
     db.execute("INSERT INTO system SELECT * FROM other.system WHERE time <= ? ORDER BY rowid", (saved[1],))
     if evaluations:
         db.execute("INSERT INTO evaluations SELECT * FROM other.evaluations WHERE step <= ? ORDER BY rowid", (step,))
+    # The steps taken along were sampled with these ends, and the steps to come must be too.
+    db.execute("INSERT INTO run SELECT * FROM other.run WHERE key = 'eos_ids'")
     if choices:
         db.execute("INSERT INTO run SELECT * FROM other.run WHERE key = 'choices'")
     if rate:  # what the rate was lowered to when it had gone back (training.recovery), if that was before this step

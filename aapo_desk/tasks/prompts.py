@@ -73,24 +73,6 @@ def render(tokenizer: Tokenizer, problem: Problem, task: TaskConfig, template_op
     return [int(token) for token in tokens]
 
 
-def end_token(tokenizer: Tokenizer, eos_ids: Sequence[int], template_options: Mapping[str, Any]) -> int:
-    """Which of the tokens that end a completion the chat template puts behind an assistant's words; else the
-    tokenizer's own, else the first. They may be several: ``<end_of_turn>`` is Gemma's, beside its tokenizer's."""
-    own = getattr(tokenizer, "eos_token_id", None)
-    fallback = next((token for token in eos_ids if token == own), eos_ids[0])
-    if tokenizer.chat_template is None:
-        return fallback
-    from jinja2 import TemplateError
-
-    said = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "1"}]
-    options = {**template_options, "add_generation_prompt": False, "tokenize": True, "return_dict": False}
-    try:
-        tokens = tokenizer.apply_chat_template(said, **options)
-    except TemplateError:
-        return fallback
-    return next((int(token) for token in reversed(tokens) if token in eos_ids), fallback)
-
-
 def fit(
     tokenizer: Tokenizer, problems: Sequence[Problem], task: TaskConfig, template_options: Mapping[str, Any]
 ) -> Fit:

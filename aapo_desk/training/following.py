@@ -13,6 +13,7 @@ from aapo_desk.evaluation.asking import ask
 from aapo_desk.rollout import Row, Sampling
 from aapo_desk.store import RunDirectory
 from aapo_desk.training.choices import apply
+from aapo_desk.training.ends import use_ends
 from aapo_desk.training.gathering import sample_share
 from aapo_desk.training.passes import Passes
 from aapo_desk.training.place import Place
@@ -56,6 +57,7 @@ class Follower:
         loaded = load(self.config, self.run.start_adapter, lambda *_: None)
         choices: dict[str, int] = letter.data["choices"]
         apply(choices, loaded.policy)
+        use_ends(loaded.policy, letter.data["eos_ids"])
         self.ready = self.stack.enter_context(assembled(self.config, loaded, choices, log.warning, self.ranks))
         self.ranks.use(list(loaded.policy.adapter_parameters().values()))
         return Letter({"digest": loaded.digest})

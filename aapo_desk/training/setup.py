@@ -28,6 +28,7 @@ from aapo_desk.tasks.difficulty import Difficulty
 from aapo_desk.tasks.prompts import Fit, fit, refuse_empty
 from aapo_desk.training.choices import fence, settled
 from aapo_desk.training.control import Control
+from aapo_desk.training.ends import settle_ends
 from aapo_desk.training.mending import MendablePool
 from aapo_desk.training.parts import Parts
 from aapo_desk.training.peaks import freed_at_once
@@ -165,6 +166,7 @@ def prepared(
     for source, fitted in (("train", loaded.train), ("held_out", loaded.held_out)):
         _tell_dropped(store, source, fitted)
     refuse_empty(config.task, loaded.train)
+    settle_ends(store, loaded.policy, warn)  # before anything is decoded or banked
     choices = settled(store, loaded.policy, config, loaded.train.prompts, tell, probed, instead)
     gather_ranks(ranks, loaded, choices, tell)
 
@@ -180,7 +182,7 @@ def gather_ranks(ranks: Ranks, loaded: Loaded, choices: dict[str, int], tell: Ca
     if ranks.size == 1:
         return
     tell(f"{ranks.size} processes compute this run; waiting for the others to load the model")
-    letters = [Letter({"choices": choices})] * (ranks.size - 1)
+    letters = [Letter({"choices": choices, "eos_ids": list(loaded.policy.eos_ids)})] * (ranks.size - 1)
     digests = ranks.together("load", letters, lambda: loaded.digest, lambda letter: str(letter.data["digest"]))
     for rank, digest in enumerate(digests):
         if digest != digests[0]:

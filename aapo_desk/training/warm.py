@@ -26,13 +26,13 @@ from torch import Tensor
 from aapo_desk.config import ConfigError
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.evaluation.held_out import judged_by
+from aapo_desk.models.ends import end_token
 from aapo_desk.models.logprobs import pack_logps
 from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import Completion, Score, part_names
 from aapo_desk.rewards.builtin import VERIFIERS
 from aapo_desk.rollout import derive_seed
 from aapo_desk.store import RunWriter, event_words
-from aapo_desk.tasks.prompts import end_token
 from aapo_desk.tasks.solutions import Worked, choose
 from aapo_desk.training.parts import Parts, make_room
 from aapo_desk.training.passes import Micro, Rollout, backpropagate, flat

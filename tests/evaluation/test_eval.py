@@ -21,6 +21,7 @@ from aapo_desk.evaluation.request import Wanted, request
 from aapo_desk.evaluation.results import HEAD, ROWS, read_head, read_lines
 from aapo_desk.evaluation.work import Interrupted, work
 from aapo_desk.launch.child import environment
+from aapo_desk.models import ends
 from aapo_desk.rewards import RewardPool
 from aapo_desk.store import RunDirectory, RunWriter
 from aapo_desk.tasks import Problem
@@ -28,6 +29,7 @@ from aapo_desk.tasks.prompts import fit
 from tests import run_data
 from tests.policies import load_tiny
 from tests.stand_in import until
+from tests.tiny_model import stop_elsewhere
 
 Output = pytest.CaptureFixture[str]
 
@@ -207,3 +209,17 @@ def test_killed_and_continued_it_gives_the_same_results(
     assert (folder / ROWS).read_bytes() == (undisturbed / ROWS).read_bytes()
     summaries = [json.loads((one / HEAD).read_text())["summary"] for one in (folder, undisturbed)]
     assert summaries[0] == summaries[1]
+
+
+def test_results_from_before_the_chat_templates_end_was_looked_for_are_not_taken_for_those_with_it(
+    tiny_model: Path, tmp_path: Path, desk_home: Path, sums: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stop_elsewhere(tiny_model, tmp_path / "model")
+    asked = request(Wanted(str(folder), sums, max_new_tokens=6))
+    keys = {}
+    for version in ("new", "old"):
+        told: list[str] = []
+        keys[version] = work(asked, tell=told.append)[1]["key"]
+        assert any("the chat template ends a turn with <|im_end|>" in line for line in told) == (version == "new")
+        monkeypatch.setattr(ends, "template_end", lambda *_: None)
+    assert keys["new"] != keys["old"]

@@ -24,6 +24,7 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.store import RunDirectory, list_checkpoints
 from tests.export.runs import all_right, names, trained_run, tuned
 from tests.spoiled import put_nan
+from tests.tiny_model import stop_elsewhere
 
 IDS = torch.tensor([[5, 90, 17, 200, 33, 4]])
 
@@ -279,3 +280,31 @@ def test_the_card_holds_settings_curves_and_evaluation(run: RunDirectory, tmp_pa
         "PeftModel.from_pretrained",
     ):
         assert piece in text, piece
+
+
+def test_others_stop_at_the_chat_templates_end_where_the_base_does_not_name_it(
+    desk_home: Path, tiny_config: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = stop_elsewhere(Path(tiny_config["model"]["id"]), tmp_path / "base")
+    run = trained_run(tiny_config | {"model": tiny_config["model"] | {"id": str(folder)}}, steps=(1,))
+    base = AutoTokenizer.from_pretrained(folder)
+    ends = [base.eos_token_id, base.convert_tokens_to_ids("<|im_end|>")]
+
+    merged = export(request(run, "merged", tmp_path / "merged"), None)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert model.generation_config.eos_token_id == ends
+    assert model.config.eos_token_id == base.eos_token_id
+    assert merged["base"]["ends"] == ends
+    assert not any("eos_token_id" in line for lines in merged["use"].values() for line in lines)
+
+    adapter = export(request(run, "adapter", tmp_path / "adapter"), None)
+    line = f"model.generation_config.eos_token_id = {ends}"
+    assert line in adapter["use"]["peft and transformers"]
+    assert line in (tmp_path / "adapter" / "README.md").read_text()
+
+    with written_aside(tmp_path / "other") as places:
+        work, policy = prepare(request(run, "merged", tmp_path / "other"), places, print)
+        write(work, policy)
+        (places.aside / "generation_config.json").unlink()
+        work.files = describe_files(places.aside)
+        assert "do not name <|im_end|>, which ends a turn in its chat template" in " ".join(verify(work).broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,25 @@ def test_a_gguf_file_is_proved_by_llama_cpp_and_a_damaged_one_refused(
             assert verify(work).broken, "by its checksum"
             work.files = describe_files(places.aside)
             assert verify(work).broken, "by what llama.cpp makes of it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "known"), [("<|im_end|>", True), ("<gh_stars>", False)])
+def test_an_end_that_only_the_template_writes_does_not_break_a_gguf_file(
+    desk_home: Path, config: dict[str, Any], tmp_path: Path, end: str, known: bool
+) -> None:
+    folder = Path(config["model"]["id"])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", end)
+    tokenizer.save_pretrained(folder)
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((folder / name).read_text()) | {"eos_token_id": tokenizer.eos_token_id}
+        (folder / name).write_text(json.dumps(settings))
+    source = choose(trained_run(config, "sums", steps=(1,)), "best")
+    record = export(Request(source, "gguf", tmp_path / "out", "f16"), None)
+    assert record["broken"] == []
+    assert f'PARAMETER stop "{end}"' in (tmp_path / "out" / "Modelfile").read_text()
+    note = f"llama.cpp does not end an answer at {end} by itself: give it that as a stop text"
+    assert record["notes"] == ([] if known else [note])
+    assert (note in (tmp_path / "out" / "README.md").read_text()) == (not known)

@@ -13,7 +13,6 @@ from aapo_desk.config import ConfigError, RunConfig, TaskConfig, resolve
 from aapo_desk.rewards.base import Completion
 from aapo_desk.rewards.countdown import build
 from aapo_desk.tasks import Problem
-from aapo_desk.tasks.prompts import end_token
 from aapo_desk.tasks.solutions import Worked, choose
 
 GSM8K = {"question": "How many?", "answer": "He has 48/2 = <<48/2=24>>24 clips.\n24 in all.\n#### 24"}
@@ -168,20 +167,3 @@ def test_a_solution_column_that_is_not_there_is_refused_with_those_that_are(tmp_
         ConfigError, match=r"task\.solution_column.* no column step; it has problem, answer, steps; did"
     ):
         read(tmp_path, {"problem": "p", "answer": 1, "steps": "s"}, solution_column="step")
-
-
-def test_a_completion_ends_with_the_token_that_the_chat_template_puts_there() -> None:
-    class Gemma(Letters):
-        """Two tokens end a completion: 1, the tokenizer's own, and 106, its template's."""
-
-        chat_template: Any = "..."
-        eos_token_id = 1
-
-        def apply_chat_template(self, conversation: Any, *_: Any, **__: Any) -> Any:
-            return [2, 105, 9, 106, 7, 105, 9, 106, 7] if len(conversation) == 2 else []
-
-    assert end_token(Gemma(), (1, 106), {}) == 106
-    assert end_token(Letters(), (3, 4), {}) == 3
-    plain = Gemma()
-    plain.chat_template = None
-    assert end_token(plain, (106, 1), {}) == 1
