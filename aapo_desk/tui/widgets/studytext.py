@@ -52,7 +52,8 @@ def outcomes_text(findings: Findings, width: int) -> Content:
     note = "[95 % interval] over seeds and problems, paired by problem" if seeds != 1 else (
         "[95 % interval] over problems; one seed says nothing of others"
     )  # fmt: skip
-    return _arms(findings, rows, note, left=True)
+    notes = [f"{arm.letter}, {line}" for arm in findings.arms for line in arm.sides["greedy"].notes]
+    return _arms(findings, rows, "\n".join([note, *notes]), left=True)
 
 
 def spent_text(findings: Findings, width: int) -> Content:
