@@ -23,6 +23,7 @@ from aapo_desk.studies import queue, running
 from aapo_desk.studies.arms import ALGORITHM, Arm, make_budget
 from aapo_desk.studies.findings import StudyReader
 from aapo_desk.studies.study import Study, create_study
+from aapo_desk.tui.widgets.studytext import outcomes_text, runs_text
 from tests import scored, studied
 from tests.training.in_process import train, weights
 
@@ -163,4 +164,6 @@ def test_unscorable_answers_are_wrong_in_what_a_study_pools_also_of_older_runs()
     assert (outcome.tuned.mean, outcome.gain.mean) == (0.25, 0.0)
     assert (outcome.against.estimate.mean, outcome.against.pairs) == (-0.25, 4)
     assert "B, tuned: 3 of 4 unscorable, counted as wrong" in told.lines(found)
+    assert "0.25 (3 unscorable)" in runs_text(found, 120).plain
+    assert "B, tuned: 3 of 4 unscorable, counted as wrong" in outcomes_text(found, 120).plain
     assert told.document(found)["arms"][1]["runs"][0]["unscorable"] == {"greedy": 3, "sampled": 3}

@@ -81,7 +81,9 @@ def runs_text(findings: Findings, width: int) -> Content:
             value = figure(run.track.values[-1]) if run.track and run.track.steps else "–"
             scores = run.after.get("greedy")
             right = f"{sum(scores.values()) / len(scores):.2f}" if scores else "–"
-            cells = f"  {_fit(one_line(run.name), 32)}  {_fit(_state(run), 22)}  {value:>8}  {right:>8}"
+            _, unscorable = run.unscorable.get("greedy", (0, 0))
+            beside = f" ({unscorable} unscorable)" if unscorable else ""
+            cells = f"  {_fit(one_line(run.name), 32)}  {_fit(_state(run), 22)}  {value:>8}  {right:>8}{beside}"
             lines.append(Content.assemble((arm.letter, _style(arm)), cells))
             if run.reason:
                 lines.append(Content.styled(f"   {one_line(run.reason)}", FAINT))
