@@ -6,8 +6,8 @@ Each side of an evaluation (``greedy`` and ``sampled`` in a run's ``evaluations`
     unscorable      how many answers could not be scored; ``scores`` holds None for each of them
     unscorable_as   "wrong": the accuracy is over all answers, and these count as wrong. Missing in what older versions
                     wrote: these were left out, and the accuracy is over the answers that could be scored
-    recounted       true in memory only: the side was written by an older version, and its accuracy has been computed
-                    again from its scores
+    recounted       true where an older version wrote the side and a reader has computed its accuracy again from its
+                    scores; an export's record keeps it, a run's database never does
 """
 
 from __future__ import annotations
