@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aapo_desk.cli.app import run
-from aapo_desk.evaluation.results import opened
+from aapo_desk.evaluation.results import HEAD, ROWS, opened
 from aapo_desk.store import RunDirectory, find_run
 from tests import compared_runs
 
@@ -211,21 +211,25 @@ def test_without_matplotlib_it_is_said_what_to_install(
     assert not path.exists()
 
 
-def evaluated(run: RunDirectory, right: int, **asked: Any) -> None:
-    """What aapo-desk eval keeps of four problems, of which the tuned model has ``right`` right and its base none."""
+def evaluated(run: RunDirectory, right: int, scores: list[float | None] | None = None, **asked: Any) -> Path:
+    """What aapo-desk eval keeps of four problems, of which the tuned model has ``right`` right and its base none.
+
+    ``scores``: of the tuned model, where some answers are unscorable. Returns its folder.
+    """
     head = {"key": "k", "task": "gsm8k", "step": 6, "problems": 4, "total": 9, "dropped": 0, "max_new_tokens": 32}
     lines = [
-        {"id": f"p{number}", **{side: [answer(number < count)] for side, count in (("base", 0), ("tuned", right))}}
-        for number in range(4)
+        {"id": f"p{number}", "base": [answer(0.0)], "tuned": [answer(score)]}
+        for number, score in enumerate(scores or [float(number < right) for number in range(4)])
     ]
     head["asked"] = {"problems": "digest", "samples": 1, "sampling": None} | asked
     with opened(run.evaluations / f"gsm8k-{right}", head) as results:
         results.add(lines, 1.0)
         results.finish()
+    return results.folder
 
 
-def answer(right: bool) -> dict[str, Any]:
-    return {"completion": "", "score": float(right), "readable": 1.0, "tokens": 3, "truncated": False}
+def answer(score: float | None) -> dict[str, Any]:
+    return {"completion": "", "score": score, "readable": 1.0, "tokens": 3, "truncated": False}
 
 
 def test_what_eval_kept_of_the_runs_is_paired_where_they_were_asked_the_same(
@@ -250,3 +254,24 @@ def test_what_eval_kept_of_the_runs_is_paired_where_they_were_asked_the_same(
     assert [len(tasks) for tasks in by_run] == [1, 2]
     pair = next(task["against_baseline"] for task in by_run[1] if task["asked"]["problems"] == "digest")
     assert (pair["mean"], pair["paired"], pair["problems"]) == (0.75, True, 4)
+
+
+def test_what_an_older_version_kept_without_the_unscorable_answers_is_counted_again(
+    runs: list[RunDirectory], capsys: Output
+) -> None:
+    one, two, *_ = runs
+    evaluated(one, 2)
+    folder = evaluated(two, 2, scores=[1.0, None, None, None])
+    head = json.loads((folder / HEAD).read_text())
+    for side, accuracy, unscorable in (("base", 0.0, 0), ("tuned", 1.0, 3)):
+        head["summary"][side] = {"accuracy": accuracy, "low": 0.2, "high": 1.0, "unscorable": unscorable, "answers": 4}
+    (folder / HEAD).write_text(json.dumps(head))
+    assert run(["compare", "one", "two"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^B .* 0\.25 \[.* -0\.25 \[\S+ \S+\] paired over 4 problems$", text, flags=re.MULTILINE)
+    assert "B, tuned: 3 of 4 unscorable, counted as wrong (recounted" in text
+    (folder / ROWS).write_text("")
+    assert run(["compare", "one", "two"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^B .* 1\.00 \[.* -$", text, flags=re.MULTILINE), "without its lines it is shown, not compared"
+    assert "B, tuned: 1 of 4 scored; unscorable answers left out" in text

@@ -74,6 +74,30 @@ def test_a_run_of_the_first_version_goes_on_to_its_end(old: RunDirectory) -> Non
     assert found[0].step == 4
 
 
+def test_what_an_older_version_measured_is_compared_on_one_rule_when_the_run_goes_on(old: RunDirectory) -> None:
+    """Its base had one of two answers unscorable, and its step 2 too: accuracies of 1.0 and 1.0 when measured."""
+    with closing(sqlite3.connect(old.database)) as db, db:
+        for step, scores in ((0, [1.0, None]), (2, [None, 1.0])):
+            (data,) = db.execute("SELECT data FROM evaluations WHERE step = ?", (step,)).fetchone()
+            row = json.loads(data)
+            for side in ("greedy", "sampled"):
+                row[side] |= {"accuracy": 1.0, "low": 0.2, "high": 1.0, "unscorable": 1, "scores": scores}
+            db.execute("UPDATE evaluations SET data = ? WHERE step = ?", (json.dumps(row), step))
+    config = old.read_config()
+    store = RunWriter(old)
+    with Control(old, config.run.steps) as control, prepared(config, store, control) as ready:
+        Trainer(old, config, ready, store, control).train()
+    rows = store.evaluations("held_out")
+    store.close()
+    assert rows[0]["greedy"]["accuracy"] == 1.0, "the record stays"
+    last = rows[4]
+    assert last["greedy"]["unscorable_as"] == "wrong"
+    assert last["difference"]["mean"] == pytest.approx(last["greedy"]["accuracy"] - 0.5)
+    finished = RunReader(old).poll().events[-1]
+    expected = max([(0.5, 0.5, 2), (last["greedy"]["accuracy"], last["sampled"]["accuracy"], 4)])[2]
+    assert finished.data["best"] == expected, "1.0 by the older rule does not win"
+
+
 def config() -> RunConfig:
     return resolve({"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}})
 

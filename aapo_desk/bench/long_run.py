@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.store import Histogram, RunDirectory, RunWriter, Sample, StepRecord, create_run, write_atomically
+from aapo_desk.store.unscorable import UNSCORABLE_AS, WRONG
 
 STEPS_AT_ONCE = 2000
 STEP_SECONDS = 4.0
@@ -127,7 +128,14 @@ def _sample(step: int, row: int, chance: random.Random, is_reference: bool) -> S
 def evaluation(share: float) -> dict[str, object]:
     """Held-out accuracy at a share of the way."""
     accuracy = 0.3 + 0.5 * share
-    answers = {"accuracy": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1, "readable": 1.0, "unscorable": 0}
+    answers = {
+        "accuracy": accuracy,
+        "low": accuracy - 0.1,
+        "high": accuracy + 0.1,
+        "readable": 1.0,
+        "unscorable": 0,
+        UNSCORABLE_AS: WRONG,
+    }
     difference = {"mean": 0.5 * share, "low": 0.5 * share - 0.1, "high": 0.5 * share + 0.1} if share else None
     return {
         "problems": 100,

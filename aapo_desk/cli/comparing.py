@@ -155,7 +155,9 @@ def _evaluations(compared: Comparison) -> list[str]:
             ]
         )
     header = ["", "base", "tuned", "gain", f"tuned, against {baseline.letter}"]
-    return ["share of held-out problems answered right, greedily, with 95 % intervals", *table(header, rows)]
+    notes = [f"{one.letter}, {note}" for one in compared.entries if one.final for note in one.final.greedy.notes]
+    title = "share of held-out problems answered right, greedily, with 95 % intervals"
+    return [title, *table(header, rows), *notes]
 
 
 def _tasks(compared: Comparison, kept: KeptByRun) -> list[str]:
@@ -164,13 +166,14 @@ def _tasks(compared: Comparison, kept: KeptByRun) -> list[str]:
     said = []
     for key, first in {key: found for one in reversed(list(kept.values())) for key, found in one.items()}.items():
         base = kept[baseline.letter].get(key)
-        rows = []
+        rows, notes = [], []
         for entry in compared.entries:
             found = kept[entry.letter].get(key)
             if found is None:
                 rows.append([entry.letter, "not evaluated", "", "", ""])
                 continue
             outcome = found.outcome
+            notes += [f"{entry.letter}, {note}" for note in outcome.notes]
             rows.append(
                 [
                     entry.letter,
@@ -181,7 +184,7 @@ def _tasks(compared: Comparison, kept: KeptByRun) -> list[str]:
                 ]
             )
         header = ["", "base", "tuned", "gain", f"tuned, against {baseline.letter}"]
-        said += ["", printable(what(first.head)), *table(header, rows)]
+        said += ["", printable(what(first.head)), *table(header, rows), *notes]
     return said
 
 
@@ -267,6 +270,7 @@ def _run_document(compared: Comparison, entry: Entry, by: By, kept: KeptByRun) -
 def _side_document(outcome: Outcome, against: Difference | None) -> dict[str, Any]:
     estimates = {"base": outcome.base, "tuned": outcome.tuned, "gain": outcome.gain}
     said: dict[str, Any] = {name: item.as_json() if item else None for name, item in estimates.items()}
+    said["notes"] = list(outcome.notes)
     said["against_baseline"] = None
     if against:
         said["against_baseline"] = against.estimate.as_json() | {"paired": against.paired, "problems": against.problems}

@@ -18,6 +18,7 @@ from aapo_desk.cli.output import complain, printable, say, say_json, table
 from aapo_desk.cli.start import Offline
 from aapo_desk.cli.train import Sets
 from aapo_desk.config import parse_set
+from aapo_desk.store.unscorable import unscorable_notes
 
 if TYPE_CHECKING:
     from aapo_desk.evaluation.request import Request
@@ -171,7 +172,8 @@ def lines(head: Mapping[str, Any]) -> list[str]:
             f"difference {interval(difference, 'mean', '+', digits=3)}, paired over {difference['problems']} problems: "
             f"{difference['better']} better, {difference['worse']} worse"
         )
-    return said
+    sides = {_who(side, head): summary[side] for side in ("base", "tuned") if summary.get(side)}
+    return said + unscorable_notes(sides, summary["base"]["answers"])
 
 
 def what(head: Mapping[str, Any]) -> str:

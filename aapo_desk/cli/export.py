@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -16,6 +17,7 @@ from aapo_desk.cli.output import complain, printable, say, say_json
 from aapo_desk.cli.start import Offline
 from aapo_desk.config import ConfigError, Problem, user_path
 from aapo_desk.store import find_run
+from aapo_desk.store.unscorable import unscorable_notes
 
 if TYPE_CHECKING:
     from aapo_desk.config import RunConfig
@@ -117,7 +119,7 @@ def _made(request: Request, evaluated: bool) -> dict[str, Any]:
         if not evaluated:
             return make(request, None, _progress)
         with _judged(source.config) as judge:
-            return make(request, judge, _progress)
+            return make(_on_one_rule(request), judge, _progress)
     except (ExportError, ModelError, CheckpointError, RewardError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -134,11 +136,19 @@ def _progress(line: str) -> None:
     complain(line, prefix="")
 
 
+def _on_one_rule(request: Request) -> Request:
+    """The request with the run's evaluations counted as the export's answers will be. (As in ``_judged``, exports and
+    evaluations meet here.)"""
+    from aapo_desk.evaluation.accuracy import recounted
+
+    return replace(request, source=replace(request.source, evaluations=recounted(request.source.evaluations)))
+
+
 @contextmanager
 def _judged(config: RunConfig) -> Iterator[Judge]:
     """Scores answers by what the run's own evaluations score them by. (Exports and evaluations know nothing of each
     other; this is where they meet.)"""
-    from aapo_desk.evaluation import proportion
+    from aapo_desk.evaluation.accuracy import measure
     from aapo_desk.evaluation.asking import READABLE
     from aapo_desk.evaluation.held_out import judged_by
     from aapo_desk.rewards import RewardPool
@@ -146,19 +156,12 @@ def _judged(config: RunConfig) -> Iterator[Judge]:
     with RewardPool(judged_by(config.rewards)) as pool:
 
         def judge(completions: Sequence[Completion]) -> dict[str, Any]:
-            scores = [
-                next(value for name, value in score.parts.items() if name != READABLE)
-                for score in pool.score(completions)
-            ]
-            scorable = [score for score in scores if score is not None]
-            found = proportion(scorable) if scorable else None
-            return {
-                "accuracy": found and found.mean,
-                "low": found and found.low,
-                "high": found and found.high,
-                "unscorable": len(scores) - len(scorable),
-                "scores": scores,
-            }
+            return measure(
+                [
+                    next(value for name, value in score.parts.items() if name != READABLE)
+                    for score in pool.score(completions)
+                ]
+            )
 
         yield judge
 
@@ -177,6 +180,8 @@ def lines(record: dict[str, Any]) -> list[str]:
         )
         if run := held_out["run"]:
             said.append(f"  the run's own evaluation of this step: {interval(run, 'accuracy')}; {agreement(run)}")
+        sides = {"this export": held_out["greedy"], "the run's own evaluation": run or {}}
+        said += [f"  {note}" for note in unscorable_notes(sides, held_out["problems"])]
     for tool, typed in record["use"].items():
         said += [f"{tool}:", *(f"  {line}" for line in typed)]
     return said

@@ -9,7 +9,8 @@ from aapo_desk.cli.output import printable, table
 from aapo_desk.evaluation import Estimate
 from aapo_desk.store.records import finite
 from aapo_desk.studies import Side, figure
-from aapo_desk.studies.findings import SIDES, ArmFindings, Contrast, Findings, SeedRun
+from aapo_desk.studies.findings import ArmFindings, Contrast, Findings, SeedRun
+from aapo_desk.studies.held_out import SIDES
 
 ASKED: dict[Side, str] = {
     "greedy": "share of held-out problems answered right, greedily",
@@ -76,7 +77,8 @@ def _outcomes(findings: Findings, side: Side) -> list[str]:
         against = "baseline" if arm is baseline else _against(outcome.against)
         estimates = [_interval(outcome.base), _interval(outcome.tuned), _interval(outcome.gain, "+")]
         rows.append([arm.letter, printable(arm.label), *estimates, against])
-    return table(["", "arm", "base", "tuned", "gain", f"tuned, against {baseline.letter}"], rows)
+    notes = [f"{arm.letter}, {note}" for arm in findings.arms for note in arm.sides[side].notes]
+    return [*table(["", "arm", "base", "tuned", "gain", f"tuned, against {baseline.letter}"], rows), *notes]
 
 
 def _against(contrast: Contrast | None) -> str:
@@ -139,7 +141,7 @@ def _arm_document(arm: ArmFindings) -> dict[str, Any]:
         "evaluation": {
             side: {name: getattr(found, name).as_json() if getattr(found, name) else None
                    for name in ("base", "tuned", "gain")}
-            | {"against_baseline": _contrast_document(found.against)}
+            | {"against_baseline": _contrast_document(found.against), "notes": list(found.notes)}
             for side, found in arm.sides.items()
         },
         "curve": {"seeds": curve.seeds, "x": finite(list(curve.xs)), "mean": finite(list(curve.mean)),
@@ -176,4 +178,5 @@ def _run_document(run: SeedRun) -> dict[str, Any]:
         "reason": run.reason or None,
         "spent": spent,
         "tuned": right,
+        "unscorable": {side: tuned for side, (_, tuned) in run.unscorable.items()},
     }

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from aapo_desk.cli.output import printable, table
+from aapo_desk.evaluation.accuracy import on_one_rule
 from aapo_desk.store import Budget, event_words, progress
+from aapo_desk.store.unscorable import evaluation_notes
 
 Metrics = Mapping[str, float | None]
 Answers = Mapping[str, Any]
@@ -46,14 +48,15 @@ def event_line(kind: str, data: Mapping[str, Any]) -> str | None:
 
 
 def evaluation_line(step: int, data: Answers) -> str:
-    """An evaluation: accuracy with its 95 % interval, and the change against the base model."""
+    """An evaluation: accuracy with its 95 % interval, the change against the base model, unscorable answers."""
     who = "base model" if step == 0 else f"after step {step}"
     parts = [f"evaluation, {who}: greedy {interval(data['greedy'], 'accuracy')}"]
     if data.get("difference"):
         parts.append(f"change {interval(data['difference'], 'mean', '+')}")
     parts.append(f"sampled {interval(data['sampled'], 'accuracy')}")
     parts.append(f"{data['problems']} problems")
-    return "  ".join(parts)
+    notes = evaluation_notes(data)
+    return "  ".join([*parts, "; ".join(notes)] if notes else parts)
 
 
 def interval(data: Mapping[str, float | None], key: str, sign: str = "", digits: int = 2) -> str:
@@ -71,7 +74,8 @@ def base_against_tuned(evaluations: Mapping[int, Answers]) -> list[str]:
     last = max(evaluations, default=0)
     if last == 0 or 0 not in evaluations:
         return []
-    base, tuned = evaluations[0], evaluations[last]
+    shown = on_one_rule({step: evaluations[step] for step in (0, last)})
+    base, tuned = shown[0], shown[last]
     rows = [
         ["base", interval(base["greedy"], "accuracy"), interval(base["sampled"], "accuracy")],
         [f"tuned, step {last}", interval(tuned["greedy"], "accuracy"), interval(tuned["sampled"], "accuracy")],
@@ -80,4 +84,5 @@ def base_against_tuned(evaluations: Mapping[int, Answers]) -> list[str]:
     if any(differences):
         rows.append(["difference", *(interval(item, "mean", "+") if item else "-" for item in differences)])
     problems = f"share of {tuned['problems']} held-out problems answered right, with 95 % intervals"
-    return [problems, *(f"  {line}" for line in table(["", "greedy", "sampled"], rows))]
+    notes = [f"{who}, {note}" for who, data in (("base", base), ("tuned", tuned)) for note in evaluation_notes(data)]
+    return [problems, *(f"  {line}" for line in [*table(["", "greedy", "sampled"], rows), *notes])]

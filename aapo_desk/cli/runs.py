@@ -30,6 +30,7 @@ from aapo_desk.store import (
     progress,
     read_json,
 )
+from aapo_desk.store.unscorable import LEFT_OUT, UNSCORABLE_AS
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
 
@@ -77,6 +78,7 @@ def show(run: Run, json: Json = False) -> None:
         for data in evaluations.values():
             for answers in ("greedy", "sampled"):
                 data[answers].pop("scores", None)  # a number a problem: too much for a summary
+                data[answers].setdefault(UNSCORABLE_AS, LEFT_OUT)  # older versions measured so and did not say it
         say_json(
             facts
             | {

@@ -1,6 +1,6 @@
 """Is it better than its base? Held-out accuracy with intervals.
 
-intervals                       what a number of problems can tell
+accuracy, intervals             right answers among all answers; what a number of problems can tell
 benchmarks, request, results    the named tasks; what is asked for; what was answered, and where it lies
 asking, held_out, batches       a model answers: the trainer's evaluations, and any other
 work                            the whole of ``aapo-desk eval``
@@ -12,7 +12,6 @@ from aapo_desk.evaluation.intervals import (
     Estimate,
     mean_of_means,
     paired_difference,
-    paired_where_both,
     proportion,
     unpaired_difference,
 )
@@ -21,7 +20,6 @@ __all__ = [
     "Estimate",
     "mean_of_means",
     "paired_difference",
-    "paired_where_both",
     "proportion",
     "unpaired_difference",
 ]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aapo_desk.config import RewardConfig, RunConfig
+from aapo_desk.evaluation.accuracy import difference, measure
 from aapo_desk.evaluation.asking import READABLE, Answer, ask
-from aapo_desk.evaluation.intervals import paired_where_both, proportion
 from aapo_desk.memory import EVALUATED_AT_ONCE
 from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import RewardPool
@@ -86,22 +86,14 @@ def evaluate(
 
 
 def _summary(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Accuracy over the answers that could be scored; the others are counted beside it."""
-    scores = [answer.score for answer in answers]
-    scorable = [score for score in scores if score is not None]
-    accuracy = proportion(scorable) if scorable else None
+    """The accuracy over all answers, the number of unscorable ones, and what was answered."""
     return {
-        "accuracy": accuracy.mean if accuracy else None,
-        "low": accuracy.low if accuracy else None,
-        "high": accuracy.high if accuracy else None,
+        **measure([answer.score for answer in answers]),
         "readable": sum(answer.readable for answer in answers) / len(answers),
-        "unscorable": len(scores) - len(scorable),
-        "scores": scores,
         "answers": [answer.text for answer in answers],
     }
 
 
 def _difference(base: dict[str, Any] | None, side: str, after: dict[str, Any]) -> dict[str, float] | None:
-    """Paired by problem, over those that both could be scored on."""
-    paired = paired_where_both(base[side]["scores"], after["scores"]) if base else None
-    return paired[0].as_json() if paired else None
+    """The change from the base model, paired by problem; from the scores, so that an older version's base serves."""
+    return difference(base[side]["scores"], after["scores"]).as_json() if base else None

@@ -74,14 +74,6 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estima
     return Estimate(sum(differences) / n, max(-1.0, centre - half), min(1.0, centre + half))
 
 
-def paired_where_both(before: Sequence[float | None], after: Sequence[float | None]) -> tuple[Estimate, int] | None:
-    """``paired_difference`` over the problems that have a score on both sides, and their number; None without any."""
-    pairs = [(was, now) for was, now in zip(before, after, strict=True) if was is not None and now is not None]
-    if not pairs:
-        return None
-    return paired_difference([was for was, _ in pairs], [now for _, now in pairs]), len(pairs)
-
-
 def unpaired_difference(before: Estimate, after: Estimate) -> Estimate:
     """after - before of two proportions over different problems, with a 95 % interval.
 

@@ -7,6 +7,9 @@
 
 A batch's lines are on the disk before the head counts them, so lines beyond the head's count are those of a batch that
 was not kept whole, and are written again. ``id`` names a problem by its content: two evaluations pair up by it.
+
+The accuracies count unscorable answers as wrong. A head of an older version, which left them out (see
+``aapo_desk.store.unscorable``), is summarised again from its lines before it is compared or shown by a new evaluation.
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from aapo_desk.evaluation.intervals import mean_of_means, paired_where_both
+from aapo_desk.evaluation.accuracy import as_wrong, difference
+from aapo_desk.evaluation.intervals import mean_of_means
 from aapo_desk.store import StoreError, read_json, write_atomically
+from aapo_desk.store.unscorable import UNSCORABLE_AS, WRONG, leaves_out
 
 FORMAT = 1
 HEAD, ROWS = "evaluation.json", "results.jsonl"
@@ -63,6 +68,13 @@ class Results:
 
     def finish(self) -> None:
         self.change(finished=time.time(), summary=summarise(self.lines))
+
+    def count_again(self) -> bool:
+        """Replace a summary that left unscorable answers out; whether there was one."""
+        if not measured_before(self.head["summary"]):
+            return False
+        self.change(summary=summarise(self.lines))
+        return True
 
 
 @contextmanager
@@ -130,38 +142,47 @@ def _read(folder: Path, count: int) -> tuple[list[Line], int]:
 
 
 def summarise(lines: Sequence[Line]) -> dict[str, Any]:
-    """The accuracy of each side with its interval, and the paired difference where there are two."""
+    """The accuracy of each side with its interval, and the paired difference where there are two.
+
+    Unscorable answers count as wrong; ``unscorable`` is their number.
+    """
     sides = [side for side in SIDES if lines and side in lines[0]]
     summary: dict[str, Any] = {side: _side([line[side] for line in lines]) for side in sides}
     if len(sides) == len(SIDES):
         before, after = ([score(line, side) for line in lines] for side in SIDES)
-        paired = paired_where_both(before, after)
-        both = [(was, now) for was, now in zip(before, after, strict=True) if was is not None and now is not None]
-        summary["difference"] = paired and paired[0].as_json() | {
-            "problems": paired[1],
-            "better": sum(now > was for was, now in both),
-            "worse": sum(now < was for was, now in both),
+        summary["difference"] = difference(before, after).as_json() | {
+            "problems": len(lines),
+            "better": sum(now > was for was, now in zip(before, after, strict=True)),
+            "worse": sum(now < was for was, now in zip(before, after, strict=True)),
         }
     return summary
 
 
-def score(line: Mapping[str, Any], side: Side) -> float | None:
-    """A problem's mean score over the samples that could be scored; None where none could."""
-    scores = [answer["score"] for answer in line[side] if answer["score"] is not None]
-    return sum(scores) / len(scores) if scores else None
+def measured_before(summary: Mapping[str, Any]) -> bool:
+    """Whether an older version made this summary and left unscorable answers out of it."""
+    return any(leaves_out(summary[side]) for side in SIDES if side in summary)
+
+
+def score(line: Mapping[str, Any], side: Side) -> float:
+    """A problem's mean score over its samples; one that could not be scored counts as wrong."""
+    scores = _scores(line[side])
+    return sum(scores) / len(scores)
+
+
+def _scores(answers: Sequence[Mapping[str, Any]]) -> list[float]:
+    return as_wrong([answer["score"] for answer in answers])
 
 
 def _side(problems: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     answers = [answer for problem in problems for answer in problem]
-    scores = [[answer["score"] for answer in problem if answer["score"] is not None] for problem in problems]
-    scorable = [one for one in scores if one]
-    accuracy = mean_of_means(scorable) if scorable else None
+    accuracy = mean_of_means([_scores(problem) for problem in problems])
     return {
-        "accuracy": accuracy.mean if accuracy else None,
-        "low": accuracy.low if accuracy else None,
-        "high": accuracy.high if accuracy else None,
+        "accuracy": accuracy.mean,
+        "low": accuracy.low,
+        "high": accuracy.high,
         "answers": len(answers),
         "unscorable": sum(answer["score"] is None for answer in answers),
+        UNSCORABLE_AS: WRONG,
         "readable": sum(answer["readable"] for answer in answers) / len(answers),
         "truncated": sum(answer["truncated"] for answer in answers) / len(answers),
         "tokens": sum(answer["tokens"] for answer in answers) / len(answers),

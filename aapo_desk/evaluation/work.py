@@ -82,6 +82,8 @@ def work(request: Request, tell: Tell = lambda _: None, progress: Progress = lam
         with results.opened(_folder(request, subject, head), head) as kept:
             if kept.head["finished"]:
                 tell("evaluated before; this is what was kept")
+                if kept.count_again():
+                    tell("accuracies counted again: unscorable answers, left out when it was evaluated, are wrong now")
             else:
                 try:
                     _answer(request, subject, problems, pool, kept, tell, progress)

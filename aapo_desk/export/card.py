@@ -12,6 +12,7 @@ from aapo_desk.export.request import Form, Source
 from aapo_desk.export.usage import usages
 from aapo_desk.models.ids import wheel_model
 from aapo_desk.store import RunReader
+from aapo_desk.store.unscorable import unscorable_words
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 48
@@ -77,12 +78,13 @@ def _accuracy(record: Mapping[str, Any], start_from: str | None) -> str:
         return "Not measured.\n"
     run = held_out["run"]
     rows = [
-        ("base, as it was trained on" if start_from is None else "before training", _interval(held_out["base"])),
-        ("tuned, as it was trained", _interval(run)),
-        ("this export", _interval(held_out["greedy"])),
+        ("base, as it was trained on" if start_from is None else "before training", held_out["base"]),
+        ("tuned, as it was trained", run),
+        ("this export", held_out["greedy"]),
     ]
+    shown = [(name, _interval(found, held_out["problems"])) for name, found in rows]
     lines = [f"| share of {held_out['problems']} problems answered right, greedily | with 95 % interval |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in rows if value]
+    lines += [f"| {name} | {value} |" for name, value in shown if value]
     if run:
         lines += ["", f"Against the run's own evaluation: {agreement(run)}."]
     return "\n".join(lines) + "\n"
@@ -93,10 +95,11 @@ def agreement(run: Mapping[str, Any]) -> str:
     return f"{run['same_answers']} answers word for word the same, {run['same_scores']} right or wrong alike"
 
 
-def _interval(found: Mapping[str, Any] | None) -> str | None:
+def _interval(found: Mapping[str, Any] | None, problems: int) -> str | None:
     if found is None or found["accuracy"] is None:
         return None
-    return f"{found['accuracy']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    unscorable = unscorable_words(found, problems)
+    return f"{found['accuracy']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" + (f"; {unscorable}" * bool(unscorable))
 
 
 def _settings(config: RunConfig, step: int, record: Mapping[str, Any]) -> str:

@@ -12,11 +12,15 @@ from aapo_desk.export.distance import PROBED_PROMPTS
 from aapo_desk.export.loading import Answer, Loaded
 from aapo_desk.export.request import Source
 from aapo_desk.rewards import Completion
+from aapo_desk.store.unscorable import RECOUNTED, UNSCORABLE_AS
 from aapo_desk.tasks import Problem
 from aapo_desk.tasks.prompts import fit
 
+MEASURED = ("accuracy", "low", "high", "unscorable", UNSCORABLE_AS, RECOUNTED)
+"""What an export's record keeps of the run's own evaluations."""
+
 Judge = Callable[[Sequence[Completion]], dict[str, Any]]
-"""Greedy answers -> how many are right, as in an evaluation: accuracy, low, high, unscorable, scores."""
+"""Greedy answers -> how many are right, as an evaluation measures it: accuracy, low, high, unscorable, scores."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,12 @@ def _of_the_run(
     return {
         **(_accuracy(known) or {}),
         "same_answers": sum(said.get(name) == answer.text for name, answer in zip(ids, answers, strict=True)),
-        "same_scores": sum(name in got and got[name] == score for name, score in zip(ids, scores, strict=True)),
+        # An unscorable answer counts as a wrong one, here as in the accuracy.
+        "same_scores": sum(
+            name in got and (got[name] or 0.0) == (score or 0.0) for name, score in zip(ids, scores, strict=True)
+        ),
     }
 
 
 def _accuracy(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
-    return evaluation and {key: evaluation["greedy"][key] for key in ("accuracy", "low", "high")}
+    return evaluation and {key: evaluation["greedy"][key] for key in MEASURED if key in evaluation["greedy"]}

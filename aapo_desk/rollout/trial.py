@@ -28,7 +28,7 @@ from aapo_desk.rollout.sampling import Sampling, uniforms
 JUDGED_PROMPTS = 8
 """At most: each has one row of the policy and one of the reference that is compared token by token."""
 FEW = 4
-"""Tokens that a row's distance is filled up with at its side's mean."""
+"""Tokens at the median row's distance that each row's own are averaged with, since one token alone says little."""
 SHORT = 2
 """Tokens of the rows that are not judged. They end there, so that the batch shrinks to the judged ones."""
 GROWING_TOKENS, STATIC_TOKENS = 12, LEAST_PART + STEPS_BETWEEN_LOOKS
@@ -134,14 +134,14 @@ class Trial:
         near = [(fast[number] - own[number]).abs() for number in rows]
         far = [(fast[number] - other[number]).abs() for number in rows]
         means = [(float(a.mean()), float(b.mean())) for a, b in zip(near, far, strict=True)]
-        mean = float(torch.cat(near).mean())
-        distances = [(float(one.sum()) + FEW * mean) / (len(one) + FEW) for one in near]
+        median = statistics.median(mine for mine, _ in means)
+        distances = [(float(one.sum()) + FEW * median) / (len(one) + FEW) for one in near]
         return SideGap(
             "policy" if adapter else "reference",
-            mean,
+            float(torch.cat(near).mean()),
             float(torch.cat(far).mean()),
             max(distances),
-            statistics.median(distances),
+            median,
             max((mine for mine, others in means if mine > others), default=0.0),
         )
 

@@ -129,6 +129,7 @@ def _warm_start_words(data: Mapping[str, Any]) -> str:
     if held_out := data.get("held_out"):
         sides = (
             f"{side} {_figure(found['accuracy'])} [{_figure(found['low'])}, {_figure(found['high'])}]"
+            + (f" ({found['unscorable']} unscorable)" if found.get("unscorable") else "")
             for side, found in held_out.items()
         )
         words += f"; held-out accuracy after it: {', '.join(sides)}"

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from aapo_desk.evaluation import Estimate
+from aapo_desk.evaluation.accuracy import as_wrong
 from aapo_desk.launch import LIVE
 from aapo_desk.store import CurveReader, RunDirectory, RunReader, StoreError
+from aapo_desk.store.unscorable import UNSCORABLE_AS, WRONG, unscorable_notes
 from aapo_desk.studies import over_seeds
 from aapo_desk.studies.arms import ENOUGH_STEPS
 from aapo_desk.studies.comparison import DEFAULT_METRIC, LETTERS, SMOOTHING
-from aapo_desk.studies.held_out import NAME, Side
+from aapo_desk.studies.held_out import NAME, SIDES, Side
 from aapo_desk.studies.over_seeds import Scores
 from aapo_desk.studies.running import Member, is_at_work, members
 from aapo_desk.studies.study import Study
 from aapo_desk.studies.track import Band, Track, band, read_track
 
-SIDES: tuple[Side, ...] = ("greedy", "sampled")
 NOT_QUEUED = "not queued"
 READ_ERRORS = (StoreError, sqlite3.Error, OSError)
 
@@ -28,7 +29,8 @@ READ_ERRORS = (StoreError, sqlite3.Error, OSError)
 class SeedRun:
     """An arm's run with one seed. ``before`` and ``after``: by side, the scores of base and tuned model, if any.
 
-    ``state`` is that of its entry in the queue; ``reason`` why it failed or cannot be read.
+    ``state`` is that of its entry in the queue; ``reason`` why it failed or cannot be read. ``unscorable``: by side,
+    how many answers of base and tuned model could not be scored; their scores are 0.
     """
 
     seed: int
@@ -39,6 +41,7 @@ class SeedRun:
     track: Track | None
     before: Mapping[Side, Scores]
     after: Mapping[Side, Scores]
+    unscorable: Mapping[Side, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def live(self) -> bool:
@@ -77,12 +80,16 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Held-out accuracy of an arm's finished runs; None where there is none. ``against``: the first arm."""
+    """Held-out accuracy of an arm's finished runs; None where there is none. ``against``: the first arm.
+
+    Unscorable answers count as wrong; ``notes`` tell their number.
+    """
 
     base: Estimate | None
     tuned: Estimate | None
     gain: Estimate | None
     against: Contrast | None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -182,22 +189,22 @@ def _read(state: str, reason: str, run: RunDirectory, name: str, seed: int, metr
         return SeedRun(seed, name, "failed", f"cannot be read: {error}", run, None, {}, {})
     last = max(evaluations, default=0)
     before = _scores(evaluations.get(0))
-    after = _scores(evaluations[last]) if last and state == "finished" else {}
-    return SeedRun(seed, name, state, reason, run, track, before, after)
+    tuned = evaluations[last] if last and state == "finished" else None
+    counts: dict[Side, tuple[int, int]] = {
+        side: (_unscorable(evaluations.get(0), side), _unscorable(tuned, side)) for side in SIDES
+    }
+    return SeedRun(seed, name, state, reason, run, track, before, _scores(tuned), counts)
 
 
 def _scores(row: Mapping[str, Any] | None) -> dict[Side, Scores]:
-    """By side, the score of each problem that could be scored."""
+    """By side, the score of each problem. From the raw scores, so that runs of older versions count alike."""
     if row is None:
         return {}
-    return {
-        side: {
-            problem: float(score)
-            for problem, score in zip(row["ids"], row[side]["scores"], strict=True)
-            if score is not None
-        }
-        for side in SIDES
-    }
+    return {side: dict(zip(row["ids"], as_wrong(row[side]["scores"]), strict=True)) for side in SIDES}
+
+
+def _unscorable(row: Mapping[str, Any] | None, side: Side) -> int:
+    return sum(score is None for score in row[side]["scores"]) if row else 0
 
 
 def _outcome(first: Sequence[SeedRun] | None, runs: Sequence[SeedRun], side: Side) -> Outcome:
@@ -209,7 +216,16 @@ def _outcome(first: Sequence[SeedRun] | None, runs: Sequence[SeedRun], side: Sid
         over_seeds.accuracy([run.after[side] for run in ended]) if ended else None,
         gain[0] if gain else None,
         _contrast(first, ended, side) if first else None,
+        [*_notes("base", runs, side), *_notes("tuned", ended, side)],
     )
+
+
+def _notes(who: Literal["base", "tuned"], runs: Sequence[SeedRun], side: Side) -> list[str]:
+    """The number of unscorable answers of the arm's runs together."""
+    place = ("base", "tuned").index(who)
+    count = sum(run.unscorable[side][place] for run in runs if side in run.unscorable)
+    answers = sum(len((run.before if who == "base" else run.after).get(side, {})) for run in runs)
+    return unscorable_notes({who: {"unscorable": count, UNSCORABLE_AS: WRONG}}, answers)
 
 
 def _contrast(first: Sequence[SeedRun], ended: Sequence[SeedRun], side: Side) -> Contrast | None:

@@ -6,23 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from aapo_desk.evaluation import Estimate, paired_where_both, unpaired_difference
+from aapo_desk.evaluation import Estimate, paired_difference, unpaired_difference
+from aapo_desk.evaluation.accuracy import DIFFERENCES, as_wrong, recounted
 from aapo_desk.rewards.builtin import VERIFIERS
+from aapo_desk.store.unscorable import leaves_out, unscorable_notes
 
 Side = Literal["greedy", "sampled"]
 NAME = "held_out"
-GAINS: dict[Side, str] = {"greedy": "difference", "sampled": "difference_sampled"}
+SIDES: tuple[Side, ...] = ("greedy", "sampled")
 SAME_PROBLEMS = ("source", "split", "problem_column", "answer_column", "options")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Accuracy of the base model and of the tuned one, the paired gain, and the tuned one's score by problem id."""
+    """Accuracy of the base model and of the tuned one, the paired gain, and the tuned one's score by problem id.
+
+    All of them count unscorable answers as wrong, unless ``leaves_out`` is true: then an older version measured them
+    without these answers, and the scores to count them again are gone. ``notes`` tell the number of such answers.
+    """
 
     base: Estimate | None
     tuned: Estimate | None
     gain: Estimate | None
-    scores: Mapping[str, float | None]
+    scores: Mapping[str, float]
+    notes: Sequence[str] = ()
+    leaves_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class FinalEvaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two runs' accuracies. ``problems``: over how many both were scored; None where it is not paired."""
+    """Of two runs' accuracies. ``problems``: over how many it is paired; None where it is not."""
 
     estimate: Estimate
     problems: int | None
@@ -55,39 +63,51 @@ class Difference:
 
 
 def final_evaluation(evaluations: Mapping[int, Mapping[str, Any]], config: Mapping[str, Any]) -> FinalEvaluation | None:
-    """From ``evaluations`` rows by step and the run's configuration as it lies in its folder."""
+    """From ``evaluations`` rows by step and the run's configuration as it lies in its folder.
+
+    Rows that an older version measured without the unscorable answers are counted again.
+    """
     if not evaluations:
         return None
     last = max(evaluations)
+    evaluations = recounted(evaluations)
     base, tuned = evaluations.get(0), evaluations[last] if last else None
     newest = evaluations[last]
-    sides = {side: _outcome(base, tuned, newest.get("ids") or [], side) for side in GAINS}
+    sides = {side: _outcome(base, tuned, newest.get("ids") or [], side) for side in SIDES}
     return FinalEvaluation(last, int(newest.get("problems") or 0), sides["greedy"], sides["sampled"], _judged(config))
 
 
 def difference(before: FinalEvaluation, after: FinalEvaluation, side: Side) -> Difference | None:
-    """after - before of the tuned accuracies, problem by problem where both scored the same ones in the same way."""
+    """after - before of the tuned accuracies, problem by problem where both were asked and judged alike."""
     return between(before.side(side), after.side(side), before.judged == after.judged)
 
 
 def between(old: Outcome, new: Outcome, comparable: bool) -> Difference | None:
-    """new - old of the tuned accuracies; ``comparable`` tells whether they were asked and judged in the same way."""
-    if old.tuned is None or new.tuned is None:
+    """new - old of the tuned accuracies; ``comparable`` tells whether they were asked and judged in the same way.
+
+    None where one of them is missing, or leaves unscorable answers out: then they are no measures of the same thing.
+    """
+    if old.tuned is None or new.tuned is None or old.leaves_out or new.leaves_out:
         return None
-    same = comparable and old.scores and old.scores.keys() == new.scores.keys()
-    paired = paired_where_both(list(old.scores.values()), [new.scores[key] for key in old.scores]) if same else None
-    return Difference(*paired) if paired else Difference(unpaired_difference(old.tuned, new.tuned), None)
+    if comparable and old.scores and old.scores.keys() == new.scores.keys():
+        paired = paired_difference(list(old.scores.values()), [new.scores[key] for key in old.scores])
+        return Difference(paired, len(old.scores))
+    return Difference(unpaired_difference(old.tuned, new.tuned), None)
 
 
 def _outcome(
     base: Mapping[str, Any] | None, tuned: Mapping[str, Any] | None, ids: Sequence[str], side: Side
 ) -> Outcome:
-    scores = ((tuned or {}).get(side) or {}).get("scores") or []
+    rows = {"base": base or {}, "tuned": tuned or {}}
+    sides = {who: row.get(side) or {} for who, row in rows.items()}
+    scores = as_wrong(sides["tuned"].get("scores") or [])
     return Outcome(
-        estimate((base or {}).get(side), "accuracy"),
-        estimate((tuned or {}).get(side), "accuracy"),
-        estimate((tuned or {}).get(GAINS[side]), "mean"),
+        estimate(sides["base"], "accuracy"),
+        estimate(sides["tuned"], "accuracy"),
+        estimate(rows["tuned"].get(DIFFERENCES[side]), "mean"),
         dict(zip(ids, scores, strict=True)) if len(ids) == len(scores) else {},
+        [note for who in rows for note in unscorable_notes({who: sides[who]}, int(rows[who].get("problems") or 0))],
+        any(map(leaves_out, sides.values())),
     )
 
 

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aapo_desk.evaluation.results import EvaluationError, finished, read_lines, score
+from aapo_desk.evaluation.results import (
+    SIDES,
+    EvaluationError,
+    finished,
+    measured_before,
+    read_lines,
+    score,
+    summarise,
+)
 from aapo_desk.store import RunDirectory
+from aapo_desk.store.unscorable import RECOUNTED, unscorable_notes
 from aapo_desk.studies.held_out import Outcome, estimate
 
 
@@ -29,13 +38,21 @@ def kept_evaluations(run: RunDirectory) -> dict[str, Kept]:
 
 
 def _outcome(folder: Path, summary: Mapping[str, Any]) -> Outcome:
+    """Counted again from the lines where an older version left unscorable answers out."""
     try:
-        scores = {line["id"]: score(line, "tuned") for line in read_lines(folder) if "tuned" in line}
+        lines = read_lines(folder)
     except EvaluationError:  # then the accuracies stand alone
-        scores = {}
+        lines = []
+    if lines and measured_before(summary):
+        again = summarise(lines)
+        summary = again | {side: {**again[side], RECOUNTED: True} for side in SIDES if side in again}
+    scores = {line["id"]: score(line, "tuned") for line in lines if "tuned" in line}
+    sides = {side: summary[side] for side in SIDES if side in summary}
     return Outcome(
         estimate(summary.get("base"), "accuracy"),
         estimate(summary.get("tuned"), "accuracy"),
         estimate(summary.get("difference"), "mean"),
         scores,
+        [note for side, found in sides.items() for note in unscorable_notes({side: found}, found.get("answers") or 0)],
+        measured_before(summary),
     )

@@ -75,6 +75,8 @@ def _right(axes: Axes, findings: Findings) -> None:
         _interval(axes, number - 0.12, outcome.base, "0.55", "o")
         _interval(axes, number + 0.12, outcome.tuned, COLOURS[arm.letter], MARKERS[arm.letter])
     _rows(axes, findings, "held out, answered right\n(grey: the base)")
+    notes = [f"{arm.letter}, {note}" for arm in findings.arms for note in arm.sides["greedy"].notes]
+    axes.set_xlabel("\n".join(notes), fontsize="x-small")
 
 
 def _apart(axes: Axes, findings: Findings) -> None:

@@ -13,11 +13,13 @@ from aapo_desk import checkpoint as checkpoints
 from aapo_desk.algorithms.aapo import PAIRED_BY_MEAN
 from aapo_desk.checkpoint import Checkpoint
 from aapo_desk.config import RunConfig
+from aapo_desk.evaluation.accuracy import recounted
 from aapo_desk.evaluation.held_out import NAME, evaluate
 from aapo_desk.hardware import machine
 from aapo_desk.memory import EVALUATED_AT_ONCE
 from aapo_desk.rollout import BANKED
 from aapo_desk.store import Budget, RunDirectory, RunWriter, progress
+from aapo_desk.store.unscorable import evaluation_notes
 from aapo_desk.tasks.difficulty import ADAPTIVE
 from aapo_desk.training import budget
 from aapo_desk.training.control import Control, StopRequested
@@ -135,7 +137,7 @@ class Trainer:
             self._begin()
         if began_before or self.step:  # a fork begins behind a checkpoint
             self.store.rewind(self.step)
-            self.watch.resume(self.store.evaluations(NAME))
+            self.watch.resume(self._evaluations())
             self.store.write_event("resumed", self.step, from_step=self.step)
             self._tell_the_plan()
             log.info("going on from step %d", self.step)
@@ -199,7 +201,7 @@ class Trainer:
         if (back := self.recovery.judge(number, result.update.broken)) is not None:
             self.step = self.saved = back
             self.watch = Watch(self.config, self.prepared.parts.policy, self.store)
-            self.watch.resume(self.store.evaluations(NAME))
+            self.watch.resume(self._evaluations())
         self.halving.settle(self.step, self._save)
         self.control.say(step=self.step, phase="idle", progress=None)
 
@@ -255,8 +257,14 @@ class Trainer:
         data = self._answers(self.store.evaluations(NAME).get(0), f"evaluating after step {self.step}")
         self.store.write_evaluation(self.step, NAME, data)
         self.halving.settle(self.step, self._save)
-        self.watch.evaluation(self.step, self.store.evaluations(NAME))
+        self.watch.evaluation(self.step, self._evaluations())
         log.info("held-out accuracy after step %d: greedy %s", self.step, data["greedy"]["accuracy"])
+        for note in evaluation_notes(data):
+            log.warning("evaluation after step %d: %s", self.step, note)
+
+    def _evaluations(self) -> dict[int, dict[str, Any]]:
+        """The run's evaluations by step, on one rule: what an older version wrote is counted as this one counts."""
+        return recounted(self.store.evaluations(NAME))
 
     def _evaluate_base(self) -> None:
         self.store.write_evaluation(0, NAME, self._answers(None, "evaluating the base", adapter=False))
@@ -322,7 +330,7 @@ class Trainer:
 
         # A fork has evaluations of steps whose checkpoints its parent has.
         kept = {one.step for one in checkpoints.list_checkpoints(self.run.checkpoints)}
-        evaluated = {step: data for step, data in self.store.evaluations(NAME).items() if step in kept}
+        evaluated = {step: data for step, data in self._evaluations().items() if step in kept}
         return max(evaluated.items(), key=rank)[0] if evaluated else None
 
     def _finish(self) -> None:

@@ -33,6 +33,7 @@ from aapo_desk.rewards import Completion, Score, part_names
 from aapo_desk.rewards.builtin import VERIFIERS
 from aapo_desk.rollout import derive_seed
 from aapo_desk.store import RunWriter, event_words
+from aapo_desk.store.unscorable import UNSCORABLE_AS
 from aapo_desk.tasks.solutions import Worked, choose
 from aapo_desk.training.parts import Parts, make_room
 from aapo_desk.training.passes import Micro, Rollout, backpropagate, flat
@@ -90,7 +91,7 @@ def warm_start(parts: Parts, store: RunWriter, report: Report, evaluate: Callabl
     if evaluate:
         found = evaluate()
         store.write_evaluation(0, NAME, found)
-        keys = ("accuracy", "low", "high")
+        keys = ("accuracy", "low", "high", "unscorable", UNSCORABLE_AS)
         data["held_out"] = {side: {key: found[side][key] for key in keys} for side in ("greedy", "sampled")}
     log.info(event_words(NAME, data))
     store.write_event(NAME, 0, **data)

@@ -6,11 +6,12 @@ import math
 from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import groupby
 from statistics import median
 from typing import Any
 
+from aapo_desk.evaluation.accuracy import on_one_rule
 from aapo_desk.store import Budget, Delta, Event
 
 EVENTS_KEPT = 500
@@ -131,14 +132,18 @@ class History:
             seconds += due * max((_seconds(data) for data in self.evaluations.values()), default=0.0)
         return seconds
 
-    def base(self) -> dict[str, Any] | None:
-        """The evaluation of the base model."""
-        return self.evaluations.get(0)
+    def base(self) -> Mapping[str, Any] | None:
+        """The evaluation of the base model, on one rule with the newest."""
+        return self._base_and_newest().get(0)
 
-    def latest(self) -> tuple[int, dict[str, Any]] | None:
+    def latest(self) -> tuple[int, Mapping[str, Any]] | None:
         """The newest evaluation of the tuned model."""
         step = max(self.evaluations, default=0)
-        return (step, self.evaluations[step]) if step else None
+        return (step, self._base_and_newest()[step]) if step else None
+
+    def _base_and_newest(self) -> Mapping[int, Mapping[str, Any]]:
+        wanted = {0, max(self.evaluations, default=0)} & self.evaluations.keys()
+        return on_one_rule({step: self.evaluations[step] for step in wanted})
 
 
 def _evaluations_due(done: int, steps: int, every: int, have: Container[int]) -> int:

@@ -95,6 +95,33 @@ def test_the_lines_tell_what_was_asked_and_a_second_call_asks_nothing_again(
     assert "evaluated before" in captured.err
 
 
+def test_answers_that_break_the_reward_are_wrong_and_an_older_result_is_counted_again(
+    tuned: RunDirectory, sums: str, tmp_path: Path, capsys: Output
+) -> None:
+    reward = tmp_path / "lengths.py"
+    reward.write_text("def score(completion, answer):\n    return 1.0 if len(completion) % 2 else 1 / 0\n")
+    arguments = ["eval", "tuned", "--task", sums, "--max-new-tokens", "6"]
+    arguments += ["--set", f'rewards=[{{name: "{reward}:score"}}]']
+    assert run(arguments) == 0
+    said = capsys.readouterr().out
+    (folder,) = tuned.evaluations.iterdir()
+    scores = [line["tuned"][0]["score"] for line in read_lines(folder)]
+    assert set(scores) == {1.0, None}
+    share, broken = scores.count(1.0) / 10, scores.count(None)
+    assert re.search(rf"^tuned, step 3 +{share:.3f} \[.* {broken}$", said, flags=re.MULTILINE)
+    assert f"tuned, step 3: {broken} of 10 unscorable, counted as wrong" in said
+
+    head = json.loads((folder / HEAD).read_text())
+    for side in head["summary"].values():
+        side.pop("unscorable_as", None)
+    head["summary"]["tuned"] |= {"accuracy": 1.0, "low": 0.5, "high": 1.0}
+    (folder / HEAD).write_text(json.dumps(head))
+    assert run(arguments) == 0
+    again = capsys.readouterr()
+    assert again.out == said
+    assert "accuracies counted again: unscorable answers" in again.err
+
+
 def test_an_interrupted_evaluation_goes_on_to_the_same_results(tuned: RunDirectory, sums: str) -> None:
     asked = request(Wanted("tuned", sums, max_new_tokens=6))
     undisturbed, _ = work(asked)

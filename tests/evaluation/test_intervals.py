@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from aapo_desk.evaluation import (
     mean_of_means,
     paired_difference,
-    paired_where_both,
     proportion,
     unpaired_difference,
 )
@@ -100,10 +99,3 @@ def test_small_differences_between_mean_scores_have_a_narrower_interval_than_who
     small = paired_difference([0.5] * 100, [0.6] * 50 + [0.4] * 50)
     whole = paired_difference([0.0] * 50 + [1.0] * 50, [1.0] * 50 + [0.0] * 50)
     assert small.high - small.low < 0.3 * (whole.high - whole.low)
-
-
-def test_pairs_are_those_that_both_have_a_score_for() -> None:
-    found = paired_where_both([0.0, None, 1.0, 0.0], [1.0, 1.0, None, 0.0])
-    assert found is not None
-    assert (found[0].mean, found[1]) == (0.5, 2)
-    assert paired_where_both([None], [1.0]) is None

@@ -77,7 +77,7 @@ def test_two_processes_do_not_write_the_same_results(tmp_path: Path) -> None:
         pass
 
 
-def test_a_summary_counts_what_could_not_be_scored_and_pairs_the_rest() -> None:
+def test_a_summary_counts_unscorable_answers_as_wrong_on_both_sides() -> None:
     lines = [
         line("a", [0.0, 0.0], [1.0, 1.0]),
         line("b", [1.0, 0.0], [None, 0.0]),
@@ -85,16 +85,39 @@ def test_a_summary_counts_what_could_not_be_scored_and_pairs_the_rest() -> None:
         line("d", [1.0, 1.0], [1.0, 1.0]),
     ]
     found = summarise(lines)
-    assert found["base"]["accuracy"] == pytest.approx(0.5)  # of a, b and d: 0, 0.5 and 1
+    assert found["base"]["accuracy"] == pytest.approx((0 + 0.5 + 0 + 1) / 4)
     assert (found["base"]["unscorable"], found["base"]["answers"]) == (2, 8)
-    assert found["tuned"]["accuracy"] == pytest.approx(0.75)
+    assert found["tuned"]["accuracy"] == pytest.approx((1 + 0 + 1 + 1) / 4)
+    assert [found[side]["unscorable_as"] for side in ("base", "tuned")] == ["wrong", "wrong"]
     difference = found["difference"]
-    assert difference["mean"] == pytest.approx((1 - 0.5 + 0) / 3)
-    assert (difference["problems"], difference["better"], difference["worse"]) == (3, 1, 1)
+    assert difference["mean"] == pytest.approx((1 - 0.5 + 1 + 0) / 4)
+    assert (difference["problems"], difference["better"], difference["worse"]) == (4, 2, 1)
     assert difference["low"] < difference["mean"] < difference["high"]
 
 
-def test_where_nothing_could_be_scored_there_is_no_accuracy() -> None:
-    found = summarise([line("a", [None], [1.0])])
-    assert (found["base"]["accuracy"], found["base"]["unscorable"], found["difference"]) == (None, 1, None)
+def test_where_nothing_could_be_scored_the_accuracy_is_zero_with_its_interval() -> None:
+    found = summarise([line("a", [None], [1.0]), line("b", [None], [None])])
+    assert (found["base"]["accuracy"], found["base"]["low"], found["base"]["unscorable"]) == (0.0, 0.0, 2)
+    assert 0 < found["base"]["high"] < 1
+    assert found["difference"]["mean"] == 0.5
     assert "tuned" not in summarise(FIRST)
+
+
+def left_out(accuracy: float, unscorable: int, answers: int) -> dict[str, Any]:
+    """A side of a summary as older versions wrote it: the accuracy is over the scorable answers."""
+    return {"accuracy": accuracy, "low": 0.0, "high": 1.0, "answers": answers, "unscorable": unscorable}
+
+
+def test_a_finished_evaluation_of_an_older_version_is_counted_again_from_its_lines(tmp_path: Path) -> None:
+    kept = tmp_path / "sums"
+    lines = [line("a", [1.0], [1.0]), line("b", [0.0], [None]), line("c", [1.0], [None])]
+    with opened(kept, HEAD) as results:
+        results.add(lines, 1.0)
+        results.change(finished=1.0, summary={"base": left_out(2 / 3, 0, 3), "tuned": left_out(1.0, 2, 3)})
+    with opened(kept, HEAD) as results:
+        assert results.count_again()
+        assert not results.count_again(), "it is counted as this version counts"
+    ((_, head),) = finished(tmp_path)
+    assert head["summary"] == summarise(lines)
+    assert head["summary"]["tuned"]["accuracy"] == pytest.approx(1 / 3)
+    assert [answer["score"] for one in read_lines(kept) for answer in one["tuned"]] == [1.0, None, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,14 +15,20 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from aapo_desk.checkpoint import CheckpointError
+from aapo_desk.evaluation.accuracy import measure
 from aapo_desk.export import Form, Request, check_folder, choose
+from aapo_desk.export.card import _accuracy
 from aapo_desk.export.distance import BOUNDS, Bound
 from aapo_desk.export.exporting import BrokenExportError, export
 from aapo_desk.export.folders import describe_files, written_aside
-from aapo_desk.export.request import ExportError
+from aapo_desk.export.loading import Answer
+from aapo_desk.export.questions import Questions, held_out_accuracy
+from aapo_desk.export.request import ExportError, Source
 from aapo_desk.export.work import prepare, verify, write
 from aapo_desk.models.policy import Policy
 from aapo_desk.store import RunDirectory, list_checkpoints
+from aapo_desk.tasks import Problem
+from tests import run_data, scored
 from tests.export.runs import all_right, names, trained_run, tuned
 from tests.spoiled import put_nan
 from tests.tiny_model import stop_elsewhere
@@ -65,6 +72,18 @@ def test_an_adapter_is_loaded_by_peft_on_the_base_that_it_names(
     assert record["held_out"]["run"]["accuracy"] == 0.5
     assert names(tmp_path / "out") == {"adapter_config.json", "adapter_model.safetensors", "README.md", "export.json"}
     assert names(tmp_path) & {"home", "out"} == names(tmp_path) - {"settings"}, "nothing is left beside it"
+
+
+def test_unscorable_answers_are_wrong_in_the_card_and_in_the_agreement_with_the_run(tmp_path: Path) -> None:
+    measured = scored.row([1.0, None, 0.0, None])
+    asked = Questions([Problem(f"p{n}", "1 + 1", "2") for n in range(4)], [[1]] * 4, [], Problem("p0", "1 + 1", "2"))
+    source = Source(RunDirectory(tmp_path), run_data.config(), 5, "the last", {0: scored.row([0.0] * 4), 5: measured})
+    loaded: Any = SimpleNamespace(answer=lambda prompts, longest: [Answer("2", 1, True)] * len(prompts))
+    found = held_out_accuracy(loaded, asked, source, lambda _: measure([1.0, 0.0, None, None]))
+    assert found["greedy"]["accuracy"] == 0.25
+    assert (found["run"]["accuracy"], found["run"]["unscorable"], found["run"]["same_scores"]) == (0.25, 2, 4)
+    text = _accuracy({"held_out": found}, None)
+    assert "| tuned, as it was trained | 0.25 [0.05, 0.70]; 2 of 4 unscorable, counted as wrong |" in text
 
 
 def test_a_merged_model_needs_no_peft_and_keeps_template_and_ending_token(

@@ -13,7 +13,8 @@ import pytest
 from aapo_desk.cli.app import run as command
 from aapo_desk.config import resolve
 from aapo_desk.export.distance import BOUNDS, Bound
-from aapo_desk.store import RunDirectory, create_run
+from aapo_desk.store import RunDirectory, RunWriter, create_run
+from tests import scored
 from tests.export.runs import names, trained_run
 
 Output = pytest.CaptureFixture[str]
@@ -100,6 +101,19 @@ def test_it_says_what_was_proved_and_how_to_use_it(tmp_path: Path, capsys: Outpu
     assert "held-out accuracy, greedy, 8 problems: 0.00" in said.out
     assert "PeftModel.from_pretrained" in said.out
     assert "step 1 of run tuned: the best by held-out accuracy" in said.err
+
+
+def test_a_run_of_an_older_version_is_counted_as_its_export_is(
+    tuned: RunDirectory, tmp_path: Path, capsys: Output
+) -> None:
+    writer = RunWriter(tuned)
+    writer.write_evaluation(1, "held_out", scored.old_row([1.0] * 4 + [None] * 4))
+    writer.close()
+    assert exported(tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "the run's own evaluation of this step: 0.50 [0.22, 0.78]" in said
+    assert "the run's own evaluation: 4 of 8 unscorable, counted as wrong (recounted" in said
+    assert "0.50 [0.22, 0.78]; 4 of 8 unscorable" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("tuned")

@@ -14,7 +14,7 @@ from aapo_desk.store import RunDirectory, RunWriter, StepRecord, create_run
 from aapo_desk.studies import Comparer, Comparison, difference
 from aapo_desk.studies.curve import MOST_POINTS, Curve, TrainingClock, exponential_mean
 from aapo_desk.studies.held_out import final_evaluation
-from tests import compared_runs, run_data
+from tests import compared_runs, run_data, scored
 
 pytestmark = pytest.mark.usefixtures("desk_home")
 write = compared_runs.write_run
@@ -199,3 +199,58 @@ def test_a_run_without_a_database_is_empty() -> None:
     curve = Curve(run)
     curve.read("reward")
     assert curve.keys == {}
+
+
+def ended(name: str, base: dict[str, Any], tuned: dict[str, Any]) -> RunDirectory:
+    """A run that was evaluated before and after its one step."""
+    run = create_run(run_data.config(), name)
+    add_steps(run, 0.5)
+    writer = RunWriter(run)
+    writer.write_evaluation(0, "held_out", base)
+    writer.write_evaluation(1, "held_out", tuned)
+    writer.close()
+    return run
+
+
+def test_a_run_whose_answers_are_unscorable_loses_to_one_that_answers() -> None:
+    base = scored.row([0.0, 0.0, 0.0, 1.0])
+    answering = ended("answering", base, scored.row([1.0, 1.0, 0.0, 1.0], base))
+    hanging = ended("hanging", base, scored.row([1.0, None, None, None], base))
+    first, second = (entry.final for entry in compared(answering, hanging).entries)
+    assert first is not None
+    assert second is not None
+    found = difference(first, second, "greedy")
+    assert found is not None
+    assert (found.estimate.mean, found.problems) == (-0.5, 4)
+    assert second.greedy.notes[0] == "tuned: 3 of 4 unscorable, counted as wrong"
+
+
+def test_a_run_of_an_older_version_is_compared_on_the_rule_of_this_one() -> None:
+    old_base = scored.old_row([1.0, None, 0.0, 0.0])
+    older = ended("older", old_base, scored.old_row([1.0, None, None, None], old_base))
+    base = scored.row([1.0, 0.0, 0.0, 0.0])
+    newer = ended("newer", base, scored.row([1.0, 1.0, 0.0, 0.0], base))
+    before, after = (entry.final for entry in compared(older, newer).entries)
+    assert before is not None
+    assert after is not None
+    outcome = before.greedy
+    assert outcome.base is not None
+    assert outcome.tuned is not None
+    assert outcome.gain is not None
+    assert (outcome.base.mean, outcome.tuned.mean, outcome.gain.mean) == (0.25, 0.25, 0.0)
+    assert "recounted" in outcome.notes[0]
+    found = difference(before, after, "greedy")
+    assert found is not None
+    assert (found.estimate.mean, found.problems) == (0.25, 4)
+
+
+def test_an_older_evaluation_without_its_scores_is_labelled_and_not_compared() -> None:
+    base = scored.row([1.0, 0.0, 0.0, 0.0])
+    bare = scored.old_row([1.0, None, None, None], base)
+    bare |= {side: bare[side] | {"scores": []} for side in ("greedy", "sampled")}
+    before = final_evaluation({0: base, 1: bare}, {})
+    after = final_evaluation({0: base, 1: scored.row([1.0, 1.0, 0.0, 0.0], base)}, {})
+    assert before is not None
+    assert after is not None
+    assert before.greedy.notes[0] == "tuned: 1 of 4 scored; unscorable answers left out"
+    assert difference(before, after, "greedy") is None

@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 
 from aapo_desk import launch
+from aapo_desk.cli import findings as told
 from aapo_desk.config import resolve
 from aapo_desk.launch import LaunchError
 from aapo_desk.launch.child import environment
-from aapo_desk.store import RunDirectory, RunReader, create_run, find_run
+from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run, find_run
 from aapo_desk.studies import queue, running
 from aapo_desk.studies.arms import ALGORITHM, Arm, make_budget
 from aapo_desk.studies.findings import StudyReader
 from aapo_desk.studies.study import Study, create_study
-from tests import studied
+from aapo_desk.tui.widgets.studytext import outcomes_text, runs_text
+from tests import scored, studied
 from tests.training.in_process import train, weights
 
 CLOCKS = ("seconds_", "tokens_per_second", "memory_mb")
@@ -138,3 +140,30 @@ def test_runs_whose_entries_were_cleared_away_still_count_and_are_not_trained_ag
     assert (found.done, [run.name for run in found.failed]) == (5, ["sums grpo 2"])
     running.put_in(study)
     assert queue.entries() == []
+
+
+@pytest.mark.usefixtures("desk_home")
+def test_unscorable_answers_are_wrong_in_what_a_study_pools_also_of_older_runs() -> None:
+    study = studied.make_study("sums", seeds=1)
+    studied.end(study)
+    base, hanging = [1.0, 0.0, 0.0, 0.0], [1.0, None, None, None]
+    rows = {
+        "sums aapo 0": (scored.row(base), scored.row([1.0, 1.0, 0.0, 0.0])),
+        "sums grpo 0": (scored.old_row(base), scored.old_row(hanging, scored.old_row(base))),
+    }
+    for name, (before, after) in rows.items():
+        writer = RunWriter(find_run(name))
+        writer.write_evaluation(0, "held_out", before)
+        writer.write_evaluation(writer.last_step(), "held_out", after)
+        writer.close()
+    found = StudyReader(study).read()
+    outcome = found.arms[1].sides["greedy"]
+    assert outcome.tuned is not None
+    assert outcome.gain is not None
+    assert outcome.against is not None
+    assert (outcome.tuned.mean, outcome.gain.mean) == (0.25, 0.0)
+    assert (outcome.against.estimate.mean, outcome.against.pairs) == (-0.25, 4)
+    assert "B, tuned: 3 of 4 unscorable, counted as wrong" in told.lines(found)
+    assert "0.25 (3 unscorable)" in runs_text(found, 120).plain
+    assert "B, tuned: 3 of 4 unscorable, counted as wrong" in outcomes_text(found, 120).plain
+    assert told.document(found)["arms"][1]["runs"][0]["unscorable"] == {"greedy": 3, "sampled": 3}

@@ -64,6 +64,22 @@ def test_the_third_line_says_base_now_and_gain_with_intervals() -> None:
     assert "tuned 0.40" in words(third_line(replace(FACTS, state="finished"), 120))
 
 
+@pytest.mark.parametrize("width", [60, 120])
+def test_the_third_line_says_how_many_answers_are_unscorable(width: int) -> None:
+    unscored = evaluation(10) | {"problems": 100}
+    unscored["greedy"] = {
+        **unscored["greedy"],
+        "accuracy": 0.0,
+        "low": 0.0,
+        "unscorable": 100,
+        "unscorable_as": "wrong",
+    }
+    assert "(100 unscorable)" in words(third_line(replace(FACTS, latest=(10, unscored)), width))
+    older = evaluation(10) | {"problems": 100}
+    older["greedy"] = {**older["greedy"], "unscorable": 3}
+    assert "(97 of 100 scored)" in words(third_line(replace(FACTS, latest=(10, older)), width))
+
+
 @pytest.mark.parametrize("width", [60, 61, 72, 80, 100, 120, 160, 240])
 @pytest.mark.parametrize(
     "changes",

@@ -4,6 +4,7 @@ import pytest
 
 from aapo_desk.store import RunDirectory
 from aapo_desk.tui.widgets.notes import NotesView, evaluations_text, log_text
+from tests import scored
 from tests.tui.driving import NARROW, WIDE, Desk, monitor, press, settle, shown
 from tests.tui.fixed_run import evaluation
 
@@ -15,6 +16,15 @@ def test_the_warm_start_has_its_row_between_the_base_and_the_first_step() -> Non
     figures = evaluations_text({0: evaluation(30)}).plain.splitlines()[1].removeprefix("base")
     assert lines[2].removeprefix("warm") == figures
     assert "warm" not in evaluations_text(found).plain
+
+
+def test_unscorable_answers_stand_beside_the_accuracies_of_their_step() -> None:
+    base = scored.old_row([1.0, None, 0.0, 0.0])
+    text = evaluations_text({0: base, 10: scored.row([None, 1.0, 0.0, 0.0], base)}).plain
+    assert "base  0.25" in text, "counted as in the row that it is compared with"
+    assert text.count("1 unscorable, 1 unscorable") == 2
+    assert "10 greedy: 1 of 4 unscorable, counted as wrong" in text
+    assert "3 of 4 scored, 3 of 4 scored" in evaluations_text({0: base}).plain
 
 
 @pytest.mark.parametrize("size", [NARROW, WIDE])

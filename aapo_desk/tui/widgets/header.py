@@ -12,6 +12,7 @@ from textual.widgets import Static
 
 from aapo_desk.config import RunConfig
 from aapo_desk.store import Budget, budget_of, progress, share_done
+from aapo_desk.store.unscorable import unscorable_mark
 from aapo_desk.tui.history import History
 from aapo_desk.tui.labels import (
     FAILED_STATES,
@@ -180,13 +181,14 @@ def third_line(facts: HeaderFacts, width: int) -> list[Part]:
     step, data = facts.latest
     now, who = _accuracy(data), "tuned" if facts.state == "finished" else f"step {step}"
     gain, short_gain = _gain(data)
-    base_value = number(_share(facts.base))
+    base_value, now_value = _in_short(facts.base), _in_short(data)
     variants: list[list[Part]] = [
         [("held-out accuracy  ", "$foreground 70%"), (f"base {base} → {who} {now}", "bold"), (f"   gain {gain}", "")],
         [("held out ", "$foreground 70%"), (f"{base} → {now}", "bold"), (f"  gain {gain}", "")],
         [("held out ", "$foreground 70%"), (f"{base_value} → {now}", "bold"), (f"  gain {short_gain}", "")],
+        [("held out ", "$foreground 70%"), (f"{base_value} → {now_value}", "bold"), (f"  gain {short_gain}", "")],
     ]
-    return next((line for line in variants if _width(line) <= width), variants[-1])
+    return next((line for line in variants if _width(line) <= width), _fit(variants[-1], width))
 
 
 def interval(value: float | None, low: float | None, high: float | None, sign: bool = False) -> str:
@@ -197,11 +199,21 @@ def interval(value: float | None, low: float | None, high: float | None, sign: b
 
 def _accuracy(data: Mapping[str, Any] | None) -> str:
     greedy = (data or {}).get("greedy")
-    return interval(greedy.get("accuracy"), greedy.get("low"), greedy.get("high")) if greedy else "–"
+    if not greedy:
+        return "–"
+    return interval(greedy.get("accuracy"), greedy.get("low"), greedy.get("high")) + _unscorable(data, greedy)
 
 
-def _share(data: Mapping[str, Any] | None) -> float | None:
-    return ((data or {}).get("greedy") or {}).get("accuracy")
+def _in_short(data: Mapping[str, Any] | None) -> str:
+    """Without the interval."""
+    greedy = (data or {}).get("greedy") or {}
+    return number(greedy.get("accuracy")) + _unscorable(data, greedy)
+
+
+def _unscorable(data: Mapping[str, Any] | None, side: Mapping[str, Any]) -> str:
+    """Beside an accuracy, the number of answers that could not be scored."""
+    mark = unscorable_mark(side, int((data or {}).get("problems") or 0))
+    return f" ({mark})" if mark else ""
 
 
 def _gain(data: Mapping[str, Any]) -> tuple[str, str]:

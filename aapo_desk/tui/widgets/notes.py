@@ -14,7 +14,9 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widgets import Static
 
+from aapo_desk.evaluation.accuracy import on_one_rule
 from aapo_desk.store import Event, event_words
+from aapo_desk.store.unscorable import evaluation_notes, unscorable_mark
 from aapo_desk.tui.text import one_line, visible
 from aapo_desk.tui.widgets.ask_line import AskLine
 from aapo_desk.tui.widgets.header import interval
@@ -130,6 +132,7 @@ def evaluations_text(
     """
     if not evaluations:
         return Content("not evaluated yet")
+    evaluations = on_one_rule(evaluations)
     lines: list[Content] = [Content.styled("step  greedy              sampled", "$foreground 70%")]
     for step in sorted(evaluations):
         data = evaluations[step]
@@ -144,12 +147,17 @@ def evaluations_text(
             lines.append(Content.styled(f"gain {label} {text}", "bold"))
     problems = evaluations[last].get("problems")
     lines.append(Content.styled(f"{problems} held-out problems, paired; [95 % interval]", "$foreground 70%"))
+    if notes := evaluation_notes(evaluations[last]):
+        lines += [Content.styled(f"{'base' if last == 0 else last} {note}", "$text-warning") for note in notes]
     return Content("\n").join(lines)
 
 
 def _evaluation_line(who: str, data: Mapping[str, Any]) -> Content:
-    cells = [_answers(data.get(name)) for name in ("greedy", "sampled")]
-    return Content(f"{who:<5} {cells[0]:<19} {cells[1]}")
+    sides = [data.get(name) or {} for name in ("greedy", "sampled")]
+    cells = [_answers(side) for side in sides]
+    marks = [unscorable_mark(side, int(data.get("problems") or 0)) or "none" for side in sides]
+    beside = "" if set(marks) == {"none"} else f"  {marks[0]}, {marks[1]}"
+    return Content(f"{who:<5} {cells[0]:<19} {cells[1]}{beside}")
 
 
 def _answers(data: Mapping[str, Any] | None) -> str:

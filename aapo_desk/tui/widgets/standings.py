@@ -81,6 +81,7 @@ def evaluations_text(comparison: Comparison, width: int) -> Content:
         rows.append([f"{before} → {after}", interval(final.greedy.gain, "+"), against])
     notes = ["[95 % interval]" + (f"; vs {baseline.letter}: paired, the same problems" if paired else "")]
     notes += ["* not paired: other problems, or another judge"] if unpaired else []
+    notes += [f"{one.letter}, {note}" for one in comparison.entries if one.final for note in one.final.greedy.notes]
     return _table(comparison.entries, rows, [], left={0, 1, 2}, notes=notes, sampled=width >= LEAD + MOST_EVALUATED)
 
 

@@ -52,7 +52,8 @@ def outcomes_text(findings: Findings, width: int) -> Content:
     note = "[95 % interval] over seeds and problems, paired by problem" if seeds != 1 else (
         "[95 % interval] over problems; one seed says nothing of others"
     )  # fmt: skip
-    return _arms(findings, rows, note, left=True)
+    notes = [f"{arm.letter}, {line}" for arm in findings.arms for line in arm.sides["greedy"].notes]
+    return _arms(findings, rows, "\n".join([note, *notes]), left=True)
 
 
 def spent_text(findings: Findings, width: int) -> Content:
@@ -80,7 +81,9 @@ def runs_text(findings: Findings, width: int) -> Content:
             value = figure(run.track.values[-1]) if run.track and run.track.steps else "–"
             scores = run.after.get("greedy")
             right = f"{sum(scores.values()) / len(scores):.2f}" if scores else "–"
-            cells = f"  {_fit(one_line(run.name), 32)}  {_fit(_state(run), 22)}  {value:>8}  {right:>8}"
+            _, unscorable = run.unscorable.get("greedy", (0, 0))
+            beside = f" ({unscorable} unscorable)" if unscorable else ""
+            cells = f"  {_fit(one_line(run.name), 32)}  {_fit(_state(run), 22)}  {value:>8}  {right:>8}{beside}"
             lines.append(Content.assemble((arm.letter, _style(arm)), cells))
             if run.reason:
                 lines.append(Content.styled(f"   {one_line(run.reason)}", FAINT))
