@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from aapo_desk import launch
 from aapo_desk.config import METHODS, resolve
 from aapo_desk.launch.child import environment
 from aapo_desk.store import RunDirectory, RunReader, create_run, list_checkpoints
+from tests.determinism import WORKSPACE, deterministic
 from tests.training.in_process import NOBODY, train, weights
 
 DEVICE = "cuda"
@@ -25,6 +27,14 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
 ]
+
+
+@pytest.fixture
+def same_bits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two runs of this process can be compared bit for bit."""
+    monkeypatch.setenv(*WORKSPACE)
+    with deterministic():
+        yield
 
 
 @pytest.fixture
@@ -53,7 +63,10 @@ def test_each_method_takes_a_step(config: dict[str, Any], algorithm: str) -> Non
     assert [event.kind for event in delta.events if event.kind in ("not_finite", "oom")] == []
 
 
-def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_stopped(config: dict[str, Any], run: RunDirectory) -> None:
+@pytest.mark.usefixtures("same_bits")
+@pytest.mark.filterwarnings("ignore:.*deterministic:UserWarning")
+def test_a_run_continues_from_any_checkpoint_as_if_it_had_not_stopped(config: dict[str, Any]) -> None:
+    run = train(create_run(resolve(config), "trained"))
     half = train(create_run(resolve(config, {"run.steps": 2, "optimizer.schedule": "constant"}), "half"))
     whole = train(create_run(resolve(config, {"optimizer.schedule": "constant"}), "whole"))
     half.replan(4)

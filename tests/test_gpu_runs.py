@@ -25,6 +25,7 @@ from aapo_desk.rollout.verify import verify_fast_paths
 from aapo_desk.store import RunDirectory, RunReader, create_run, list_checkpoints
 from aapo_desk.training.choices import apply, choose
 from aapo_desk.training.probe import probe
+from tests.determinism import TRAINER, WORKSPACE
 from tests.training.in_process import train, weights
 from tests.training.test_halving import loaded, one_step
 
@@ -66,18 +67,20 @@ def until(run: RunDirectory, wanted: Callable[[], bool]) -> None:
 
 
 def test_a_trainer_that_is_killed_frees_the_gpu_and_its_run_ends_as_one_that_was_left_alone(
-    desk_home: Path, on_cuda: dict[str, Any]
+    desk_home: Path, on_cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(*WORKSPACE)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     config = resolve(on_cuda, {"run.steps": 8, "lora.dropout": 0.1})
-    whole = launch.start(config, "whole")
+    whole = launch.start(config, "whole", TRAINER)
     until(whole, lambda: launch.state(whole) == "finished")
     free = torch.cuda.mem_get_info()[0]
-    killed = launch.start(config, "killed")
+    killed = launch.start(config, "killed", TRAINER)
     for step in (3, 5):
         until(killed, lambda step=step: killed.read_status().get("step", 0) >= step)  # type: ignore[misc]
         os.kill(killed.read_status()["pid"], signal.SIGKILL)
         until(killed, lambda: launch.state(killed) == "crashed" and torch.cuda.mem_get_info()[0] >= free - 2**26)
-        launch.resume(killed)
+        launch.resume(killed, TRAINER)
     until(killed, lambda: launch.state(killed) == "finished")
     assert [step for step, _, _ in RunReader(killed).poll().metrics] == list(range(1, 9))
     assert weights(killed, 8) == weights(whole, 8)

@@ -25,8 +25,9 @@ from aapo_desk.rollout.captured import LEAST_PART, STEPS_BETWEEN_LOOKS
 from aapo_desk.rollout.decoding import Row, decode
 from aapo_desk.rollout.sampling import Sampling, uniforms
 
-JUDGED_PROMPTS = 8
-"""At most: each has one row of the policy and one of the reference that is compared token by token."""
+JUDGED = 8
+"""Rows of each side that are compared token by token, at the most."""
+NEVER_DRAWN = -1
 FEW = 4
 """Tokens at the median row's distance that each row's own are averaged with, since one token alone says little."""
 SHORT = 2
@@ -62,7 +63,7 @@ class Workload:
     def rows(self) -> list[Row]:
         """Rows of both sides, as many as are decoded at once; at least one of each side."""
         each = max(1, min(len(self.prompts) * self.group_size, self.batch_rows // 2))
-        prompts = [place // self.group_size for place in range(each)]
+        prompts = [place * min(len(self.prompts), each) // each for place in range(each)]
         return [Row(prompt, adapter) for adapter in (True, False) for prompt in prompts]
 
 
@@ -79,6 +80,7 @@ class SideGap:
     worst_row: float
     """The largest distance of a single row from its own side; a row of few tokens counts less."""
     median_row: float
+    """The median distance of a row."""
     misplaced: float
     """The largest distance of a row that is nearer to the other side than to its own; 0 if there is none."""
 
@@ -104,13 +106,18 @@ class Trial:
         self.rows = workload.rows()
         self.batch_rows = max(2, workload.batch_rows)
         self.seed = seed
-        first = {(row.prompt, row.adapter): place for place, row in reversed(list(enumerate(self.rows)))}
-        self.judged = sorted(place for (prompt, _), place in first.items() if prompt < JUDGED_PROMPTS)
+        self.judged = [*self._spread(True), *self._spread(False)]
         self._completions: list[tuple[list[int], list[int]]] = []
         self._plain_on: list[Tensor] = []
         self._plain_gradient: list[Tensor] | None = None
         keeps = inspect.signature(type(policy.causal).forward).parameters
         self._keeps_last = "logits_to_keep" in keeps
+
+    def _spread(self, adapter: bool) -> list[int]:
+        """Rows of a side that are judged: half of them at most, spread over the prompts."""
+        own = [place for place, row in enumerate(self.rows) if row.adapter == adapter]
+        count = max(1, min(JUDGED, len(own) // 2))
+        return [own[number * len(own) // count] for number in range(count)]
 
     def rollout(self, static: bool = False) -> tuple[SideGap, SideGap]:
         """Decode all rows and compare the judged ones with the plain path: the policy's, the reference's."""
@@ -118,10 +125,14 @@ class Trial:
         limits = torch.full((len(self.rows),), min(SHORT, width))
         limits[self.judged] = width
         numbers = uniforms(len(self.rows), width, self.seed)
-        done = decode(
-            self.policy, self.prompts, self.rows, width, self.sampling, numbers, self.batch_rows,
-            fixed=static, limits=limits,
-        )  # fmt: skip
+        ends, self.policy.eos_ids = self.policy.eos_ids, (NEVER_DRAWN,)  # judged rows that end early would show little
+        try:
+            done = decode(
+                self.policy, self.prompts, self.rows, width, self.sampling, numbers, self.batch_rows,
+                fixed=static, limits=limits,
+            )  # fmt: skip
+        finally:
+            self.policy.eos_ids = ends
         pairs = [(self.prompts[self.rows[place].prompt], done.row(place)) for place in self.judged]
         fast = [done.logps[place, : int(done.lengths[place])] for place in self.judged]
         on, off = (self.plain_logps(pairs, adapter) for adapter in (True, False))
@@ -134,7 +145,7 @@ class Trial:
         near = [(fast[number] - own[number]).abs() for number in rows]
         far = [(fast[number] - other[number]).abs() for number in rows]
         means = [(float(a.mean()), float(b.mean())) for a, b in zip(near, far, strict=True)]
-        median = statistics.median(mine for mine, _ in means)
+        median = statistics.median_low(mine for mine, _ in means)
         distances = [(float(one.sum()) + FEW * median) / (len(one) + FEW) for one in near]
         return SideGap(
             "policy" if adapter else "reference",

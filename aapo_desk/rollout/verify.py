@@ -28,7 +28,7 @@ from aapo_desk.rollout.trial import SideGap, Trial, Turn, Workload, stirred
 GAP, MOST_GAP, NOISES = {True: 1e-3, False: 0.01}, {True: 5e-3, False: 0.3}, 6.0
 """Limit of a side's distance in nats a token, computing in float32 or in 16 bits: so many times the plain path's own
 noise, at least the first and at most the second."""
-ROW, NEARER = 6.0, 0.5
+ROW, NEARER = 5.0, 0.5
 """A single row may be so many times as far away as the median row; a side must be nearer to itself than this share of
 its distance to the other."""
 LEAST_ROW = 0.1

@@ -21,6 +21,7 @@ from aapo_desk.rollout.trial import Workload
 from aapo_desk.rollout.verify import verify_fast_paths
 from aapo_desk.store import RunReader, create_run, list_checkpoints
 from aapo_desk.training import setup
+from aapo_desk.training.choices import settled
 from tests.policies import load_tiny
 from tests.training.in_process import train, weights
 from tests.training.test_recovery import step_at_work
@@ -118,8 +119,7 @@ def test_the_verification_refuses_captures_that_fail(policy: Policy, monkeypatch
 @pytest.fixture
 def with_captures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs choose static-shape steps, as they do on CUDA."""
-    right = setup.settled
-    monkeypatch.setattr(setup, "settled", lambda *given: right(*given[:-1], {"fixed_steps": 1}))
+    monkeypatch.setattr(setup, "settled", lambda *given: settled(*given[:-1], instead={"fixed_steps": 1}))
 
 
 @pytest.mark.usefixtures("with_captures")

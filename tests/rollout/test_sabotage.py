@@ -85,7 +85,7 @@ def one_layer_missing(patch: Patch, policy: Policy) -> None:
     missing = rows.adapted_layers(policy.model)[5]
 
     def forward(layer: Any, *rest: Any) -> Tensor:
-        return layer.base_layer(rest[-1]) if layer is missing else right_forward(layer, *rest)  # type: ignore[no-any-return]
+        return layer.base_layer(rest[-1]) if layer is missing else right_forward(layer, *rest)
 
     patch.setattr(rows, "_forward", forward)
 
@@ -102,12 +102,12 @@ def a_stale_copy_of_the_adapter(patch: Patch, policy: Policy) -> None:
 
 
 def a_row_continues_on_another_cache_after_a_shrink(patch: Patch, policy: Policy) -> None:
-    """The first row left has the cache of its neighbour, which has another prompt."""
+    """The first row left has the cache of a row with another prompt."""
 
     def wrong(self: Any, indices: Tensor, select: Callable[[Any, Tensor], None], size: int) -> None:
         if len(indices) < size:
             indices = indices.clone()
-            indices[0] = indices[1]
+            indices[0] = indices[2]
         select(self, indices)
 
     def growing(self: RowCache, indices: Tensor) -> None:
@@ -136,7 +136,7 @@ def the_update_misses_a_layer(patch: Patch, policy: Policy) -> None:
 
     def forward(layer: Any, weight: Any, pair: Any, inputs: Tensor) -> Tensor:
         output = right_trained(layer, weight, pair, inputs)
-        return layer.base_layer(inputs) + 0 * output if layer is missing else output  # type: ignore[no-any-return]
+        return layer.base_layer(inputs) + 0 * output if layer is missing else output
 
     patch.setattr(rows, "_trained", forward)
 
