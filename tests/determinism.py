@@ -2,8 +2,8 @@
 
 By default CUDA adds with atomic operations in the backward passes of ``index_select`` and of memory-efficient
 attention, in an order that differs from run to run. torch has deterministic kernels for the first, and its plain
-attention is one. For ``cumsum``, which sampling uses, it has none: there it only warns, and two runs differ if a uniform
-number falls within rounding of a token's boundary (about 1e-7), which these short runs do not meet.
+attention is one. For ``cumsum``, which sampling uses, it has none: there it only warns, and two runs differ if a
+uniform number falls within rounding of a token's boundary (about 1e-7), which these short runs do not meet.
 """
 
 from __future__ import annotations
