@@ -92,7 +92,7 @@ def one_layer_missing(patch: Patch, policy: Policy) -> None:
 
 def a_stale_copy_of_the_adapter(patch: Patch, policy: Policy) -> None:
     """As if the copy that products are made with had been made before the last update."""
-    generator = torch.Generator().manual_seed(9)
+    generator = torch.Generator().manual_seed(1009)  # not one that stirs the adapter
     copies = {}
     for layer in rows.adapted_layers(policy.model):
         down, up = rows._weights(layer)
