@@ -177,7 +177,7 @@ class ChatScreen(DeskScreen[None]):
             lines.append("This run is training. The chat uses its last checkpoint and shares the machine with it.")
         problems = len(ready["problems"])
         lines.append(
-            f"tab inserts one of the run's {problems} problems, with its correct answer; it is asked in a new chat."
+            f"tab inserts one of the run's {problems} problems, with its right answer; it is asked in a new chat."
             if problems
             else "The run's problems are not available."
         )
@@ -216,7 +216,7 @@ class ChatScreen(DeskScreen[None]):
         self._asked += 1
         assert self._process
         self._process.send({"ask": self._asked, **question, **self._answering.as_json()})
-        about = "" if own is None else f"correct answer: {one_line(self._ready['problems'][own]['answer'], 60)}"
+        about = "" if own is None else f"right answer: {one_line(self._ready['problems'][own]['answer'], 60)}"
         self._current = Exchange(message.text, about)
         self.state = "answering" if self._ready else "loading"
         self._put_question("", None)
@@ -250,14 +250,14 @@ class ChatScreen(DeskScreen[None]):
 
     @on(TextArea.Changed)
     def _say_whose(self) -> None:
-        """Show the correct answer while the question field holds one of the run's problems, unedited."""
+        """Show the right answer while the question field holds one of the run's problems, unedited."""
         line = self.query_one("#chat-own", Static)
         own = self._own if self.query_one(QuestionField).text == self._own_text else None
         line.display = own is not None
         if own is not None:
             problems = self._ready["problems"]
             answer = one_line(problems[own]["answer"], 60)
-            line.update(Content(f"problem {own + 1} of {len(problems)} · correct answer {answer} · starts a new chat"))
+            line.update(Content(f"problem {own + 1} of {len(problems)} · right answer {answer} · starts a new chat"))
 
     # Keys
 

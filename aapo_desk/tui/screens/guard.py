@@ -26,7 +26,9 @@ class TooSmall(Static):
     def on_resize(self) -> None:
         size = self.app.size
         width, height = SMALLEST
-        self.update(Content(f"This terminal has {size.width} x {size.height} characters; it needs {width} x {height}."))
+        self.update(
+            Content(f"This terminal has {size.width} x {size.height} characters; {width} x {height} are needed.")
+        )
 
 
 class DeskScreen(Screen[Result], Generic[Result]):

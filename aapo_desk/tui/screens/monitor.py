@@ -163,7 +163,7 @@ class MonitorScreen(AskingScreen):
     def _show_detail(self, histograms: Mapping[str, Histogram], samples: list[Sample]) -> None:
         with self.app.batch_update():
             for name in HISTOGRAMS:
-                absent = "this algorithm has none" if histograms and name not in histograms else "no values in this step"
+                absent = "the algorithm has none" if histograms and name not in histograms else "no values in this step"
                 self.query_one(f"#histogram-{name}", HistogramView).show(histograms.get(name), absent)
             self.query_one(SampleView).show(samples)
 
