@@ -64,7 +64,7 @@ CHARTS = (
         "teaching",
         "rows that teach",
         (Curve("teaching", "with margin", "all"), Curve("teaching_group", "group alone", "group")),
-        "Completions with an advantage. The margin gives one even if a group's rewards are equal.",
+        "Completions with an advantage. The margin gives one even if a group ties.",
         percent,
         SHARE,
     ),
@@ -114,7 +114,7 @@ CHARTS = (
         "logp_gap",
         "rollout-update gap",
         (Curve("logp_gap"),),
-        "Log-prob difference of rollout and update, nats per token. Should stay small.",
+        "Log-probs of rollout against update, nats per token. Should stay small.",
         figure,
     ),
     ChartSpec(
@@ -149,7 +149,7 @@ BY_NAME_WITHOUT_MARGIN = BY_NAME | {
     "teaching": replace(
         BY_NAME["teaching"],
         curves=(Curve("teaching", "share"),),
-        note="Completions with an advantage. None if a group's rewards are equal.",
+        note="Completions with an advantage. A group that ties has none.",
     ),
 }
 """The charts by name for a method without a reference."""

@@ -104,7 +104,7 @@ async def test_the_cursor_shows_each_run_at_one_place_and_its_distance_there(
         screen = await opened(app, pilot, two)
         await press(pilot, "m", "j", "j", "enter", "e", "e", "e")
         assert screen.smoothing == 0.0
-        assert "each run at its last step" in shown(app)
+        assert "each run's last step" in shown(app)
         await press(pilot, "home")
         assert "at step 1 " in shown(app)
         assert "▲1" in shown(app)

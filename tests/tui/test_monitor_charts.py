@@ -146,7 +146,7 @@ async def test_m_gives_one_chart_all_the_room_and_escape_gives_it_back(desk: Des
         await press(pilot, NEXT, "m")
         assert in_sight(app) == ["teaching"]
         assert charts(app).size.height > 30
-        assert "The margin gives one even if a group's rewards are equal" in shown(app)
+        assert "The margin gives one even if a group ties" in shown(app)
         await press(pilot, NEXT)
         assert in_sight(app) == ["advantage_map"]
         await press(pilot, "escape")

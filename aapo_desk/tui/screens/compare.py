@@ -56,7 +56,7 @@ class CompareScreen(DeskScreen[None]):
         Binding("shift+left,H", f"move(-{JUMP})", f"{JUMP} columns left", show=False),
         Binding("shift+right,L", f"move({JUMP})", f"{JUMP} columns right", show=False),
         Binding("home", "first", "Cursor to the start", show=False),
-        Binding("end,G", "last", "Each run at its last step", show=False),
+        Binding("end,G", "last", "Each run's last step", show=False),
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
         Binding("o", "view", "View", tooltip="Next view, if only one fits: runs, evaluations, settings"),
@@ -152,9 +152,9 @@ class CompareScreen(DeskScreen[None]):
         if comparison is None:
             return
         baseline = comparison.baseline
-        where = "each run at its last step" if self.cursor is None else f"at {_axis_name(self.axis)} "
+        where = "each run's last step" if self.cursor is None else f"at {_axis_name(self.axis)} "
         where += "" if self.cursor is None else _place(self.axis, self.cursor)
-        why = "pinned" if baseline.pinned else "the first run; pin another on Home"
+        why = "pinned" if baseline.pinned else "the first; pin another on Home"
         self.query_one("#compare-title", Static).update(
             Content.assemble(
                 ("Compare", "bold $text-primary"),
