@@ -37,7 +37,10 @@ KINDS = {"integer": "a whole number", "number": "a number", "text": "text", "yam
 
 
 class NewRunScreen(DeskScreen[None]):
-    """A form for the configuration of the preset ``name``. Ctrl keys work in every field; Escape leaves the field."""
+    """A form for the configuration of the preset ``name``.
+
+    Ctrl keys work in every field. Escape leaves the field, then the form.
+    """
 
     CSS_PATH = "new_run.tcss"
     ACTING = frozenset({"start", "enqueue", "save", "fetch"})
