@@ -1,4 +1,4 @@
-"""The terminal UI: Home, Preparing, Monitor. It reads run directories and asks trainers; it never trains."""
+"""The Textual app of AAPO Desk. It reads run directories and sends requests to trainers; it never trains itself."""
 
 from __future__ import annotations
 
@@ -36,19 +36,21 @@ if TYPE_CHECKING:
     from aapo_desk.tui.screens.chat import ModelProcess, OpenChat
 
 WRONG_USE, FAILED = 2, 1
-NOT_OURS = {"Quit", "Keys", "Screenshot"}  # Textual's commands that the desk has in its own words
+NOT_OURS = {"Quit", "Keys", "Screenshot"}  # Textual's palette commands that the desk replaces with its own
 LOOK_SECONDS = 2.0
-SWITCH_SECONDS = 0.001  # while the screen is drawn, a thread with a database open waits so long to go on
+SWITCH_SECONDS = 0.001  # the longest that a thread with an open database waits for the thread that draws the screen
 
 
 class DeskApp(App[int]):
-    """The desk. ``run``: watch it at once. ``start``: prepare and start a run of this configuration and name.
+    """The terminal app.
 
-    ``read_only``: no run is started, asked for anything or changed. ``ascii_only``: what lines are drawn through where
-    symbols cannot be shown. The theme is the one remembered.
+    ``run``: a run whose monitor is opened first. ``start``: a configuration and a run name; the run is prepared and
+    started first. ``read_only``: runs are shown, but none is started or changed and no request is sent to a trainer.
+    ``ascii_only``: a line filter for terminals that cannot show symbols, else None. The theme is the saved one.
 
-    ``clock`` gives the unix time, ``open_source`` what a monitor reads a run through, ``open_chat`` a run's model
-    process, ``read_presets`` what Home offers, ``judge_presets`` how it fits this machine; tests set them.
+    Tests replace these attributes: ``clock`` returns the unix time, ``open_source`` the reader that a monitor uses,
+    ``open_chat`` the model process of a run, ``read_presets`` the presets that Home lists, and ``judge_presets`` the
+    same presets with how each fits this machine.
     """
 
     TITLE = "AAPO Desk"
@@ -57,7 +59,7 @@ class DeskApp(App[int]):
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (SMALLEST[0], "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - as in App
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (SMALLEST[1], "-low"), (TALL, "-high")]  # noqa: RUF012 - as in App
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q", "quit", "Quit", tooltip="Leave; runs go on"),
+        Binding("q", "quit", "Quit", tooltip="Quit; runs continue"),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="All keys of this screen"),
         Binding("y,ctrl+y", "copy", "Copy", show=False, tooltip="Copy what is selected"),
         Binding("f2", "picture", "Screenshot", show=False, tooltip="Save a picture (SVG) of this screen"),
@@ -88,7 +90,7 @@ class DeskApp(App[int]):
             self._filters.append(ascii_only)
 
     def _offer_themes(self) -> None:
-        """Ours instead of Textual's, some of whose text is too faint."""
+        """Register the desk's themes and remove Textual's own, some of which have too little contrast."""
         others = set(self.available_themes)
         for theme in THEMES.values():
             self.register_theme(theme)
@@ -97,10 +99,10 @@ class DeskApp(App[int]):
             self.unregister_theme(name)
 
     def on_mount(self) -> None:
-        """Open the first screen, over Textual's blank one."""
+        """Open the first screen on top of Textual's blank one."""
         self.theme_changed_signal.subscribe(self, self._remember_theme)
         if self.read_only:
-            self.notify("Read-only: runs are shown, nothing is started or asked of them.", markup=False)
+            self.notify("Read-only: runs are shown; nothing can be started or changed.", markup=False)
         sys.setswitchinterval(SWITCH_SECONDS)
         self.set_interval(LOOK_SECONDS, self._leave_with_the_terminal)
         if self._run_first is not None:
@@ -111,12 +113,12 @@ class DeskApp(App[int]):
             self.push_screen(HomeScreen())
 
     def _leave_with_the_terminal(self) -> None:
-        """End where the terminal has gone without a signal: reading from it would only keep a core busy."""
+        """Exit if the terminal has closed without sending a signal: reading from it would only keep a core busy."""
         if not self.is_headless and _terminal_is_gone():
             os._exit(FAILED)  # there is nothing left to restore
 
     def open_monitor(self, run: RunDirectory, instead: bool = False) -> None:
-        """Watch a run; ``instead`` of the screen that is there."""
+        """Open the monitor of a run; with ``instead`` it replaces the current screen."""
         screen = MonitorScreen(run, self.open_source(run))
         if instead:
             self.switch_screen(screen)
@@ -124,29 +126,29 @@ class DeskApp(App[int]):
             self.push_screen(screen)
 
     def prepare(self, config: RunConfig, name: str | None) -> None:
-        """Start a run after its preflight."""
+        """Run the preflight for a run, then start it."""
         if self.may_act():
             self.push_screen(PreparingScreen(config, name, leave_app=False))
 
     def enqueue(self, config: RunConfig, preset: str) -> None:
-        """Put a run into the queue after its preflight. ``preset``: what it came from."""
+        """Run the preflight for a run, then add it to the queue. ``preset`` names the preset it was made from."""
         if self.may_act():
             self.push_screen(PreparingScreen(config, None, leave_app=False, queue_as=preset))
 
     def edit(self, name: str, config: RunConfig) -> None:
         """Open a preset's configuration as a form."""
-        from aapo_desk.tui.screens.new_run import NewRunScreen  # the first frame does not wait for it
+        from aapo_desk.tui.screens.new_run import NewRunScreen  # imported late so that the first frame comes sooner
 
         self.push_screen(NewRunScreen(name, config))
 
     def chat(self, run: RunDirectory) -> None:
-        """Ask a run's base and tuned model, in a process of their own."""
-        from aapo_desk.tui.screens.chat import ChatScreen  # the first frame does not wait for it
+        """Open a chat with a run's base and tuned model, which run in a separate process."""
+        from aapo_desk.tui.screens.chat import ChatScreen  # imported late so that the first frame comes sooner
 
         self.push_screen(ChatScreen(run, self.open_chat))
 
     def go_home(self) -> None:
-        """From a monitor back to the runs, also over the form it was started from."""
+        """Return from a monitor to Home; the form that the run was started from is closed too."""
         if any(isinstance(screen, HomeScreen) for screen in self.screen_stack):
             while not isinstance(self.screen, HomeScreen):
                 self.pop_screen()
@@ -154,17 +156,17 @@ class DeskApp(App[int]):
             self.switch_screen(HomeScreen())
 
     def refuse(self, reason: str, wrong_use: bool) -> None:
-        """End with a reason that ``run_app`` prints; ``wrong_use``: it lies in the configuration."""
+        """Exit with a reason that ``run_app`` prints. ``wrong_use``: the configuration is the cause."""
         self.refusal = reason
         status = WRONG_USE if wrong_use else FAILED
         self.exit(status, return_code=status)
 
     async def action_quit(self) -> None:
-        """Leave, once more asked where a form would be lost. Runs go on, and it is said so."""
+        """Quit; ask first if unsaved edits of a form would be lost. Runs continue, and the farewell says so."""
         screen = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, DeskScreen)), None)
         lost = screen.unsaved() if screen else ""
-        if lost and screen is self.screen:  # over a dialog it was asked, or leaving is meant
-            question = Question("Quit AAPO Desk?", Content(lost), "y  Quit", "n  Go on", default=False)
+        if lost and screen is self.screen:  # with a dialog on top, it was asked already or the user means to quit
+            question = Question("Quit AAPO Desk?", Content(lost), "y  Quit", "n  Stay", default=False)
             self.push_screen(question, lambda yes: self._bid_farewell(screen) if yes else None)
         else:
             self._bid_farewell(screen)
@@ -174,9 +176,9 @@ class DeskApp(App[int]):
         self.exit(0, message=Text(farewell) if farewell else None)
 
     def may_act(self) -> bool:
-        """Whether something may be started, asked or changed; where not, a line says so."""
+        """Return whether the desk may start or change something; in read-only mode, notify the user that it may not."""
         if self.read_only:
-            self.notify("Read-only: start aapo-desk without --read-only for that.", severity="warning", markup=False)
+            self.notify("Read-only: restart without --read-only to do this.", severity="warning", markup=False)
         return not self.read_only
 
     def action_command_palette(self) -> None:
@@ -188,11 +190,11 @@ class DeskApp(App[int]):
             self.push_screen(HelpScreen([(self._keys_of(offer), offer.text) for offer in self._offers(self.screen)]))
 
     def action_copy(self) -> None:
-        """To the terminal's clipboard, by OSC 52: also over ssh."""
+        """Copy the selection to the terminal's clipboard with OSC 52, which also works over ssh."""
         screen = self.screen
         text = screen.get_selected_text() or (screen.copyable() if isinstance(screen, DeskScreen) else "")
         if not text:
-            self.notify("Nothing is selected: drag over some text first.", severity="warning", markup=False)
+            self.notify("Nothing is selected. Drag over some text first.", severity="warning", markup=False)
             return
         self.copy_to_clipboard(text)
         self.notify(f"Copied: {one_line(text, 60)}", timeout=3, markup=False)
@@ -204,7 +206,7 @@ class DeskApp(App[int]):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_atomically(path, self.export_screenshot(), durable=False)
         except OSError as error:
-            self.notify(f"No picture saved: {one_line(str(error))}", severity="error", markup=False)
+            self.notify(f"Could not save the screenshot: {one_line(str(error))}", severity="error", markup=False)
         else:
             self.notify(f"Saved {one_line(str(path))}", markup=False)
 
@@ -215,7 +217,7 @@ class DeskApp(App[int]):
         try:
             save_settings(self._settings)
         except OSError as error:
-            self.notify(f"The theme is not remembered: {one_line(str(error))}", severity="warning", markup=False)
+            self.notify(f"Could not save the theme: {one_line(str(error))}", severity="warning", markup=False)
 
     def _offers(self, screen: Screen[object]) -> list[Offer]:
         return offers((active.node, active.binding) for active in screen.active_bindings.values())
@@ -228,7 +230,7 @@ class DeskApp(App[int]):
         return " ".join(dict.fromkeys(self.get_key_display(binding) for binding in offer.keys))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette: everything a key does here, then what is left of Textual's own."""
+        """Yield the palette's commands: every key binding of this screen, then Textual's commands not replaced."""
         for offer in self._offers(screen):
             if offer.action == "command_palette":
                 continue
@@ -242,14 +244,14 @@ class DeskApp(App[int]):
 
 
 def _open_chat(run: RunDirectory, hear: Callable[[dict[str, Any]], None]) -> ModelProcess:
-    """Both sides of a run's best checkpoint; of a live run's last."""
+    """Start the base and the tuned model of a run's best checkpoint, or of its last one if the run is live."""
     from aapo_desk.chat import SIDES, ChatProcess
 
     return ChatProcess(run, None, SIDES, hear)
 
 
 def _terminal_is_gone() -> bool:
-    """Whether the other side of standard input's terminal was closed."""
+    """Return whether the other end of standard input's terminal was closed."""
     look = select.poll()
     look.register(0, 0)
     return any(events & (select.POLLHUP | select.POLLERR) for _, events in look.poll(0))
@@ -261,12 +263,12 @@ def run_app(
     read_only: bool = False,
     ascii_only: bool | None = None,
 ) -> int:
-    """Run the desk until the user leaves. ``ascii_only``: None leaves it to the locale.
+    """Run the desk until the user quits. ``ascii_only``: draw in ASCII only; None decides by the locale.
 
-    Gives the exit status: 2 where the configuration was refused, 1 where the start failed or was given up, the reason
-    printed on standard error; else 0.
+    Returns the exit status: 2 if the configuration was refused, 1 if the start failed or was cancelled, else 0. The
+    reason for a 1 or 2 is printed on standard error.
     """
-    encoding = getattr(sys.__stderr__, "encoding", None)  # what Textual draws on
+    encoding = getattr(sys.__stderr__, "encoding", None)  # Textual draws on standard error
     app = DeskApp(run, start, read_only, ascii_filter(ascii_only, os.environ, encoding))
     result = app.run()
     if app.refusal is not None:

@@ -1,4 +1,4 @@
-"""Which runs are listed, and in which order: pure functions over the rows."""
+"""Filtering and sorting of the runs that Home lists: pure functions over the rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aapo_desk.tui.listing import RunRow
 
 Value = Callable[[RunRow], float | str | None]
 
-STATES = tuple(STATE_SYMBOLS)  # from those that are at work to those that failed
+STATES = tuple(STATE_SYMBOLS)  # in this order: from running to failed
 
 VALUES: dict[str, Value] = {
     "state": lambda row: STATES.index(row.state) if row.state in STATES else len(STATES),
@@ -26,7 +26,7 @@ BIGGEST_FIRST = frozenset({"step", "reward", "trend"})
 
 @dataclass(frozen=True)
 class Order:
-    """By which column, and whether against the direction that the column has by itself."""
+    """A sort order: the column, and whether its default direction is reversed."""
 
     column: str = "age"
     reverse: bool = False
@@ -37,17 +37,17 @@ class Order:
 
     @property
     def next(self) -> Order:
-        """By the next column."""
+        """The order by the next column, in its default direction."""
         columns = list(VALUES)
         return Order(columns[(columns.index(self.column) + 1) % len(columns)])
 
     def by(self, column: str) -> Order:
-        """By a column; where it is that already, the other way round."""
+        """Return the order by a column, reversed if that is the current column already."""
         return replace(self, reverse=not self.reverse) if column == self.column else Order(column)
 
 
 def arranged(rows: Sequence[RunRow], order: Order) -> list[RunRow]:
-    """The rows in order, the pinned ones on top; those without a value come last, whichever way it goes."""
+    """Return the rows sorted: pinned runs first, and rows without a value last in either direction."""
     value = VALUES[order.column]
     known = [row for row in rows if value(row) is not None]
     known.sort(key=value, reverse=order.descending)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ def arranged(rows: Sequence[RunRow], order: Order) -> list[RunRow]:
 
 
 def matching(rows: Sequence[RunRow], text: str) -> list[RunRow]:
-    """The rows whose name, model or state hold every word of ``text``, in any case."""
+    """Return the rows whose name, model or state contain every word of ``text``, ignoring case."""
     words = text.casefold().split()
     return [
         row

@@ -1,4 +1,4 @@
-"""What the monitor can draw over the steps: each chart's series, its unit, and a line that says how to read it."""
+"""The monitor's charts over the steps: each one's curves, its unit, and a note on how to read it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Part = Literal["teaching", "phases", "machine"]
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric and what it is called; ``short``: where there is little room."""
+    """A metric to draw, and its label; ``short`` is the label for small charts."""
 
     key: str
     label: str = ""
@@ -24,10 +24,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class ChartSpec:
-    """A chart. The first curve leads: its raw values are shown behind.
+    """A chart. The raw values of the first curve are drawn behind its smoothed line.
 
-    ``span`` is always in sight. ``insists``: the note is shown however small the chart. ``part``: what is shown below
-    it in a narrow terminal. ``histogram``: a heat map of these instead of curves.
+    ``form`` formats a value. ``span`` (low, high) is always within the y axis. ``insists``: the note is shown however
+    small the chart is. ``part``: the panel shown below the chart in a narrow terminal. ``histogram``: the name of a
+    histogram to draw as a heat map over the steps instead of curves.
     """
 
     name: str
@@ -43,7 +44,7 @@ class ChartSpec:
 
 
 def figure(value: float | None) -> str:
-    """A number of any size in three digits: ``0.412``, ``2e-05``."""
+    """Format a number of any size with three significant digits: ``0.412``, ``2e-05``."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"
 
 
@@ -57,27 +58,27 @@ CHARTS = (
         "reward",
         "reward",
         (Curve("reward", "policy"), Curve("reference_reward", "reference", "ref.")),
-        "It learns while the policy rises above the reference.",
+        "The policy learns while it rises above the reference.",
     ),
     ChartSpec(
         "teaching",
         "rows that teach",
         (Curve("teaching", "with margin", "all"), Curve("teaching_group", "group alone", "group")),
-        "Completions with an advantage. The margin teaches where a whole group agrees.",
+        "Completions with an advantage. The margin gives one even if a group ties.",
         percent,
         SHARE,
     ),
     ChartSpec(
         "advantage_map",
         "advantage over time",
-        note="Each column is a step's histogram. All at 0: nothing is learnt from.",
+        note="Each column is a step's histogram. All at 0: nothing to learn from.",
         histogram="advantage",
     ),
     ChartSpec(
         "completion_tokens",
         "completion length",
         (Curve("completion_tokens"),),
-        "Tokens a completion, the mean.",
+        "Mean tokens per completion.",
         lambda value: number(value, 1),
     ),
     ChartSpec(
@@ -92,7 +93,7 @@ CHARTS = (
         "entropy",
         "entropy",
         (Curve("entropy"),),
-        "Nats a token. Near 0 the policy has stopped trying anything new.",
+        "Nats per token. Near 0, the policy no longer explores.",
         figure,
     ),
     ChartSpec(
@@ -102,18 +103,18 @@ CHARTS = (
         "update_norm",
         "update norm",
         (Curve("update_norm"),),
-        "How far a step moves the adapter. 0: it does not move.",
+        "How far a step moves the adapter. 0: the adapter does not change.",
         figure,
     ),
     ChartSpec(
-        "learning_rate", "learning rate", (Curve("learning_rate"),), "As the schedule says.", figure, smooth=False
+        "learning_rate", "learning rate", (Curve("learning_rate"),), "Set by the schedule.", figure, smooth=False
     ),
     ChartSpec("loss", "loss", (Curve("loss"),), "Stays near 0 while it learns: watch reward.", figure, insists=True),
     ChartSpec(
         "logp_gap",
         "rollout-update gap",
         (Curve("logp_gap"),),
-        "Log-probs of sampling and update apart, nats a token. Should stay small.",
+        "Log-probs of rollout against update, nats per token. Should stay small.",
         figure,
     ),
     ChartSpec(
@@ -132,7 +133,7 @@ CHARTS = (
         "memory_mb",
         "memory",
         (Curve("memory_mb"),),
-        "On a GPU the most that tensors took, else all that the trainer holds.",
+        "GPU: peak memory of tensors. CPU: all memory of the trainer process.",
         memory,
         smooth=False,
         part="machine",
@@ -141,12 +142,14 @@ CHARTS = (
 BY_NAME = {spec.name: spec for spec in CHARTS}
 BY_NAME_WITHOUT_MARGIN = BY_NAME | {
     "reward": replace(
-        BY_NAME["reward"], curves=(Curve("reward", "policy"),), note="It learns while this rises over many steps."
+        BY_NAME["reward"],
+        curves=(Curve("reward", "policy"),),
+        note="The policy learns while this rises over many steps.",
     ),
     "teaching": replace(
         BY_NAME["teaching"],
         curves=(Curve("teaching", "share"),),
-        note="Completions with an advantage. Where a whole group agrees, none has one.",
+        note="Completions with an advantage. A group that ties has none.",
     ),
 }
-"""The same of a method that compares with no reference."""
+"""The charts by name for a method without a reference."""

@@ -1,4 +1,4 @@
-"""Which charts the user wants to see, in which order and how: remembered from one time to the next."""
+"""The user's chart preferences: order, visibility, log scale and smoothing, saved between sessions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aapo_desk.tui.charts import BY_NAME, CHARTS
 
 @dataclass(frozen=True)
 class ChartChoices:
-    """Names of charts: all in their order, and those that are hidden, logarithmic, drawn smooth."""
+    """Names of charts: all of them in their order, and those that are hidden, on a log scale, or smoothed."""
 
     order: tuple[str, ...] = tuple(BY_NAME)
     hidden: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class ChartChoices:
         return replace(self, smooth=_toggled(self.smooth, name))
 
     def move(self, name: str, by: int) -> ChartChoices:
-        """The chart before or behind its visible neighbour; as it is where there is none."""
+        """Return the choices with a chart moved before or after its visible neighbour; unchanged if it has none."""
         visible = self.visible
         place = visible.index(name) + by
         if not 0 <= place < len(visible):
@@ -57,7 +57,7 @@ def choices_file() -> Path:
 
 
 def load_choices() -> ChartChoices:
-    """What was remembered. A file that is missing, broken or of another version counts as far as it can be read."""
+    """Read the saved choices. Defaults replace what is missing, broken or from another version."""
     data = read_json(choices_file()) or {}
     default = ChartChoices()
     found = {
@@ -73,7 +73,7 @@ def _known(names: Iterable[object]) -> tuple[str, ...]:
 
 
 def save_choices(choices: ChartChoices) -> None:
-    """Raises OSError where it cannot be written."""
+    """Write the choices to ``choices_file()``. Raises OSError if the file cannot be written."""
     path = choices_file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(path, json.dumps(asdict(choices)) + "\n", durable=False)

@@ -1,4 +1,4 @@
-"""What two texts have in common, word by word."""
+"""A word-by-word comparison of two texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-# Numbers, words of alphabets, else a character: scripts without blanks are compared character by character.
+# A number, a word of an alphabetic script, or a single character: scripts without spaces are compared by characters.
 WORD = re.compile(r"\d+|[A-Za-z\u00c0-\u024f\u0370-\u058f]+|\S")
 MOST_CHARACTERS = 12_000
 LEAST_SHARED = 0.2
@@ -17,9 +17,9 @@ Stretch = tuple[int, int]
 
 @dataclass(frozen=True)
 class Difference:
-    """The stretches (from, to) of each text that the other has not.
+    """The stretches of each text that the other does not have, as (start, end) character offsets.
 
-    ``shared``: the share of words the two have in common; None where the texts are too long to compare.
+    ``shared``: the share of words that the two have in common (0 to 1); None if the texts are too long to compare.
     """
 
     left: list[Stretch]
@@ -28,18 +28,19 @@ class Difference:
 
     @property
     def told(self) -> bool:
-        """Whether marking the stretches helps: not where nearly everything differs."""
+        """Whether it helps to mark the stretches: not if the texts are too long, or nearly everything differs."""
         return self.shared is not None and self.shared >= LEAST_SHARED
 
 
 def compare(left: str, right: str) -> Difference:
-    """Compare two texts by words; blanks do not count."""
+    """Compare two texts by words, ignoring white space."""
     if left == right:
         return Difference([], [], 1.0)
     if max(len(left), len(right)) > MOST_CHARACTERS:
         return Difference([], [], None)
     ours, theirs = list(WORD.finditer(left)), list(WORD.finditer(right))
-    # In long texts its junk rule passes over the commonest words: without, a thousand equal words take seconds.
+    # For long texts SequenceMatcher's autojunk ignores the most frequent words. Without it, texts that repeat a word
+    # a thousand times take seconds.
     matcher = SequenceMatcher(None, [word[0] for word in ours], [word[0] for word in theirs])
     only_left: list[Stretch] = []
     only_right: list[Stretch] = []

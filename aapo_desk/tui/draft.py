@@ -1,4 +1,4 @@
-"""A configuration being edited: the texts as they stand in the form, what is wrong with them, what they change."""
+"""A configuration being edited: the texts in the form's fields, their errors, and the changes they make."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from aapo_desk.config import ConfigError, Problem, RunConfig, Setting, differenc
 
 @dataclass(frozen=True)
 class Checked:
-    """What a draft comes to. ``config`` is None where there are ``errors``."""
+    """The result of checking a draft. ``config`` is None if there are ``errors``."""
 
     config: RunConfig | None
     errors: dict[str, str] = field(default_factory=dict)
-    """By the path of a setting, or of the section that they concern as a whole."""
+    """Error messages by the path of a setting, or of a section if they concern all of it."""
     changes: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By the path of a setting: the preset's value and the new one, as text."""
+    """The preset's value and the new value, as text, by the path of a setting."""
 
 
 class Draft:
-    """A preset's configuration with edits laid over it."""
+    """A preset's configuration plus the user's edits."""
 
     def __init__(self, base: RunConfig) -> None:
         self.base = base
@@ -31,26 +31,26 @@ class Draft:
 
     @cached_property
     def settings(self) -> dict[str, Setting]:
-        """All settings by path, in order."""
+        """All settings by path, in the order of the form."""
         return {setting.path: setting for setting in settings()}
 
     def preset_text(self, path: str) -> str:
-        """What the preset has at a path."""
+        """Return the preset's value at a path, as text."""
         return self.settings[path].show(value_at(self.base, path))
 
     def text(self, path: str) -> str:
-        """What the form has at a path."""
+        """Return the text in the form's field for a path."""
         return self._edits.get(path, self.preset_text(path))
 
     def edit(self, path: str, text: str) -> None:
-        """Put a text at a path."""
+        """Set the text of a path. The preset's own text removes the edit."""
         if text == self.preset_text(path):
             self._edits.pop(path, None)
         else:
             self._edits[path] = text
 
     def check(self) -> Checked:
-        """Resolve the edits: by the rules and with the messages of ``--set``."""
+        """Validate the edits with the rules and error messages of the ``--set`` option."""
         values: dict[str, Any] = {}
         problems: list[Problem] = []
         for path, text in self._edits.items():
@@ -68,7 +68,10 @@ class Draft:
         return Checked(None if problems else config, self.place(problems), changes)
 
     def place(self, problems: Iterable[Problem]) -> dict[str, str]:
-        """Each problem beside the settings it is about, else at its section; the first of several counts."""
+        """Return one error message for each setting that a problem concerns, or for the section if it names none.
+
+        If several problems concern the same setting, the first one is kept.
+        """
         errors: dict[str, str] = {}
         for problem in problems:
             for path in self._concerned(problem):
@@ -79,7 +82,7 @@ class Draft:
         inside = [path for path in self.settings if f"{problem.path}.".startswith(f"{path}.")]
         if inside:
             return inside
-        # A combination: the settings it names, by their paths or by their names in the section.
+        # A problem of a combination of settings: find those that it names, by path or by name within the section.
         words = set(re.findall(r"[\w.]+", problem.message))
         prefix = f"{problem.path}."
         named = [
@@ -91,7 +94,7 @@ class Draft:
 
 
 def _wording(problem: Problem, path: str) -> str:
-    """The problem's message; where it lies deeper than the setting, with the rest of the way."""
+    """Return the problem's message, prefixed with the rest of its path if it is inside the setting's value."""
     rest = problem.path.removeprefix(path).lstrip(".") if problem.path.startswith(path) else ""
     nearest = f"; did you mean {problem.nearest}?" if problem.nearest else ""
     return f"{rest}: {problem.message}{nearest}" if rest else f"{problem.message}{nearest}"

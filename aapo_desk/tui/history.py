@@ -1,4 +1,4 @@
-"""What the monitor remembers of a run: numbers in flat columns, so that a hundred thousand steps stay small."""
+"""The monitor's data about a run, with one flat array per metric so that a hundred thousand steps use little memory."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Metrics = tuple[int, float, dict[str, float | None]]
 
 
 class History:
-    """The steps, events and evaluations read so far. Missing values are NaN."""
+    """A run's steps, events and evaluations read so far. Missing values are NaN."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all data."""
         self.steps: array[int] = array("q")
         self.columns: dict[str, array[float]] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
@@ -40,14 +40,14 @@ class History:
         self._elapsed_before = 0.0
 
     def replace(self, other: History) -> None:
-        """Become what ``other`` is, which is not to be used afterwards."""
+        """Take over the data of ``other``, which must not be used afterwards."""
         vars(self).update(vars(other))
 
     def extend(self, delta: Delta) -> None:
-        """Take in what is new."""
+        """Add newly read data; a delta with ``reset`` replaces all data."""
         if delta.reset:
             self.clear()
-        # Many steps that have the same metrics are taken in column by column, in a tenth of the time.
+        # Consecutive steps with the same metrics are added column by column, which takes a tenth of the time.
         for names, rows in groupby(delta.metrics, key=lambda row: tuple(row[2])):
             self._append(names, list(rows))
         self._account(delta)
@@ -55,7 +55,7 @@ class History:
         for step, name, data in delta.evaluations:
             if name == "held_out":
                 self.evaluations[step] = data
-            elif name == "warm_start":  # what it alone gave
+            elif name == "warm_start":  # the evaluation after the warm start, before the first step
                 self.warm_start = data
 
     def _append(self, names: Sequence[str], rows: Sequence[Metrics]) -> None:
@@ -70,7 +70,7 @@ class History:
             self.columns[name].extend(missing)
 
     def _account(self, delta: Delta) -> None:
-        """Add up the time trained: from each start to the last sign of life before the next."""
+        """Add up the training time: from each start to the last step or event before the next start."""
         marks = [(when, False) for _, when, _ in delta.metrics]
         marks += [(event.time, event.kind in BEGINNINGS) for event in delta.events]
         for when, begins in sorted(marks):
@@ -82,7 +82,10 @@ class History:
             self._last_time = max(self._last_time, when)
 
     def elapsed(self, now: float | None) -> float | None:
-        """Seconds trained, over all resumes and without pauses. ``now`` while it trains, None while it does not."""
+        """Return the seconds trained, over all resumes and without pauses; None before the first step or event.
+
+        ``now`` is the current unix time while the run is training, else None.
+        """
         if self._segment_start is None or self._last_time is None:
             return None
         end = self._last_time if now is None else max(now, self._last_time)
@@ -100,25 +103,25 @@ class History:
         return self.columns.get(key, array("d"))
 
     def index(self, step: int) -> int | None:
-        """The place of a step in the columns."""
+        """Return the index of a step in the columns, or None if there is no such step."""
         place = bisect_left(self.steps, step)
         return place if place < len(self.steps) and self.steps[place] == step else None
 
     def value(self, key: str, step: int) -> float | None:
-        """One number of one step; None where there is none."""
+        """Return a metric's value at a step; None if it is missing or not finite."""
         column, place = self.columns.get(key), self.index(step)
         if column is None or place is None:
             return None
         return column[place] if math.isfinite(column[place]) else None
 
     def step_seconds(self) -> float | None:
-        """How long a step takes: the median of the last ones."""
+        """Return the median duration of the last ``RECENT_STEPS`` steps in seconds; None if it is unknown."""
         columns = [self.columns[key][-RECENT_STEPS:] for key in STEP_SECONDS if key in self.columns]
         sums = [total for row in zip(*columns, strict=True) if math.isfinite(total := sum(row))]
         return median(sums) if sums else None
 
     def remaining(self, steps: int, evaluate_every: int, evaluated: bool, budget: Budget | None = None) -> float | None:
-        """Seconds that the rest of the run will take, its evaluations included; None while nobody can say."""
+        """Estimate the seconds that the rest of the run takes, including evaluations; None if it is unknown."""
         per_step = self.step_seconds()
         if per_step is None or not steps:
             return None
@@ -133,11 +136,11 @@ class History:
         return seconds
 
     def base(self) -> Mapping[str, Any] | None:
-        """The evaluation of the base model, on one rule with the newest."""
+        """Return the base model's evaluation, scored by the same rule as the newest one; None if there is none."""
         return self._base_and_newest().get(0)
 
     def latest(self) -> tuple[int, Mapping[str, Any]] | None:
-        """The newest evaluation of the tuned model."""
+        """Return the step and the data of the tuned model's newest evaluation; None if there is none."""
         step = max(self.evaluations, default=0)
         return (step, self._base_and_newest()[step]) if step else None
 
@@ -159,5 +162,5 @@ def _seconds(data: dict[str, Any]) -> float:
 def _floats(values: Sequence[float | None]) -> array[float]:
     try:
         return array("d", values)  # type: ignore[arg-type]
-    except TypeError:  # a null among them
+    except TypeError:  # some value is None
         return array("d", [math.nan if value is None else value for value in values])

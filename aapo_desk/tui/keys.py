@@ -1,4 +1,4 @@
-"""What the keys of a screen do: the one list that help and the command palette are made of."""
+"""The actions of a screen and their keys, as listed by both help and the command palette."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from textual.binding import Binding
 from textual.dom import DOMNode
 
 MOVES = ("cursor_", "page_", "scroll_")
-"""How the actions of a list's own keys begin, which everybody tries anyway."""
+"""Prefixes of the actions that move in a list; they are listed last, since everybody tries these keys anyway."""
 OF_EVERY_APP = frozenset({"Focus Next", "Focus Previous", "Copy selected text"})
 
 
 @dataclass
 class Offer:
-    """An action: what it is called, what it does, whose it is, and by which keys."""
+    """An action with its title, its description, the widget it belongs to, and its key bindings."""
 
     action: str
     title: str
@@ -25,8 +25,9 @@ class Offer:
 
 
 def offers(bindings: Iterable[tuple[DOMNode | None, Binding]]) -> list[Offer]:
-    """The actions behind bindings, each once, in their order, what moves in a list last; without those that every
-    Textual app has.
+    """Return the actions of the bindings, each once and in order, with those that move in a list last.
+
+    Actions that every Textual app has are left out.
     """
     found: dict[str, Offer] = {}
     for node, binding in bindings:

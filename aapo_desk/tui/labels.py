@@ -1,4 +1,4 @@
-"""Short words for people: states, durations, shares, models."""
+"""Short labels for the user interface: states, durations, percentages, memory, models."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ STATE_SYMBOLS = {
 
 
 def state_label(state: str) -> str:
-    """Symbol and word: a state is never told by colour alone."""
+    """Return a state's symbol and word, so that a state is never shown by colour alone."""
     return f"{STATE_SYMBOLS.get(state, '?')} {state}"
 
 
 def algorithm_label(
     algorithm: AlgorithmConfig, difficulty: str = "off", start_from: str | None = None, solutions: int = 0
 ) -> str:
-    """``AAPO``; ``AAPO, banked reference`` where a run departs from the paper.
+    """Return the algorithm's name, with the run's deviations from the paper: ``AAPO``, ``AAPO, banked reference``.
 
-    ``difficulty``: as in ``task``; ``start_from``: as in ``lora``; ``solutions``: as in ``warm_start``.
+    ``difficulty``, ``start_from`` and ``solutions`` are the values of ``task.difficulty``, ``lora.start_from`` and
+    ``warm_start.solutions``.
     """
     words = departures(algorithm.name, algorithm.reference, difficulty, algorithm.pairing, start_from, solutions)
     return algorithm.name.upper() + words
 
 
 def duration(seconds: float) -> str:
-    """``47 s``, ``3m 05s``, ``2h 07m``, ``3d 04h``."""
+    """Format a duration: ``47 s``, ``3m 05s``, ``2h 07m``, ``3d 04h``."""
     if not math.isfinite(seconds):
         return "–"
     whole = max(0, round(seconds))
@@ -54,7 +55,7 @@ def duration(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """The coarse form: ``now``, ``12 min``, ``3 h``, ``5 d``."""
+    """Format an age coarsely: ``now``, ``12 min``, ``3 h``, ``5 d``."""
     if seconds < 60:
         return "now"
     if seconds < 3600:
@@ -83,12 +84,12 @@ def memory(megabytes: float | None) -> str:
 
 
 def model_label(model_id: str) -> str:
-    """The name people use for a model: no owner, no wheel, no file ending."""
+    """Return a model's short name: without its owner, the wheel it comes in, and its file suffix."""
     name = model_id.partition("#")[0].rstrip("/").rpartition("/")[2]
     name = re.sub(r"(\.[qQfF]\d\w*)?\.gguf$", "", name)
     return name or model_id
 
 
 def clipped(text: str, width: int) -> str:
-    """``text`` cut to ``width`` characters, with an ellipsis where it was cut."""
+    """Return ``text`` cut to ``width`` characters; an ellipsis marks the cut."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"

@@ -1,6 +1,6 @@
-"""What Home lists: the runs there are, and the presets to start one from. Read in threads.
+"""The runs and presets that Home lists. Both are read in threads.
 
-``launch`` and ``presets`` are imported where they are used: the first frame does not wait for them.
+``launch`` and ``presets`` are imported where they are used, so that the first frame does not wait for them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run as Home lists it. ``rewards``: over its steps, evenly thinned; None where there was none."""
+    """A run as Home lists it. ``rewards``: the reward over its steps, evenly thinned; None for steps without one."""
 
     run: RunDirectory
     name: str
@@ -37,20 +37,20 @@ class RunRow:
 
     @property
     def rise(self) -> float | None:
-        """By how much the reward's mean of the last quarter lies above that of the first; None below four values."""
+        """The mean reward of the last quarter minus that of the first quarter; None with fewer than four values."""
         known = [value for value in self.rewards if value is not None]
         quarter = len(known) // 4
         return (sum(known[-quarter:]) - sum(known[:quarter])) / quarter if quarter else None
 
 
 class RunList:
-    """Reads all runs for Home: of each only what has changed since the last time."""
+    """A reader of all runs for Home that reads only what has changed since its last call."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
 
     def read(self) -> list[RunRow]:
-        """The runs, newest first. A run that cannot be read is listed with what can be said of it."""
+        """Return the runs, newest first. A run that cannot be read is listed with the parts that are known."""
         from aapo_desk import launch
 
         runs = list_runs()
@@ -59,7 +59,7 @@ class RunList:
 
 
 class _Known:
-    """What is known of one run, each part with the stamp of the file it was read from."""
+    """The known parts of one run, each with the stamp of the files it was read from."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
@@ -69,7 +69,7 @@ class _Known:
         self._row = RunRow(run, run.id, "", "?", 0, 0, None, created(run))
 
     def row(self, state: str) -> RunRow:
-        """The run as it is now; the same object as before where nothing has changed."""
+        """Return the run's current row; the same object as before if nothing has changed."""
         new = self._row
         for part, files, read in (
             ("config", (self._run.config, self._run.plan), self._read_config),
@@ -77,13 +77,13 @@ class _Known:
             ("numbers", (self._run.database, self._run.write_ahead), self._read_numbers),
             ("status", (self._run.status,), self._read_status),
         ):
-            stamp = tuple(_stamp(file) for file in files)  # before the reading: what comes meanwhile is read again
+            stamp = tuple(_stamp(file) for file in files)  # taken first, so that a later write is read the next time
             if stamp != self._stamps.get(part):
                 try:
                     new = read(new)
                     self._stamps[part] = stamp
                 except READ_ERRORS:
-                    pass  # its own screen tells why
+                    pass  # the run's monitor shows the reason
         new = replace(new, state=state)
         if new != self._row:
             self._row = new
@@ -111,7 +111,10 @@ Stamp = tuple[tuple[int, int], ...]
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Changes with the file. A file that is empty, as readers may leave one, is as good as none."""
+    """Return a stamp that changes with the file: (mtime in ns, size); (0, 0) if it is missing or empty.
+
+    Readers of a database may leave an empty file behind, which counts as none.
+    """
     try:
         stat = path.stat()
     except OSError:
@@ -120,7 +123,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def created(run: RunDirectory) -> float:
-    """When the run was made, from its id; where that tells nothing, from its configuration file."""
+    """Return the unix time at which the run was created: from its id, else from its configuration file."""
     try:
         return time.mktime(time.strptime(run.id[:15], "%Y%m%d-%H%M%S"))
     except ValueError:
@@ -129,7 +132,7 @@ def created(run: RunDirectory) -> float:
 
 @dataclass(frozen=True)
 class PresetFit:
-    """Whether a preset fits into this machine's memory. ``verdict``: fits, tight, too large, no GPU or unknown."""
+    """Whether a preset fits this machine's memory. ``verdict``: fits, tight, too large, no GPU or unknown."""
 
     verdict: str
     detail: str
@@ -137,9 +140,9 @@ class PresetFit:
 
 @dataclass(frozen=True)
 class PresetRow:
-    """A preset as Home offers it. ``config`` is None where ``error`` says what is wrong with it.
+    """A preset as Home lists it. ``config`` is None if the preset is invalid; ``error`` then says why.
 
-    ``fit`` is None until it has been looked at.
+    ``fit`` is None until it has been judged.
     """
 
     name: str
@@ -151,7 +154,7 @@ class PresetRow:
 
 
 def read_presets() -> list[PresetRow]:
-    """All presets, the demo first."""
+    """Return all presets, the demo first, then by name."""
     from aapo_desk import presets
 
     rows: list[PresetRow] = []
@@ -169,16 +172,16 @@ def read_presets() -> list[PresetRow]:
 
 
 def judge_presets(rows: Sequence[PresetRow]) -> tuple[list[PresetRow], str]:
-    """The presets with how they fit, and what they were held against: the free memory of the card, or of the machine.
+    """Return the presets with their fit, and a text with the free memory they were judged by: the GPU's, else the RAM.
 
-    The demo first, then those that fit, and so on. Nothing is fetched: of a model that is not on this machine, the size
-    may be unknown.
+    The demo comes first, then the presets that fit, then the tight ones, and so on. Nothing is downloaded, so the size
+    of a model that is not on this machine may be unknown.
     """
     from aapo_desk import fit, hardware
 
     machine = hardware.machine()
     here = fit.room("auto", machine)
-    assert here is not None  # there is always a processor
+    assert here is not None  # every machine has a CPU
     card = here.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
     free = gigabytes(here.free)
     against = f"{card}, {free} free" if here.device == "cuda" else f"no GPU, {free} of RAM free"
@@ -187,7 +190,7 @@ def judge_presets(rows: Sequence[PresetRow]) -> tuple[list[PresetRow], str]:
 
 
 def _rank(fit: PresetFit | None) -> int:
-    """Of a preset in the list, by how it fits."""
+    """Return the place of a fit in the list of presets: those that fit come first."""
     order = ("fits", "tight", "unknown", "too large", "no GPU")
     return order.index(fit.verdict) if fit else len(order)
 
@@ -208,13 +211,13 @@ def _judged(config: RunConfig, machine: Machine) -> PresetFit:
         verdict = found.verdict
         least, full, free = gigabytes(found.least), gigabytes(found.full), gigabytes(room.free)
         place = "GPU memory" if room.device == "cuda" else "RAM"
-        detail = f"{verdict}: {least} at the least, {full} for full speed; {free} of {place} free"
+        detail = f"{verdict}: needs at least {least}, {full} for full speed; {free} of {place} free"
     if missing:
         in_memory = "" if verdict == "unknown" else f"; in RAM: {detail}"
-        return PresetFit("no GPU", f"it wants an NVIDIA GPU, and this machine shows none{in_memory}")
+        return PresetFit("no GPU", f"needs an NVIDIA GPU, and none was found{in_memory}")
     return PresetFit(verdict, detail)
 
 
 def gigabytes(count: float) -> str:
-    """Bytes in GB, as cards are sold."""
+    """Format bytes in units of 2**30 bytes, labelled GB as the memory of GPUs is."""
     return f"{count / 2**30:.1f} GB"

@@ -1,4 +1,4 @@
-"""A closer look at a configuration being edited: its model's shape, this machine, the first prompts. In threads."""
+"""The preflight of a configuration being edited, run in threads: the model's shape, this machine, the first prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aapo_desk.tui.labels import model_label
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the gauge goes by: a model's shape (None: ``reason`` says why) and this machine."""
+    """The data for the memory estimate: this machine and the model's shape; if that is None, ``reason`` says why."""
 
     model: ModelConfig
     shape: ModelShape | None
@@ -26,17 +26,17 @@ class Surroundings:
     machine: Machine
 
     def judge(self, config: RunConfig) -> tuple[Fit | None, str]:
-        """How a configuration of this model fits, or why that is not known."""
+        """Return how a configuration of this model fits this machine; or None and the reason why that is unknown."""
         space = room(config.model.device, self.machine)
         if space is None:
-            return None, "this machine shows no NVIDIA GPU, and model.device is cuda"
+            return None, "no NVIDIA GPU was found, but model.device is cuda"
         if self.shape is None:
             return None, self.reason
         return judge(self.shape, config, space), ""
 
 
 class Measured(Message):
-    """The surroundings have come."""
+    """The model's shape and the machine have been read."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Measured(Message):
 
 
 class Said(Message):
-    """What is being done."""
+    """A line of progress."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Said(Message):
 
 
 class Rendered(Message):
-    """The prompts have come."""
+    """The preflight has succeeded. ``found`` holds the prompts."""
 
     def __init__(self, found: Preflight) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Rendered(Message):
 
 
 class NotRendered(Message):
-    """They have not; ``text`` says why. ``problems``: what is wrong with ``config``, if it is that."""
+    """The preflight has failed. ``text`` says why; ``problems`` lists the errors of ``config``, if it is the cause."""
 
     def __init__(self, config: RunConfig, text: str, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class NotRendered(Message):
 
 
 class Absent(Message):
-    """They have not, since something would have to be fetched for them."""
+    """The preflight was not run because ``what`` (a model or a data set) would have to be downloaded first."""
 
     def __init__(self, what: str) -> None:
         super().__init__()
@@ -78,9 +78,9 @@ class Absent(Message):
 
 
 def look(config: RunConfig, fetch: bool, post: Callable[[Message], object], cancelled: threading.Event) -> None:
-    """Post Measured, then Said as it goes on, at last Rendered, NotRendered or Absent. Nothing once it is cancelled.
+    """Post Measured, then Said for each line of progress, and last Rendered, NotRendered or Absent.
 
-    Without ``fetch`` nothing is downloaded.
+    Without ``fetch`` nothing is downloaded. After ``cancelled`` is set, nothing more is posted.
     """
 
     def say(message: Message) -> None:
@@ -109,7 +109,7 @@ def _surroundings(model: ModelConfig) -> Surroundings:
 
 
 def _absent(config: RunConfig) -> str:
-    """What may have to be fetched, in words; "" where everything is here."""
+    """Return the name of the model or data set that may have to be downloaded; "" if everything is on this machine."""
     if model_config(config.model) is None:
         return model_label(config.model.id)
     return config.task.source.removeprefix("hub:") if config.task.source.startswith("hub:") else ""

@@ -1,7 +1,7 @@
-"""Reading runs without holding up the screen: a timer, a thread that reads what is new, a message that brings it.
+"""Reading of runs without blocking the screen: a timer starts a thread that reads new data and posts it as a message.
 
-``RunSource`` is all the monitor knows of a run, so tests feed it another one. ``StoredRun`` is the real one.
-``launch`` is imported where it is used, in the threads: the first frame does not wait for it.
+The monitor reads a run only through ``RunSource``, so tests can replace it. ``StoredRun`` is the real implementation.
+``launch`` is imported in the threads that use it, so that the first frame does not wait for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ READ_ERRORS = (StoreError, sqlite3.Error, OSError)
 LOG_LINES = 300
 OVERVIEW_STEPS = 1500  # three times the dot columns of a wide terminal
 STEPS_A_LOOK = 4000
-SETTLED_SECONDS = 2.0  # the coarsest clock of a file system in use
+SETTLED_SECONDS = 2.0  # the coarsest time resolution of a common file system
 SECONDS_TO_DRAW = 0.3
 CLOCK_SECONDS = 1.0
 LONGEST_PAUSE = 2.0
@@ -34,7 +34,7 @@ LONGEST_PAUSE = 2.0
 
 @dataclass(frozen=True)
 class About:
-    """What never changes about a run, but for its name."""
+    """The parts of a run that are read once: its configuration, which never changes, and its name."""
 
     name: str
     config: RunConfig
@@ -42,10 +42,10 @@ class About:
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a run. ``about`` and ``log`` are None where they are as before; ``reason``: why it failed.
+    """The result of reading a run once. ``about`` and ``log`` are None if unchanged; ``reason`` says why a run failed.
 
-    ``history``: all there is, in place of what was known. ``more``: the rest of a long run is still to be read.
-    ``changed``: something is not as at the last look.
+    ``history``: the whole history, which replaces what was read before. ``more``: the rest of a long run is not read
+    yet. ``changed``: something differs from the previous reading.
     """
 
     state: str
@@ -63,7 +63,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class StepDetail:
-    """What is kept of one step besides its numbers."""
+    """The histograms and samples stored for one step."""
 
     step: int
     histograms: dict[str, Histogram]
@@ -71,23 +71,23 @@ class StepDetail:
 
 
 class RunSource(Protocol):
-    """A run as the monitor sees it. Called from threads, one call at a time for each method."""
+    """The monitor's interface to a run. Called from threads, with at most one call at a time for each method."""
 
     def read(self) -> Reading:
-        """What is new. Raises StoreError, sqlite3.Error or OSError."""
+        """Return what is new since the last call. Raises StoreError, sqlite3.Error or OSError."""
         ...
 
     def detail(self, step: int) -> StepDetail:
-        """One step's histograms and samples. Raises as ``read``."""
+        """Return a step's histograms and samples. Raises the same errors as ``read``."""
         ...
 
     def histograms(self, name: str, steps: Sequence[int]) -> dict[int, Histogram | None]:
-        """One histogram at many steps; None where there is none. Raises as ``read``."""
+        """Return one histogram at many steps; None for steps without it. Raises the same errors as ``read``."""
         ...
 
 
 class StoredRun:
-    """A run on disk. Of a long one it gives an overview first, and all of it when that has been read."""
+    """A run on disk. For a long run it first returns an overview, and the whole history once that has been read."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
@@ -107,7 +107,7 @@ class StoredRun:
             about = self._about = About(self.run.name, self.run.read_config())
         from aapo_desk import launch
 
-        # The state first: a trainer writes its last step before it says that it has ended.
+        # Read the state before the database: a trainer writes its last step first and its final state after it.
         state = launch.state(self.run)
         if state != self._reason[0]:
             self._reason = (state, launch.reason(self.run))
@@ -129,14 +129,14 @@ class StoredRun:
                 delta = self._news()
             return delta, history, self._machine() if written else []
         except READ_ERRORS:
-            self._stamp = None  # what could not be read is still to be read
+            self._stamp = None  # forget the stamp, so that the next call reads the database again
             raise
 
     def _written(self) -> bool:
-        """Whether anything may have been written to the database since the last call; without opening it."""
+        """Return whether the database may have been written to since the last call, without opening it."""
         before, stamp, now = self._stamp, self._reader.stamp, time.time()
-        # A file system's clock has a resolution: what has just been written may be written again within one of its
-        # ticks, so such a stamp proves nothing the next time.
+        # A file system's timestamps have a limited resolution. A file written just now may be written again without a
+        # new timestamp, so a stamp counts only once it is older than that resolution.
         settled = all(now - written / 1e9 > SETTLED_SECONDS for _, _, written in stamp)
         self._stamp = stamp if settled else None
         return stamp != before
@@ -151,7 +151,7 @@ class StoredRun:
         return self._reader.poll()
 
     def _fill(self) -> History | None:
-        """Read on; the history when all of it is there."""
+        """Read the next part of a long run. Return the whole history once it is complete, else None."""
         assert self._filling is not None
         delta = self._reader.poll(STEPS_A_LOOK)
         self._filling.extend(delta)
@@ -189,7 +189,7 @@ class StoredRun:
 
 
 class RunRead(Message):
-    """A reading has come."""
+    """The run has been read."""
 
     def __init__(self, reading: Reading) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class RunRead(Message):
 
 
 class DetailRead(Message):
-    """The histograms and samples of a step have come."""
+    """The histograms and samples of a step have been read."""
 
     def __init__(self, detail: StepDetail) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ class DetailRead(Message):
 
 
 class HistogramsRead(Message):
-    """Histograms of many steps have come."""
+    """One histogram has been read at many steps."""
 
     def __init__(self, name: str, histograms: dict[int, Histogram | None]) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class HistogramsRead(Message):
 
 
 class ReadFailed(Message):
-    """The run could not be read this time."""
+    """The run could not be read; ``reason`` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
@@ -222,9 +222,9 @@ class ReadFailed(Message):
 
 
 class RunPoll:
-    """Keeps a screen posted about one run: RunRead at intervals, DetailRead for the step it last asked for.
+    """A poller that posts a run's data to a screen: RunRead at intervals, and DetailRead for the last step asked for.
 
-    Of a run that nothing happens to, nothing is posted, and it is looked at less often.
+    While nothing changes in a run, nothing is posted and it is read less often.
     """
 
     def __init__(self, screen: Screen[Any], source: RunSource, seconds: float = 0.5) -> None:
@@ -245,7 +245,7 @@ class RunPoll:
         self.tick()
 
     def tick(self) -> None:
-        """Read once, unless a reading is under way, and post it whether or not it is new."""
+        """Read once and post the result even if nothing changed; do nothing if a read is in progress."""
         self._begin(asked=True)
 
     def _look(self) -> None:
@@ -258,7 +258,7 @@ class RunPoll:
             self._screen.run_worker(lambda: self._read(asked), thread=True, group="read", exit_on_error=False)
 
     def want(self, step: int) -> None:
-        """Ask for a step's detail. While one is being read, only the last step asked for counts."""
+        """Request a step's detail. Of the requests made while a step is being read, only the last one is answered."""
         with self._lock:
             self._wanted = step
             if self._detailing:
@@ -267,7 +267,7 @@ class RunPoll:
         self._screen.run_worker(self._read_detail, thread=True, group="detail", exit_on_error=False)
 
     def want_histograms(self, name: str, steps: Sequence[int]) -> None:
-        """Ask for one histogram at many steps, unless such a reading is under way: then ask again when it is there."""
+        """Request one histogram at many steps. Ignored while such a read is in progress; then ask again after it."""
         if not self._reading_histograms:
             self._reading_histograms = True
             self._screen.run_worker(
@@ -289,7 +289,7 @@ class RunPoll:
         try:
             reading = self._source.read()
             self._post(reading, asked)
-            if reading.more:  # what there is is drawn before the rest is read: both at once would take longer for each
+            if reading.more:  # let the screen draw the overview first: drawing and reading at once would slow both
                 time.sleep(SECONDS_TO_DRAW)
             while reading.more and not worker.is_cancelled:
                 reading = self._source.read()
@@ -300,7 +300,7 @@ class RunPoll:
             self._reading = False
 
     def _post(self, reading: Reading, asked: bool) -> None:
-        """Post what is new. While a trainer lives also what is not, now and then: the clock goes on."""
+        """Post a reading if it changed or was asked for; for a live run also once a second, for the elapsed time."""
         now = time.monotonic()
         live = reading.state in LIVE_STATES
         self._pause = self._seconds if reading.changed or live else min(LONGEST_PAUSE, 2 * self._pause)

@@ -1,4 +1,4 @@
-"""Which pairs of completions to show: a few filters by name, and one that is typed."""
+"""Filters for pairs of completions: a few with names, and one that the user types."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _margin(test: Callable[[float], bool]) -> Test:
 
 
 def truncated(pair: Pair) -> bool:
-    """Whether the policy's completion was cut off."""
+    """Return whether the policy's completion was cut off at the token limit."""
     return pair.policy is not None and pair.policy.truncated
 
 
@@ -56,13 +56,13 @@ FILTER_HELP = "reward>0.5 tokens<20 truncated word"
 
 
 class FilterError(ValueError):
-    """A typed filter that cannot be read; says why."""
+    """A typed filter could not be parsed; the message says why."""
 
 
 def typed_filter(text: str, columns: Sequence[Column]) -> Test:
-    """``reward>0.5 tokens<20 truncated word``: all must hold; a word must be in the prompt or a completion.
+    """Parse a filter such as ``reward>0.5 tokens<20 truncated word``; a pair must satisfy every term.
 
-    Raises FilterError.
+    A plain word must occur in the prompt or in a completion. Raises FilterError if a term cannot be parsed.
     """
     tests = [_test(term, {column.key: column for column in columns}) for term in text.split()]
     return lambda pair: all(test(pair) for test in tests)
@@ -75,7 +75,7 @@ def _test(term: str, columns: Mapping[str, Column]) -> Test:
     key, sign, given = comparison.groups()
     column = columns.get(key)
     if column is None or key == "prompt":
-        raise FilterError(f"no column {key}; there are {', '.join(key for key in columns if key != 'prompt')}")
+        raise FilterError(f"unknown column {key}; use one of {', '.join(key for key in columns if key != 'prompt')}")
     try:
         limit = float(given)
     except ValueError:
@@ -90,7 +90,7 @@ def _test(term: str, columns: Mapping[str, Column]) -> Test:
 
 
 def holds(pair: Pair, text: str) -> bool:
-    """Whether the prompt or a completion has this text in it, in upper or lower case."""
+    """Return whether the prompt or a completion contains ``text``, ignoring case."""
     wanted = text.lower()
     sides = [sample for sample in (pair.policy, pair.reference) if sample is not None]
     return any(wanted in text.lower() for sample in sides for text in (sample.prompt, sample.completion))

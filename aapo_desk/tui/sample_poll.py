@@ -1,4 +1,4 @@
-"""Reading a run's samples in threads: what there is, one step's pairs, the next place that holds a text."""
+"""Reading of a run's samples in threads: the stored steps, the samples of one step, and a search for a text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRESS_SECONDS = 0.2
 
 
 class SpanRead(Message):
-    """From where to where there are samples now; None where there are none."""
+    """The span of steps that have samples now; None if there are no samples."""
 
     def __init__(self, span: Span | None) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class SpanRead(Message):
 
 
 class StepRead(Message):
-    """The samples of a step: the nearest to ``goal`` that has any."""
+    """The samples of ``step``, which is the nearest step to ``goal`` that has any."""
 
     def __init__(self, goal: int, step: int, samples: list[Sample]) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class StepRead(Message):
 
 
 class SearchProgress(Message):
-    """The search has come to this step."""
+    """The search has reached this step."""
 
     def __init__(self, step: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class SearchProgress(Message):
 
 
 class SearchDone(Message):
-    """The search has ended at a place, or nowhere."""
+    """The search has ended. ``place`` is the match, or None if nothing was found."""
 
     def __init__(self, place: Place | None) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class SearchDone(Message):
 
 
 class SamplePoll:
-    """Keeps a screen posted about one run's samples."""
+    """A poller that posts one run's samples to a screen."""
 
     def __init__(self, screen: Screen[Any], reader: SampleReader) -> None:
         self._screen = screen
@@ -67,13 +67,16 @@ class SamplePoll:
         self.tick()
 
     def tick(self) -> None:
-        """See what there is, unless that is under way."""
+        """Read the span of stored steps, unless such a read is in progress."""
         if not self._looking:
             self._looking = True
             self._screen.run_worker(self._look, thread=True, group="span", exit_on_error=False)
 
     def want(self, goal: int, forward: bool) -> None:
-        """Ask for a step, or the nearest beyond it; while one is read, only the last one asked for counts."""
+        """Request a step, or the nearest one beyond it in the direction of ``forward``.
+
+        Of the requests made while a step is being read, only the last one is answered.
+        """
         with self._lock:
             self._wanted = (goal, forward)
             if self._reading:
@@ -82,7 +85,7 @@ class SamplePoll:
         self._screen.run_worker(self._read, thread=True, group="step", exit_on_error=False)
 
     def search(self, text: str, start: Place, forward: bool) -> None:
-        """Look for a text in all steps; a search under way is given up."""
+        """Search all steps for a text; a search in progress is cancelled."""
 
         def look() -> None:
             self._search(text, start, forward)

@@ -1,4 +1,4 @@
-"""A step's pairs of completions as rows: what the columns hold, their order, the best and the worst."""
+"""A step's pairs of completions as table rows: the columns, sorting, and the best and worst row."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Value = float | str | None
 
 @dataclass(frozen=True)
 class Pair:
-    """What belongs together: policy row i and reference row i."""
+    """Row i of the policy's and of the reference's completions."""
 
     policy: Sample | None
     reference: Sample | None
 
     @property
     def some(self) -> Sample:
-        """The policy's side, or the reference's where there is no other."""
+        """The policy's sample, or the reference's if there is no policy sample."""
         sample = self.policy or self.reference
         assert sample is not None
         return sample
@@ -31,7 +31,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what it is called, how wide at least, the value to sort by, the words to show."""
+    """A column: its key and title, its minimum width in cells, the value to sort by, and the text to show."""
 
     key: str
     title: str
@@ -41,7 +41,7 @@ class Column:
 
 
 def pairs(samples: Sequence[Sample]) -> list[Pair]:
-    """The step's samples by row."""
+    """Pair a step's samples by row."""
     rows = sorted({sample.row for sample in samples})
     policy = {sample.row: sample for sample in samples if not sample.is_reference}
     reference = {sample.row: sample for sample in samples if sample.is_reference}
@@ -49,18 +49,18 @@ def pairs(samples: Sequence[Sample]) -> list[Pair]:
 
 
 def unscorable(pair: Pair) -> bool:
-    """Whether either side has no reward."""
+    """Return whether the policy's or the reference's completion has no reward."""
     return any(sample is not None and sample.reward is None for sample in (pair.policy, pair.reference))
 
 
 def reward_names(items: Sequence[Pair]) -> list[str]:
-    """The reward functions, where there are several."""
+    """Return the names of the reward functions if there are several, else an empty list."""
     names = list(dict.fromkeys(name for pair in items for name in pair.some.rewards))
     return names if len(names) > 1 else []
 
 
 def columns(items: Sequence[Pair]) -> list[Column]:
-    """The table's columns; a column for each reward function where there are several."""
+    """Return the table's columns, with one for each reward function if there are several."""
     made = [
         Column("row", "row", 4, lambda pair: pair.some.row, lambda pair: str(pair.some.row)),
         Column(
@@ -104,19 +104,19 @@ def _of_policy(
 
 
 def ordered(items: Sequence[Pair], column: Column, descending: bool) -> list[Pair]:
-    """By one column; pairs of equal value by row, those without a value last."""
+    """Sort pairs by a column. Pairs of equal value stay in order; those without a value come last."""
     known = [pair for pair in items if column.value(pair) is not None]
     unknown = [pair for pair in items if column.value(pair) is None]
     return sorted(known, key=column.value, reverse=descending) + unknown  # type: ignore[arg-type]
 
 
 def best(items: Sequence[Pair]) -> Pair | None:
-    """The highest reward of the policy; of several, what teaches most, then the shortest."""
+    """Return the pair with the policy's highest reward; ties go to the largest advantage, then to the fewest tokens."""
     return max((pair for pair in items if _scored(pair)), key=_merit, default=None)
 
 
 def worst(items: Sequence[Pair]) -> Pair | None:
-    """The other end of ``best``."""
+    """Return the last pair in the order of ``best``: the policy's lowest reward, with ties broken the other way."""
     return min((pair for pair in items if _scored(pair)), key=_merit, default=None)
 
 

@@ -1,4 +1,4 @@
-"""What the screen remembers from one time to the next: the theme."""
+"""The app's preferences, saved between sessions: the theme."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aapo_desk.tui.theme import DARK, THEMES
 
 @dataclass(frozen=True)
 class Settings:
-    """Each with the value of someone who never chose."""
+    """The preferences, with their defaults."""
 
     theme: str = DARK.name
 
@@ -23,13 +23,13 @@ def settings_file() -> Path:
 
 
 def load_settings() -> Settings:
-    """What was remembered. A file that is missing, broken or of another version is as good as none."""
+    """Read the saved preferences. A file that is missing, broken or from another version gives the defaults."""
     theme = (read_json(settings_file()) or {}).get("theme")
     return Settings(theme) if isinstance(theme, str) and theme in THEMES else Settings()
 
 
 def save_settings(settings: Settings) -> None:
-    """Raises OSError where it cannot be written."""
+    """Write the preferences to ``settings_file()``. Raises OSError if the file cannot be written."""
     path = settings_file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(path, json.dumps(asdict(settings)) + "\n", durable=False)

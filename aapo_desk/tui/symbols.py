@@ -1,7 +1,7 @@
-"""Symbols in ASCII: for terminals, fonts and locales that cannot show box drawing, blocks and braille.
+"""ASCII replacements for symbols, for terminals, fonts and locales without box drawing, block and braille characters.
 
-The widgets draw with the symbols of ``GLYPHS`` and the ranges below it. ``AsciiFilter`` is the last thing that happens
-to a line before it is written, so no widget needs to know: each symbol becomes one ASCII character that looks like it.
+The widgets draw with the symbols in ``GLYPHS`` and in the ranges below it. ``AsciiFilter`` is applied to each line just
+before it is written, so widgets need no special case: each symbol becomes one ASCII character that looks like it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from textual.filter import LineFilter
 from aapo_desk.locales import shows_symbols
 
 KEYS_IN_ASCII = {"⏎": "enter", "⇥": "tab", "␣": "space"}
-"""Keys whose symbol says nothing once it is one ASCII character."""
+"""Names for the keys whose symbol would be meaningless as a single ASCII character."""
 
 GLYPHS = {
     # states
@@ -94,7 +94,7 @@ GLYPHS = {
     "⇤": "<",
     "↵": "|",
     "↩": "<",
-    # lines, where the name of the character does not tell: see _line
+    # lines that the rule for box drawing in `symbol` would replace badly
     "═": "=",
     "━": "=",
     "╍": "-",
@@ -109,7 +109,7 @@ GLYPHS = {
     "╺": "=",
     "╼": "-",
     "╾": "-",
-    # blocks: columns rising from below, bars growing to the right, halves, shades
+    # blocks: columns growing upward, bars growing to the right, halves, shades
     "▁": "_",
     "▂": ".",
     "▃": ":",
@@ -140,14 +140,17 @@ BOXES, BLOCKS, BRAILLE, PICTURES = (
     range(0x2800, 0x2900),
     range(0x2400, 0x2440),
 )
-# What else draws and is no letter: arrows, mathematics, technical signs, shapes, dingbats, blocks of old computers.
+# Other symbols that are not letters: arrows, mathematics, technical signs, shapes, dingbats, legacy computing blocks.
 SIGNS = (range(0x2190, 0x2400), range(0x25A0, 0x2800), range(0x2900, 0x2C00), range(0x1FB00, 0x1FC00))
 UPRIGHT = frozenset("│┃║┆┇┊┋╎╏╵╷╹╻╽╿")
 LEVEL = frozenset("─┄┈╌")
 
 
 class AsciiFilter(LineFilter):
-    """Every symbol as an ASCII character of the same width; with ``everything`` letters beyond ASCII too, as ``?``."""
+    """A line filter that replaces every symbol by ASCII of the same width.
+
+    With ``everything``, all other non-ASCII characters, such as letters, become ``?``.
+    """
 
     def __init__(self, everything: bool) -> None:
         super().__init__()
@@ -160,24 +163,24 @@ class AsciiFilter(LineFilter):
         ]
 
     def text(self, text: str) -> str:
-        """The text, as many cells wide as before."""
+        """Return the text in ASCII, with its width in cells unchanged."""
         shown = text.translate(self._table)
         width = cell_len(text)
         return shown if len(shown) == width else set_cell_size(shown, width)
 
 
 def ascii_filter(wanted: bool | None, environment: Mapping[str, str], encoding: str | None) -> AsciiFilter | None:
-    """What to draw through; None where symbols are drawn as they are.
+    """Return the line filter to draw through, or None if symbols are drawn as they are.
 
-    ``wanted``: what the user said; None leaves it to the locale. Where the terminal cannot show more than ASCII, what
-    models wrote is shown in ASCII too.
+    ``wanted``: the user's choice; None decides by the locale. If the terminal can show only ASCII, the text written by
+    models is replaced as well.
     """
     able = shows_symbols(environment, encoding)
     return AsciiFilter(everything=not able) if (not able if wanted is None else wanted) else None
 
 
 class _Symbols(dict[int, str]):
-    """A translation table that fills itself as characters turn up. A wide symbol gets a blank behind."""
+    """A table for ``str.translate`` that fills itself on demand. A wide symbol gets a space after it."""
 
     def __missing__(self, code: int) -> str:
         shown = self[code] = self.replacement(chr(code))
@@ -195,7 +198,7 @@ class _Everything(_Symbols):
 
 
 def symbol(character: str) -> str | None:
-    """The ASCII character for one that draws something; None for what is a letter, a digit or ASCII already."""
+    """Return the ASCII replacement of a symbol; None for letters, digits and ASCII characters."""
     code = ord(character)
     if character in GLYPHS:
         return GLYPHS[character]
@@ -211,7 +214,7 @@ def symbol(character: str) -> str | None:
 
 
 def _dots(mask: int) -> str:
-    """A braille cell as the stroke that lies like its dots."""
+    """Return the ASCII character that looks most like the dots of a braille cell."""
     left = [row for row, bit in enumerate((0x01, 0x02, 0x04, 0x40)) if mask & bit]
     right = [row for row, bit in enumerate((0x08, 0x10, 0x20, 0x80)) if mask & bit]
     rows = sorted({*left, *right})

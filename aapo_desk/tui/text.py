@@ -1,6 +1,6 @@
-"""Text that others wrote (models, data sets, logs), made safe to put on a terminal.
+"""Escaping of untrusted text (from models, data sets, logs) so that it is safe to show in a terminal.
 
-Nothing here parses markup, and what ``visible`` gives must never be parsed as markup either: hand it to
+Nothing here parses markup, and the result of ``visible`` must never be parsed as markup either: pass it to
 ``textual.content.Content`` or ``rich.text.Text``.
 """
 
@@ -14,21 +14,21 @@ from textual.content import Content
 
 TAB = "    "
 
-# Invisible, or moving things about: controls, format characters (bidirectional controls, zero-width joiners),
-# surrogates, private use, unassigned, and the separators that some terminals take for a new line.
+# Categories that are invisible or move other text: controls, format characters (bidirectional controls, zero-width
+# joiners), surrogates, private use, unassigned, and the separators that some terminals treat as a new line.
 UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-# Letters and marks by category that leave nothing to see: a joiner of graphemes, fillers, vowels never drawn.
+# Invisible characters whose category is letter or mark: the grapheme joiner, fillers, and vowels that are never drawn.
 UNSEEN = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0}
-# Wishes for another glyph, on whose width terminals disagree.
+# Variation selectors, which request another glyph. Terminals disagree on its width.
 VARIATIONS = {*range(0x180B, 0x180E), 0x180F, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)}
 SKIN_TONES = range(0x1F3FB, 0x1F400)
 FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 MOST_MARKS = 3
-MOST_LINES = 1000  # drawing tens of thousands takes seconds
+MOST_LINES = 1000  # drawing tens of thousands of lines takes seconds
 
 
 class _Visible(dict[int, str]):
-    """A translation table that fills itself as characters turn up."""
+    """A table for ``str.translate`` that fills itself on demand."""
 
     def __missing__(self, code: int) -> str:
         shown = self[code] = _shown(code)
@@ -57,11 +57,11 @@ _jamo = re.compile("[\u1100-\u11ff]+")
 
 
 def visible(text: str, limit: int = 20_000) -> str:
-    """``text`` with everything that is no plain character written out: ESC as ``␛``, U+202E as ``⟨U+202E⟩``.
+    """Return ``text`` with every unsafe or invisible character spelled out: ESC as ``␛``, U+202E as ``⟨U+202E⟩``.
 
-    Line ends stay line ends, tabs become blanks, a flag becomes its letters (``⟨D⟩⟨E⟩``), syllables in parts are put
-    together, accents piled on one letter are counted from the fourth on. What lies beyond ``limit`` characters or
-    ``MOST_LINES`` lines is left out, and it is said how much.
+    Line ends stay line ends, tabs become spaces, a flag becomes its letters (``⟨D⟩⟨E⟩``), decomposed Hangul syllables
+    are composed, and of the accents on one letter those after the third are replaced by their number. The text after
+    ``limit`` characters or ``MOST_LINES`` lines is cut, and the number of characters left out is appended.
     """
     end = min(limit, _end_of_lines(text, MOST_LINES))
     kept = text[:end].replace("\r\n", "\n").translate(_table)
@@ -72,17 +72,17 @@ def visible(text: str, limit: int = 20_000) -> str:
 
 
 def one_line(text: str, limit: int = 400) -> str:
-    """``visible`` text in one line: line ends become ``⏎``."""
+    """Return ``visible`` text on one line: line ends become ``⏎``."""
     return visible(text[:limit].strip()).replace("\n", "⏎")
 
 
 def plain(text: str, limit: int = 20_000) -> Content:
-    """``visible`` text as content for a widget; never read as markup."""
+    """Return ``visible`` text as content for a widget; it is never parsed as markup."""
     return Content(visible(text, limit))
 
 
 def _end_of_lines(text: str, lines: int) -> int:
-    """Where the first so many lines end."""
+    """Return the offset at which the first ``lines`` lines end."""
     at = -1
     for _ in range(lines):
         at = text.find("\n", at + 1)
@@ -92,7 +92,7 @@ def _end_of_lines(text: str, lines: int) -> int:
 
 
 def _without_piles(text: str) -> str:
-    """``text`` with no more than ``MOST_MARKS`` marks on a letter: a pile of them reaches into other lines."""
+    """Limit the combining marks on a letter to ``MOST_MARKS``, since a pile of them reaches into other lines."""
     marks = "".join(sorted(filter(_is_mark, set(text))))
     if not marks:
         return text
@@ -101,10 +101,10 @@ def _without_piles(text: str) -> str:
 
 
 def _is_mark(character: str) -> bool:
-    """Whether a character sits on the one before it and takes no cell of its own."""
+    """Return whether a character combines with the one before it and takes no cell of its own."""
     return cell_len(character) == 0 and character != "\n"
 
 
 def _grounded(line: str) -> str:
-    """A mark at the beginning of a line would sit on what lies before it: give it a ring to sit on."""
+    """Put a dotted circle before a mark at the start of a line; it would combine with the text left of it otherwise."""
     return f"◌{line}" if line and _is_mark(line[0]) else line

@@ -1,6 +1,6 @@
-"""The desk's own themes: text has at least 4.5:1 on every ground, also where it is drawn at 70 %.
+"""The desk's own themes. Text has a contrast of at least 4.5:1 on every background, even if drawn at 70 %.
 
-Textual's own miss that in places, so only these are offered.
+Some of Textual's own themes have less, so only these are offered.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from textual.theme import Theme
 
 NAMES = ("aapo-dark", "aapo-light", "aapo-colour-blind", "aapo-high-contrast")
 
-# A column a theme. The colour-blind one has the hues of Okabe and Ito, Color Universal Design (2008),
-# jfly.uni-koeln.de/color, told apart with any kind of colour blindness; vermilion and green are a little lighter than
-# theirs, for the contrast on the bars.
+# One column for each theme. The colour-blind theme uses the hues of Okabe and Ito, Color Universal Design (2008),
+# jfly.uni-koeln.de/color, which can be distinguished with any kind of colour blindness. Vermilion and green are a
+# little lighter than theirs, for more contrast on the bars.
 COLOURS = {
     "background": ("#10141b", "#fbfcfd", "#0b0e12", "#000000"),
     "surface": ("#161c25", "#f1f4f7", "#11161d", "#000000"),
     "panel": ("#1f2833", "#e4e9ef", "#181e27", "#141414"),  # bars and dialogs
     "foreground": ("#dfe6ee", "#1b2430", "#e6eaf0", "#ffffff"),
-    "primary": ("#5cb8ff", "#0a57a4", "#56b4e9", "#7cd0ff"),  # the policy, and what has the focus
+    "primary": ("#5cb8ff", "#0a57a4", "#56b4e9", "#7cd0ff"),  # the policy, and the focused widget
     "secondary": ("#ffb454", "#8f4700", "#e69f00", "#ffc25c"),  # the reference
     "accent": ("#c8a6ff", "#6a35b0", "#cc79a7", "#e0c2ff"),
     "success": ("#7fd88f", "#17642f", "#1fb98d", "#86f09a"),

@@ -1,4 +1,4 @@
-"""One metric over a run, however long, in so few numbers that it can be drawn at each refresh."""
+"""A metric over a run of any length, reduced to so few numbers that it can be drawn at each refresh."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from itertools import chain
 
 SMOOTHING = 0.8
-SMOOTHED_OVER = 40  # steps that still count in the exponential mean: 0.8 ** 40 is one in 7500
-MOST = 1024  # buckets; a wide terminal has some 400 columns of dots
+SMOOTHED_OVER = 40  # steps with a noticeable weight in the exponential mean: 0.8 ** 40 is 1 in 7500
+MOST = 1024  # buckets; a wide terminal has about 400 columns of dots
 
 
 class Trace:
-    """Mean, lowest and highest value of equal buckets of steps, ``MOST`` of them at the most; NaN where none is.
+    """The mean, lowest and highest value of a metric in each of up to ``MOST`` equal buckets of steps.
 
-    A run of up to ``MOST`` steps has one step a bucket and loses nothing. ``steps`` holds a bucket's first step, for
-    the last one the newest.
+    A bucket without values has NaN. A run of up to ``MOST`` steps has one step per bucket and loses nothing. ``steps``
+    holds the first step of each bucket, and for the last bucket the newest step.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Trace:
         self._newest = 0
 
     def update(self, steps: Sequence[int], values: Sequence[float]) -> None:
-        """Take in what ``values`` holds beyond the last call's. Where the history was replaced, all of it."""
+        """Add the values that are new since the last call; start over if the history was replaced."""
         count = min(len(steps), len(values))
         size = 1
         while count > MOST * size:
@@ -53,7 +53,7 @@ class Trace:
 
     def _add(self, chunk: Sequence[float]) -> None:
         total = sum(chunk)
-        if total - total != 0.0:  # NaN or an infinity among them
+        if total - total != 0.0:  # some value is NaN or infinite
             chunk = [value for value in chunk if math.isfinite(value)]
             total = sum(chunk)
         self.means.append(total / len(chunk) if chunk else math.nan)
@@ -65,7 +65,7 @@ class Trace:
         return not any(mean - mean == 0.0 for mean in self.means)
 
     def smooth(self) -> array[float]:
-        """The exponential mean at each bucket, without the pull towards its start at zero; NaN where the mean is."""
+        """Return the exponential mean at each bucket, corrected for its start at zero; NaN for an empty bucket."""
         keep = SMOOTHING**self.size
         total = weight = 0.0
         smooth = array("d")
@@ -79,7 +79,7 @@ class Trace:
         return smooth
 
     def spread(self) -> tuple[Sequence[int], Sequence[float]]:
-        """Steps and values to be drawn as points: each value, or the ends of each bucket's range."""
+        """Return the steps and values to draw as points: each value, or the lowest and highest of each bucket."""
         if self.size == 1:
             return self.steps, self.means
         twice = array("q", [step for step in self.steps for _ in (self.lows, self.highs)])
@@ -87,7 +87,7 @@ class Trace:
 
 
 def smoothed_at(values: Sequence[float], place: int) -> float | None:
-    """The exponential mean at ``place``; None where nothing has come."""
+    """Return the exponential mean at index ``place``; None if there is no finite value up to it."""
     total = weight = 0.0
     for value in values[max(0, place + 1 - SMOOTHED_OVER) : place + 1]:
         if math.isfinite(value):

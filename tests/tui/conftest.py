@@ -54,7 +54,7 @@ def preset_rows() -> list[PresetRow]:
 
 def judged(rows: Sequence[PresetRow]) -> tuple[list[PresetRow], str]:
     """As if on a machine without a GPU: what can be used fits."""
-    fit = PresetFit("fits", "fits: 0.9 GB at the least, 2.9 GB for full speed; 14.2 GB of RAM free")
+    fit = PresetFit("fits", "fits: needs at least 0.9 GB, 2.9 GB for full speed; 14.2 GB of RAM free")
     return [replace(row, fit=fit if row.config else None) for row in rows], "no GPU, 14.2 GB of RAM free"
 
 

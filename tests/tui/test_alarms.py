@@ -80,7 +80,7 @@ async def test_a_run_that_has_ended_is_not_said_to_go_on_meanwhile(
         assert "? Help" in shown(app).splitlines()[-1]  # the keys fit beside the alarm
         await press(pilot, "a")
         assert "esc closes" in shown(app)
-        assert ("the run goes on meanwhile" in shown(app)) == said
+        assert ("the run continues" in shown(app)) == said
 
 
 async def test_an_alarm_that_is_over_leaves_the_monitor_and_its_key_with_it(desk: Desk, run: RunDirectory) -> None:

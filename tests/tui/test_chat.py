@@ -197,12 +197,12 @@ async def test_the_runs_own_problems_are_brought_one_after_the_other_and_asked_b
         chat = await opened.chat(pilot)
         await press(pilot, "tab")
         assert chat.field.text == ""
-        assert chat.told[-1] == "The model is still being loaded."
+        assert chat.told[-1] == "The model is still loading."
         chat.process.ready()
         await chat.hear()
         await press(pilot, "tab")
         assert chat.field.text == "What is 4 + 9?\nThe number alone."
-        assert "problem 1 of 2 · right answer 13 · asked by itself" in chat.text
+        assert "problem 1 of 2 · right answer 13 · starts a new chat" in chat.text
         await press(pilot, "tab")
         assert chat.field.text == "7 + 8 ="
         await press(pilot, "tab", "shift+tab")
@@ -233,7 +233,7 @@ async def test_escape_ends_an_answer_first_and_a_second_question_waits_for_its_e
         await chat.hear()
         await chat.ask("another")
         assert len(chat.process.sent) == 1
-        assert chat.told[-1] == "An answer is on its way: esc ends it."
+        assert chat.told[-1] == "An answer is being generated. Press esc to stop it."
         await press(pilot, "escape")
         assert chat.process.sent[-1] == {"cancel": 1}
         for side in ("base", "tuned"):
@@ -337,7 +337,7 @@ async def test_a_run_that_trains_and_problems_that_were_trained_on_are_told(open
         assert "This run is training" in text
         assert "its data cannot be read" in text
         await press(pilot, "tab")
-        assert chat.told[-1] == "None are at hand."
+        assert chat.told[-1] == "No problems are available."
 
 
 async def test_what_a_model_says_is_shown_and_not_obeyed(opened: Opened) -> None:

@@ -178,7 +178,7 @@ async def test_leaving_says_how_many_runs_go_on(desk: Desk, live: Live, capsys: 
         await settle(pilot)
         await pilot.press("ctrl+c")
     assert app.return_value == 0
-    assert "1 run goes on" in capsys.readouterr().err
+    assert "1 run continues" in capsys.readouterr().err
 
 
 async def test_typing_a_filter_lists_what_matches_and_esc_lists_all(desk: Desk, three: list[RunDirectory]) -> None:
@@ -353,7 +353,7 @@ async def test_a_live_run_is_not_deleted_and_it_is_said_what_to_do(desk: Desk, r
         await settle(pilot)
         await press(pilot, "d")
         assert isinstance(app.screen, HomeScreen)
-        assert said(app) == ["sums-first-try is running: open it and stop it with s, then delete it."]
+        assert said(app) == ["sums-first-try is running. Open it and stop it with s, then delete it."]
         assert run.path.is_dir()
 
 
@@ -384,7 +384,7 @@ async def test_what_cannot_be_removed_is_said_with_its_place(
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "d", "y")
-        assert said(app) == [f"gamma cannot be removed entirely (Permission denied); remove {kept} by hand"]
+        assert said(app) == [f"Could not delete all of gamma (Permission denied). Delete {kept} by hand."]
         # A reading that was under way when it was removed still had it: the next one has not.
         await until(pilot, lambda: listed(app) == ["alpha", "beta"])
 
@@ -397,7 +397,7 @@ async def test_presets_show_whether_they_fit_and_the_question_says_more(desk: De
         assert "✓ fits" in text
         assert "no GPU, 14.2 GB of RAM free" in text
         await press(pilot, "enter")
-        assert "0.9 GB at the least" in shown(app)
+        assert "at least 0.9 GB" in shown(app)
 
 
 async def test_an_empty_home_has_nothing_to_filter_or_sort(desk: Desk) -> None:
@@ -414,7 +414,7 @@ async def test_every_key_of_the_list_is_in_the_palette(desk: Desk, three: list[R
         await settle(pilot)
         await press(pilot, "space")
         offered = {command.title for command in app.get_system_commands(app.screen)}
-        assert {"Open", "Mark", "Pin", "Rename", "Delete", "Filter", "Sort", "Other way round", "Clear"} <= offered
+        assert {"Open", "Mark", "Pin", "Rename", "Delete", "Filter", "Sort", "Reverse", "Clear"} <= offered
 
 
 async def test_names_from_elsewhere_are_text_and_break_no_column(desk: Desk) -> None:

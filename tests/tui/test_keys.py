@@ -98,7 +98,7 @@ async def test_help_begins_with_what_the_screen_does_and_ends_with_how_to_move_i
         assert isinstance(app.screen, HelpScreen)
         texts = [text for _, text in app.screen.keys]
         assert texts[0] == "Watch this run"
-        assert texts.index("Leave; runs go on") < texts.index("Cursor up")
+        assert texts.index("Quit; runs continue") < texts.index("Cursor up")
 
 
 async def test_all_keys_of_a_living_screen_are_in_its_palette_and_its_help(desk: Desk, run: RunDirectory) -> None:
@@ -146,7 +146,7 @@ async def test_a_picture_that_cannot_be_saved_says_so(desk: Desk) -> None:
         await settle(pilot)
         await press(pilot, "f2")
         (said,) = app._notifications
-        assert said.message.startswith("No picture saved: ")
+        assert said.message.startswith("Could not save the screenshot: ")
 
 
 async def test_the_line_under_the_cursor_is_copied(desk: Desk, run: RunDirectory) -> None:
@@ -183,7 +183,7 @@ async def test_where_nothing_is_selected_copy_says_so(desk: Desk, run: RunDirect
         await settle(pilot)
         await press(pilot, "ctrl+y")
         (said,) = app._notifications
-        assert said.message == "Nothing is selected: drag over some text first."
+        assert said.message == "Nothing is selected. Drag over some text first."
         assert app.clipboard == ""
 
 

@@ -315,7 +315,7 @@ async def test_help_lists_the_keys_of_the_screen_and_leaves_on_any_of_its_keys(d
             "Write a checkpoint now",
             "Previous step",
             "Follow the newest step",
-            "Leave; runs go on",
+            "Quit; runs continue",
         ):
             assert line in text
         await press(pilot, "escape")
@@ -343,7 +343,7 @@ async def test_quitting_says_that_the_run_goes_on(
         await settle(pilot)
         await pilot.press("q")
     assert app.return_value == 0
-    assert "sums-first-try goes on" in capsys.readouterr().err
+    assert "sums-first-try continues" in capsys.readouterr().err
 
 
 async def test_a_run_rewound_to_its_beginning_shows_nothing_of_the_steps_that_are_gone(

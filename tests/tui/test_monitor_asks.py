@@ -59,7 +59,7 @@ async def test_p_lets_a_paused_run_go_on(desk: Desk, live: Live) -> None:
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         assert "‖ paused" in shown(app)
-        assert "p Go on" in shown(app)
+        assert "p Continue" in shown(app)
         await press(pilot, "p")
         assert commands(run) == ["resume"]
 
@@ -68,7 +68,7 @@ async def test_p_lets_a_paused_run_go_on(desk: Desk, live: Live) -> None:
     ("state", "offered"),
     [
         ("running", ["Pause", "Stop"]),
-        ("paused", ["Go on", "Stop"]),
+        ("paused", ["Continue", "Stop"]),
         ("stopping", []),
         ("finished", []),
         ("stopped", ["Resume"]),
@@ -85,7 +85,7 @@ async def test_only_what_can_be_done_in_its_state_is_offered(
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         keys = [key.description for key in app.screen.query("FooterKey")]  # type: ignore[attr-defined]
-        assert [key for key in keys if key in ("Pause", "Go on", "Stop", "Resume")] == offered
+        assert [key for key in keys if key in ("Pause", "Continue", "Stop", "Resume")] == offered
         if not offered:
             await press(pilot, "p", "s", "c", "r")
             assert isinstance(app.screen, MonitorScreen)

@@ -146,7 +146,7 @@ async def test_m_gives_one_chart_all_the_room_and_escape_gives_it_back(desk: Des
         await press(pilot, NEXT, "m")
         assert in_sight(app) == ["teaching"]
         assert charts(app).size.height > 30
-        assert "The margin teaches where a whole group agrees" in shown(app)
+        assert "The margin gives one even if a group ties" in shown(app)
         await press(pilot, NEXT)
         assert in_sight(app) == ["advantage_map"]
         await press(pilot, "escape")
@@ -262,7 +262,7 @@ async def test_the_charts_words_fit_the_method(desk: Desk, run: RunDirectory, al
         await press(pilot, NEXT, "m")
         assert charts(app).chosen == "teaching"
         assert ("with margin" in shown(app)) == margin
-        assert ("The margin teaches" in shown(app)) == margin
+        assert ("The margin gives one" in shown(app)) == margin
         assert ("━━ share" in shown(app)) != margin
         await press(pilot, PREVIOUS)
         assert ("above the reference" in shown(app)) == margin

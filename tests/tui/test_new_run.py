@@ -126,13 +126,13 @@ async def test_an_error_stands_beside_its_field_as_one_types_and_goes_when_it_is
         text = shown(app)
         assert "✗ group_size" in text
         assert "✗ must be greater than or equal to 2" in text
-        assert "1 change  ✗ 1 field to mend" in text
-        assert "not known while a field is wrong" in text
+        assert "1 change  ✗ 1 field with errors" in text
+        assert "unknown while a field has errors" in text
         await press(pilot, "6")
         await after_quiet(pilot)
         text = shown(app)
         assert "● group_size 16 preset: 8" in " ".join(text.split())
-        assert "to mend" not in text
+        assert "with errors" not in text
         assert "✓ fits" in text
 
 
@@ -144,7 +144,7 @@ async def test_values_that_cannot_work_together_are_marked_at_each_field(desk: D
         text = shown(app)
         assert "✗ warmup_steps" in text
         assert "✗ steps " in text
-        assert "✗ 2 fields to mend" in text
+        assert "✗ 2 fields with errors" in text
 
 
 async def test_rewards_are_edited_as_yaml_with_the_error_beneath(desk: Desk, config: RunConfig) -> None:
@@ -156,21 +156,21 @@ async def test_rewards_are_edited_as_yaml_with_the_error_beneath(desk: Desk, con
         await fill(pilot, "rewards", "[{")
         assert "✗ is not valid YAML" in shown(app)
         await fill(pilot, "rewards", '[{"name": "math", "weight": 2}]')
-        assert "to mend" not in shown(app)
+        assert "with errors" not in shown(app)
 
 
 async def test_what_differs_is_listed_and_reset_puts_it_back(desk: Desk, config: RunConfig) -> None:
     app = desk()
     async with app.run_test(size=WIDE) as pilot:
         await opened(pilot, config)
-        assert "Nothing yet." in shown(app)
+        assert "None yet." in shown(app)
         await fill(pilot, "run.steps", "60")
         lines = [line.split() for line in shown(app).split("\n")]
         assert any(line[-1:] == ["run.steps"] for line in lines)
         assert any(line[-3:] == ["40", "→", "60"] for line in lines)
         await press(pilot, "ctrl+t")
         await after_quiet(pilot)
-        assert "Nothing yet." in shown(app)
+        assert "None yet." in shown(app)
         assert "from demo  1 change" not in shown(app)
 
 
@@ -245,7 +245,7 @@ async def test_the_prompts_are_shown_as_the_model_reads_them_with_their_tokens(d
         await opened(pilot, config)
         await press(pilot, "ctrl+n")
         text = shown(app)
-        assert "125 problems to train on, 100 held out; the longest has 26 tokens" in text
+        assert "125 problems to train on, 100 held out; longest prompt 26 tokens" in text
         assert "1  24 tokens" in text
         assert "<|im_start|>user" in text
         assert "3 + 9 =<|im_end|>" in text
@@ -308,7 +308,7 @@ async def test_saving_asks_for_a_name_says_what_it_hides_and_writes_the_preset(d
         await fill(pilot, "run.steps", "60")
         await press(pilot, "ctrl+s")
         assert isinstance(app.screen, SaveDialog)
-        assert "demo comes with AAPO Desk: yours will be used instead" in shown(app)
+        assert "AAPO Desk has a built-in preset demo. Yours will be listed and used instead" in shown(app)
         await press(pilot, "slash")
         assert "✗ letters, digits" in shown(app)
         await press(pilot, "enter", "backspace", *"mine", "enter")
@@ -316,7 +316,7 @@ async def test_saving_asks_for_a_name_says_what_it_hides_and_writes_the_preset(d
         assert presets.load("mine") == resolve(config.model_dump(), {"run.steps": 60})
         assert "  run.steps: 40 -> 60" in presets.find("mine").notes
         await press(pilot, "ctrl+s", *"mine")
-        assert "You have a preset mine: it is replaced." in shown(app)
+        assert "You already have a preset mine. It will be replaced." in shown(app)
 
 
 async def test_a_folder_that_cannot_be_written_keeps_the_dialog_open(

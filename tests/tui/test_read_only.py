@@ -21,7 +21,7 @@ async def test_a_run_is_watched_and_nothing_is_asked_of_it(desk: Desk, run: RunD
     app = desk(run, read_only=True)
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
-        assert said(app) == ["Read-only: runs are shown, nothing is started or asked of them."]
+        assert said(app) == ["Read-only: runs are shown; nothing can be started or changed."]
         await press(pilot, "p", "s", "c", "r", "left", "left")
         assert isinstance(app.screen, MonitorScreen)
         assert monitor(app).step == 28
@@ -44,7 +44,7 @@ async def test_no_run_is_let_go_on_or_resumed(desk: Desk, live: Live, state: str
         await press(pilot, "p", "r")
         assert commands(run) == []
         offered = {command.title for command in app.get_system_commands(app.screen)}
-        assert not offered & {"Pause", "Go on", "Stop", "Save", "Resume"}
+        assert not offered & {"Pause", "Continue", "Stop", "Save", "Resume"}
         assert offered >= {"Next step", "Home", "Help"}
 
 
@@ -54,7 +54,7 @@ async def test_a_preset_can_be_read_and_is_not_started(desk: Desk) -> None:
         await settle(pilot)
         await press(pilot, "enter", "y")
         assert isinstance(app.screen, HomeScreen)
-        assert said(app)[-1] == "Read-only: start aapo-desk without --read-only for that."
+        assert said(app)[-1] == "Read-only: restart without --read-only to do this."
     assert list_runs() == []
 
 

@@ -35,5 +35,5 @@ async def test_where_a_budget_ends_the_run_its_share_stands_for_the_steps(desk: 
 def test_a_preset_with_a_budget_says_what_ends_it() -> None:
     config = fixed_run.config(overrides={"run.seconds": 60, "run.completions": 500})
     text = describe(PresetRow("timed", "Timed", [], config)).plain
-    assert "ends    after 60 s of training or 500 sampled completions, if not before" in text
+    assert "ends    after 60 s of training or 500 sampled completions, or earlier" in text
     assert "ends " not in describe(PresetRow("plain", "Plain", [], fixed_run.config())).plain

@@ -192,7 +192,7 @@ async def test_a_typed_filter_is_refused_beside_its_field_and_applied_when_right
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "v", "F", "x", "greater_than_sign", "1", "enter")
-        assert "no column x;" in shown(app)
+        assert "unknown column x;" in shown(app)
         assert isinstance(app.focused, Input)
         app.focused.value = "tokens<33 math=1"
         await press(pilot, "enter")
@@ -200,7 +200,7 @@ async def test_a_typed_filter_is_refused_beside_its_field_and_applied_when_right
         await press(pilot, "F", "x", "escape")
         assert rows(app) == [0, 8]
         await press(pilot, "F", "x", "enter")
-        assert "No row passes the filter" in shown(app)
+        assert "No row matches the filter" in shown(app)
 
 
 async def test_search_finds_over_all_steps_and_goes_on_and_back(desk: Desk, run: RunDirectory) -> None:
@@ -309,7 +309,7 @@ async def test_completion_reference_and_prompt_are_copied_as_they_were_written(d
         assert app.clipboard == "one\ntwo"
         await press(pilot, "Y")
         assert app.clipboard == "one\ntwo"
-        assert told(app)[-1] == "This row has none."
+        assert told(app)[-1] == "This row has no such completion."
 
 
 async def test_a_run_without_completions_says_so(desk: Desk) -> None:
@@ -319,7 +319,7 @@ async def test_a_run_without_completions_says_so(desk: Desk) -> None:
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "v", "right", "B", "n", "escape")
-        assert "No completions are stored yet" in shown(app)
+        assert "No completions yet" in shown(app)
 
 
 async def test_leaving_the_desk_from_here_tells_how_to_come_back(desk: Desk, run: RunDirectory) -> None:

@@ -111,7 +111,7 @@ def test_a_typed_filter_keeps_what_passes_all_its_terms(text: str, left: list[in
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("rewrd>1", "no column rewrd; there are row, reward"), ("tokens<few", "tokens< needs a number, not few")],
+    [("rewrd>1", "unknown column rewrd; use one of row, reward"), ("tokens<few", "tokens< needs a number, not few")],
 )
 def test_a_typed_filter_that_cannot_be_read_says_why(text: str, why: str) -> None:
     with pytest.raises(FilterError, match=why):

@@ -175,7 +175,7 @@ def test_a_real_run_is_started_watched_and_left_in_a_terminal(tmp_path: Path, ti
         screen.press(b"\x1b[D")  # left: a step back
         screen.until("step 2 of 3")
         screen.press(b"?")
-        screen.until("runs go on whatever is closed here")
+        screen.until("runs continue whatever is closed here")
         screen.press(b"?")
         screen.press(b"\x1bOQ")  # F2
         screen.until("Saved ")

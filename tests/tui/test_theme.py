@@ -194,7 +194,7 @@ async def test_a_theme_that_cannot_be_remembered_says_so_and_is_used(desk: Desk)
         app.theme = LIGHT.name
         await settle(pilot)
         (said,) = app._notifications
-        assert said.message.startswith("The theme is not remembered: ")
+        assert said.message.startswith("Could not save the theme: ")
         assert app.theme == LIGHT.name
 
 

@@ -1,4 +1,4 @@
-"""The alarms of a run, to be read over its monitor."""
+"""The dialog that lists a run's alarms on top of its monitor."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from aapo_desk.tui.widgets.pane import Pane
 
 
 class AlarmsScreen(Dialog[None]):
-    """What is wrong and what to try, the worst first."""
+    """The active alarms with advice, the most serious first."""
 
     AUTO_FOCUS = "#dialog-body"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,a,q,enter", "dismiss", "Close")]
 
     def __init__(self, alarms: Sequence[Alarm], live: bool) -> None:
         super().__init__()
-        self._meanwhile = "; the run goes on meanwhile" if live else ""
+        self._meanwhile = "; the run continues" if live else ""
         self._text = alarms_text(alarms)
 
     def compose(self) -> ComposeResult:

@@ -1,4 +1,4 @@
-"""A screen that asks the trainer of one run: to pause, to save, to stop, to go on."""
+"""A base for screens that control the trainer of one run: pause, continue, save, stop and resume."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from aapo_desk.tui.text import one_line
 ASKABLE_STATES = LIVE_STATES - {"stopping"}
 TRAINER_ACTIONS = frozenset({"pause", "unpause", "stop", "checkpoint", "resume"})
 TRAINER_KEYS: list[BindingType] = [
-    Binding("p", "unpause", "Go on", tooltip="Let the paused run go on"),
+    Binding("p", "unpause", "Continue", tooltip="Continue the paused run"),
     Binding("p", "pause", "Pause", tooltip="Pause the run after this step"),
-    Binding("s", "stop", "Stop", tooltip="Write a checkpoint and end; asks first"),
+    Binding("s", "stop", "Stop", tooltip="Write a checkpoint and stop the run; asks first"),
     Binding("c", "checkpoint", "Save", show=False, tooltip="Write a checkpoint now"),
-    Binding("r", "resume", "Resume", tooltip="Go on from the last checkpoint"),
+    Binding("r", "resume", "Resume", tooltip="Resume the run from its last checkpoint"),
 ]
 
 
 class AskingScreen(DeskScreen[None]):
-    """Shows the run in ``run_directory``, which is in ``state``. Offers of the keys those that it can follow."""
+    """A screen for the run in ``run_directory``. Only the keys that make sense in the run's ``state`` are offered."""
 
     ACTING: ClassVar[frozenset[str]] = TRAINER_ACTIONS
 
@@ -39,11 +39,11 @@ class AskingScreen(DeskScreen[None]):
 
     @property
     def run_name(self) -> str:
-        """What the run is called, on one line."""
+        """The run's name, on one line."""
         raise NotImplementedError
 
     def asked(self) -> None:
-        """What to do once the trainer has been asked."""
+        """Update the screen after a request was sent to the trainer."""
         raise NotImplementedError
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -61,13 +61,13 @@ class AskingScreen(DeskScreen[None]):
         return True
 
     def action_pause(self) -> None:
-        self._ask("pause", "It pauses after this step.")
+        self._ask("pause", "The run pauses after this step.")
 
     def action_unpause(self) -> None:
-        self._ask("resume", "The run goes on.")
+        self._ask("resume", "The run continues.")
 
     def action_checkpoint(self) -> None:
-        self._ask("checkpoint", "It saves after this step.")
+        self._ask("checkpoint", "The run saves a checkpoint after this step.")
 
     def action_resume(self) -> None:
         self._ask("resume", "Starting the trainer from the last checkpoint.")
@@ -75,7 +75,7 @@ class AskingScreen(DeskScreen[None]):
     def action_stop(self) -> None:
         def answered(yes: bool | None) -> None:
             if yes:
-                self._ask("stop", "It saves and stops.")
+                self._ask("stop", "The run saves a checkpoint and stops.")
 
         self.app.push_screen(StopQuestion(self.run_name), answered)
 

@@ -1,4 +1,4 @@
-"""Chat: the same question to a run's base and to its tuned model, in a process of their own."""
+"""The chat screen: it asks a run's base and tuned model the same question. Both run in a separate process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ State = Literal["loading", "ready", "answering", "failed"]
 
 
 class ModelProcess(Protocol):
-    """What is needed of ``aapo_desk.chat.ChatProcess``."""
+    """The part of ``aapo_desk.chat.ChatProcess`` that the screen uses."""
 
     def send(self, message: Said) -> None: ...
 
@@ -46,7 +46,7 @@ OpenChat = Callable[[RunDirectory, Callable[[Said], None]], ModelProcess]
 
 
 class Heard(Message):
-    """The process said something."""
+    """A message from the model process."""
 
     def __init__(self, said: Said) -> None:
         super().__init__()
@@ -54,15 +54,15 @@ class Heard(Message):
 
 
 class ChatScreen(DeskScreen[None]):
-    """Opened over Home or the monitor. Leaving it ends the model process; a run that trains goes on."""
+    """A chat, opened on top of Home or the monitor. Closing it ends the model process; a live run continues."""
 
     CSS_PATH = "chat.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+r", "anew", "Anew", tooltip="Forget what was said; after a failure, load the model again"),
-        Binding("ctrl+t", "sampling", "Sampling", tooltip=f"How answers are drawn: {SAMPLING_HELP}"),
+        Binding("ctrl+r", "anew", "Restart", tooltip="Clear the chat; after a failure, load the model again"),
+        Binding("ctrl+t", "sampling", "Sampling", tooltip=f"How answers are sampled: {SAMPLING_HELP}"),
         Binding("f1", "app.help", "Help", show=False, tooltip="All keys of this screen"),
-        Binding("escape", "stop", "Stop", key_display="esc", tooltip="End the answers that are being written"),
-        Binding("escape", "back", "Back", key_display="esc", tooltip="Leave; the model process ends"),
+        Binding("escape", "stop", "Stop", key_display="esc", tooltip="Stop the answers being generated"),
+        Binding("escape", "back", "Back", key_display="esc", tooltip="Close the chat and end the model process"),
     ]
 
     def __init__(self, run: RunDirectory, open_chat: OpenChat) -> None:
@@ -87,7 +87,7 @@ class ChatScreen(DeskScreen[None]):
         with Pane(id="chat-log", can_focus=False):
             yield Static(id="chat-about", markup=False)
         yield Static(id="chat-own", markup=False)
-        yield QuestionField(id="chat-question", placeholder="a question for both; tab brings the run's own")
+        yield QuestionField(id="chat-question", placeholder="ask both models; tab inserts one of the run's problems")
         yield AskLine(id="ask")
         yield KeysLine()
 
@@ -109,7 +109,7 @@ class ChatScreen(DeskScreen[None]):
         self._show()
 
     def _hear(self, said: Said) -> None:
-        """In the process's own thread."""
+        """Post a message from the model process to the screen. Called in the thread that reads the process."""
         self.post_message(Heard(said))
 
     @on(Heard)
@@ -154,7 +154,7 @@ class ChatScreen(DeskScreen[None]):
         self.state, self._doing = "failed", reason
         self._show()
 
-    # What is shown
+    # Drawing
 
     def _show(self) -> None:
         ready = self._ready
@@ -166,20 +166,20 @@ class ChatScreen(DeskScreen[None]):
         self.refresh_bindings()
 
     def _about(self) -> Content:
-        """What there is to know before the first question."""
+        """Return the introduction above the first question, or why no model could be loaded."""
         if self.state == "failed":
-            said = Content.assemble(("✗ No answers from this run\n\n", "bold $text-error"), plain(self._doing))
-            return Content.assemble(said, ("\n\nctrl+r tries again, esc leaves", MUTED))
+            said = Content.assemble(("✗ This run's models cannot answer\n\n", "bold $text-error"), plain(self._doing))
+            return Content.assemble(said, ("\n\nctrl+r tries again, esc closes", MUTED))
         if not self._ready:
-            return Content.styled("The base and the tuned model are being loaded, in a process of their own.", MUTED)
+            return Content.styled("Loading the base and the tuned model in a separate process.", MUTED)
         ready, lines = self._ready, []
         if ready["live"]:
-            lines.append("This run is training: this is its last checkpoint, and both share the machine.")
+            lines.append("This run is training. The chat uses its last checkpoint and shares the machine with it.")
         problems = len(ready["problems"])
         lines.append(
-            f"tab brings one of the run's own {problems} problems with its right answer; it is asked by itself."
+            f"tab inserts one of the run's {problems} problems, with its right answer; it is asked in a new chat."
             if problems
-            else "The run's own problems are not at hand."
+            else "The run's problems are not available."
         )
         if ready["note"]:
             lines.append(f"{one_line(ready['note'])}.")
@@ -206,10 +206,10 @@ class ChatScreen(DeskScreen[None]):
     @on(QuestionField.Asked)
     def _ask(self, message: QuestionField.Asked) -> None:
         if self.state == "failed":
-            self.notify("There is no model to ask: ctrl+r loads it again.", severity="warning", markup=False)
+            self.notify("No model is loaded. Press ctrl+r to load it again.", severity="warning", markup=False)
             return
         if self._current:
-            self.notify("An answer is on its way: esc ends it.", severity="warning", markup=False)
+            self.notify("An answer is being generated. Press esc to stop it.", severity="warning", markup=False)
             return
         own = self._own if message.text == self._own_text else None
         question = {"text": message.text} if own is None else {"own": own}
@@ -233,10 +233,10 @@ class ChatScreen(DeskScreen[None]):
         self.call_after_refresh(log.scroll_end, animate=False)
 
     def action_own(self, by: int) -> None:
-        """Bring the next of the run's own problems into the field."""
+        """Put another of the run's problems into the question field, ``by`` places from the current one."""
         problems = self._ready.get("problems", [])
         if not problems:
-            words = "The model is still being loaded." if self.state == "loading" else "None are at hand."
+            words = "The model is still loading." if self.state == "loading" else "No problems are available."
             self.notify(words, severity="warning", markup=False)
             return
         start = -1 if by > 0 else 0
@@ -250,14 +250,14 @@ class ChatScreen(DeskScreen[None]):
 
     @on(TextArea.Changed)
     def _say_whose(self) -> None:
-        """Whether what stands in the field is a problem of the run, and its right answer."""
+        """Show the right answer while the question field holds one of the run's problems, unedited."""
         line = self.query_one("#chat-own", Static)
         own = self._own if self.query_one(QuestionField).text == self._own_text else None
         line.display = own is not None
         if own is not None:
             problems = self._ready["problems"]
             answer = one_line(problems[own]["answer"], 60)
-            line.update(Content(f"problem {own + 1} of {len(problems)} · right answer {answer} · asked by itself"))
+            line.update(Content(f"problem {own + 1} of {len(problems)} · right answer {answer} · starts a new chat"))
 
     # Keys
 
@@ -317,7 +317,7 @@ class ChatScreen(DeskScreen[None]):
         self.dismiss()
 
     def copyable(self) -> str:
-        """The last tuned answer."""
+        """Return the tuned model's last answer."""
         exchanges = list(self.query(Exchange))
         return exchanges[-1].answers["tuned"].text if exchanges else ""
 

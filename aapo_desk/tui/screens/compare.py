@@ -1,4 +1,4 @@
-"""Compare: up to six runs over each other, how they ended, what differs in their settings."""
+"""The compare screen: up to six runs in one chart, their results, and the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOVE = Binding.Group("Cursor", compact=True)
 
 
 class Compared(Message):
-    """The runs have been read."""
+    """A new comparison has been read."""
 
     def __init__(self, comparison: Comparison) -> None:
         super().__init__()
@@ -42,25 +42,25 @@ class Compared(Message):
 
 
 class CompareScreen(DeskScreen[None]):
-    """Reads the runs now and then; what they are compared by is chosen with keys. Raises ConfigError as Comparer."""
+    """A comparison of ``runs``, read again every few seconds. Raises ConfigError if ``Comparer`` refuses the runs."""
 
     CSS_PATH = "compare.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("m", "metric", "Metric", tooltip="Choose what is compared"),
-        Binding("x", "axis", "Axis", tooltip="Over steps, training time or tokens, in turn"),
-        Binding("e", "smooth", "Smooth", tooltip="Exponential mean: off, 0.8, 0.95, 0.99 in turn"),
+        Binding("m", "metric", "Metric", tooltip="Choose the metric to compare"),
+        Binding("x", "axis", "Axis", tooltip="Next x axis: steps, training time, tokens"),
+        Binding("e", "smooth", "Smooth", tooltip="Next smoothing (exponential mean): off, 0.8, 0.95, 0.99"),
         Binding("left", "move(-1)", "Left", key_display="←", group=MOVE),
         Binding("right", "move(1)", "Right", key_display="→", group=MOVE),
         Binding("h", "move(-1)", "Left", show=False),
         Binding("l", "move(1)", "Right", show=False),
         Binding("shift+left,H", f"move(-{JUMP})", f"{JUMP} columns left", show=False),
         Binding("shift+right,L", f"move({JUMP})", f"{JUMP} columns right", show=False),
-        Binding("home", "first", "Cursor to the beginning", show=False),
-        Binding("end,G", "last", "Each run at its end", show=False),
+        Binding("home", "first", "Cursor to the start", show=False),
+        Binding("end,G", "last", "Each run's last step", show=False),
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
-        Binding("o", "view", "View", tooltip="Runs, evaluations, settings in turn, where there is room for one"),
-        Binding("s", "save", "Save", tooltip="Write a picture (PNG, SVG) or every step as CSV"),
+        Binding("o", "view", "View", tooltip="Next view, if only one fits: runs, evaluations, settings"),
+        Binding("s", "save", "Save", tooltip="Save a picture (PNG, SVG), or every step as CSV"),
         Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs"),
         Binding("b", "back", "Home", show=False),
     ]
@@ -103,7 +103,7 @@ class CompareScreen(DeskScreen[None]):
     def on_resize(self) -> None:
         self.call_after_refresh(self._show_text)
 
-    # What comes in
+    # Data read
 
     def _read(self) -> None:
         if self.is_current and not self._reading:
@@ -121,13 +121,13 @@ class CompareScreen(DeskScreen[None]):
     def _take_in(self, message: Compared) -> None:
         comparison = message.comparison
         if (comparison.metric, comparison.smoothing) != (self.metric, self.smoothing):
-            self._read()  # another was chosen meanwhile
+            self._read()  # the metric or the smoothing was changed while this was read
             return
         if comparison != self._comparison:
             self._comparison = comparison
             self._show()
 
-    # What is shown
+    # Drawing
 
     def _show(self) -> None:
         comparison, axis = self._comparison, self.axis
@@ -152,9 +152,9 @@ class CompareScreen(DeskScreen[None]):
         if comparison is None:
             return
         baseline = comparison.baseline
-        where = "each run at its end" if self.cursor is None else f"at {_axis_name(self.axis)} "
+        where = "each run's last step" if self.cursor is None else f"at {_axis_name(self.axis)} "
         where += "" if self.cursor is None else _place(self.axis, self.cursor)
-        why = "pinned" if baseline.pinned else "the first; pin another at Home"
+        why = "pinned" if baseline.pinned else "the first; pin another on Home"
         self.query_one("#compare-title", Static).update(
             Content.assemble(
                 ("Compare", "bold $text-primary"),
@@ -196,7 +196,7 @@ class CompareScreen(DeskScreen[None]):
         self.query_one("#compare-tabs", Static).update(Content.assemble(*tabs))
         self.call_after_refresh(self._show_text)
 
-    # What is asked for
+    # Actions
 
     def action_axis(self) -> None:
         self.axis = AXES[(AXES.index(self.axis) + 1) % len(AXES)]
@@ -228,7 +228,7 @@ class CompareScreen(DeskScreen[None]):
         self.cursor = None
 
     def _go(self, x: float) -> None:
-        """The cursor to a place inside the chart; a step is a whole number."""
+        """Move the cursor to ``x``, limited to the chart's span and rounded to a whole step on the step axis."""
         span = self.query_one(OverlayChart).span
         if span is not None:
             x = min(span[1], max(span[0], x))
@@ -241,7 +241,7 @@ class CompareScreen(DeskScreen[None]):
     def action_metric(self) -> None:
         comparison = self._comparison
         if comparison is None or not comparison.metrics:
-            self.notify("There is no metric yet: no run has a step.", markup=False)
+            self.notify("No metrics yet: no run has finished a step.", markup=False)
             return
 
         def chosen(metric: str | None) -> None:
@@ -256,7 +256,7 @@ class CompareScreen(DeskScreen[None]):
 
         def saved(path: Path | None) -> None:
             if path is not None:
-                self.notify(f"Written: {one_line(str(path))}", markup=False)
+                self.notify(f"Saved {one_line(str(path))}", markup=False)
 
         self.app.push_screen(SaveDialog(self._comparison, self.axis), saved)
 
@@ -265,7 +265,7 @@ class CompareScreen(DeskScreen[None]):
 
 
 def _axis_name(axis: Axis) -> str:
-    return {"step": "step", "time": "training time", "tokens": "tokens of completions"}[axis]
+    return {"step": "step", "time": "training time", "tokens": "completion tokens"}[axis]
 
 
 def _place(axis: Axis, x: float) -> str:

@@ -1,4 +1,4 @@
-"""The questions of Compare: which metric? written where?"""
+"""The dialogs of the compare screen: which metric to compare, and where to save."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from aapo_desk.tui.text import one_line, plain
 
 
 class MetricList(OptionList):
-    """The metrics; Enter takes one."""
+    """A list of metrics; Enter selects one."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "select", "Compare", tooltip="Compare the runs by this"),
+        Binding("enter", "select", "Compare", tooltip="Compare the runs by this metric"),
         Binding("j", "cursor_down", "Down", show=False),
         Binding("k", "cursor_up", "Up", show=False),
     ]
 
 
 class MetricChoice(Dialog[str]):
-    """Gives the metric that is chosen; Escape none."""
+    """A dialog that returns the chosen metric, or None after Escape."""
 
     AUTO_FOCUS = "#metric-list"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,m", "dismiss", "Leave it")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,m", "dismiss", "Cancel")]
 
     def __init__(self, metrics: Sequence[str], current: str) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class MetricChoice(Dialog[str]):
 
 
 class Saved(Message):
-    """It is written, or it is said why not."""
+    """The file was written to ``path``, or ``problem`` says why not."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__()
@@ -68,10 +68,10 @@ class Saved(Message):
 
 
 class SaveDialog(Dialog[Path]):
-    """Asks for a path, writes what its ending tells, and gives the path; Escape none."""
+    """A dialog that saves the comparison and returns the path, or None after Escape. The suffix sets the format."""
 
     AUTO_FOCUS = "#save-path"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Leave it")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Cancel")]
 
     def __init__(self, comparison: Comparison, axis: Axis) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class SaveDialog(Dialog[Path]):
             yield Static(id="save-said", markup=False)
 
     def on_mount(self) -> None:
-        self._say(".png or .svg: the picture. .csv: every step of every run. Enter writes, Escape leaves it.")
+        self._say(".png or .svg: the chart. .csv: every step of every run. Enter saves, Escape cancels.")
 
     def _say(self, text: str) -> None:
         self.query_one("#save-said", Static).update(plain(text))
@@ -103,11 +103,11 @@ class SaveDialog(Dialog[Path]):
             return
         if path.exists() and self._replaces != path:
             self._replaces = path
-            self._say(f"{path} exists. Enter once more replaces it.")
+            self._say(f"{path} exists. Press Enter again to replace it.")
             return
         if not self._busy:
             self._busy = True
-            self._say("writing …")
+            self._say("saving …")
             self.run_worker(lambda: self._save(path), thread=True, exit_on_error=False)
 
     def _save(self, path: Path) -> None:
@@ -117,7 +117,7 @@ class SaveDialog(Dialog[Path]):
         try:
             save(path, self._comparison, self._axis)
         except OSError as error:
-            problem = f"{path} cannot be written: {error.strerror or error}"
+            problem = f"Could not write {path}: {error.strerror or error}"
         except (PicturesMissing, StoreError, sqlite3.Error) as error:
             problem = str(error)
         self.post_message(Saved(path, problem))

@@ -1,4 +1,4 @@
-"""Small questions over a screen: stop this run? start this preset? which keys are there?"""
+"""Dialogs used by several screens: yes-or-no questions, starting a preset, stopping a run, and the list of keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class Dialog(ModalScreen[Result], Generic[Result]):
-    """Over a screen, whose keys rest meanwhile; help and the palette stay within reach."""
+    """A modal dialog. The keys of the screen below are off while it is open; help and the palette still work."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "app.help", "Help", key_display="?", show=False, tooltip="All keys of this dialog"),
@@ -30,7 +30,7 @@ class Dialog(ModalScreen[Result], Generic[Result]):
 
 
 class Question(Dialog[bool]):
-    """A yes-or-no question; Escape is no."""
+    """A yes-or-no question; Escape means no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes"),
@@ -70,29 +70,29 @@ class Question(Dialog[bool]):
 
 
 class StopQuestion(Question):
-    """Asked before a run is stopped; the safe answer is the default."""
+    """The question asked before a run is stopped. The default answer is no."""
 
     def __init__(self, name: str) -> None:
         text = (
-            "It writes a checkpoint first, and r resumes it later. To leave it running unwatched, quit with q instead."
+            "The run writes a checkpoint first; r resumes it later. To leave it running in the background, quit with q."
         )
-        super().__init__(f"Stop {one_line(name)}?", Content(text), "y  Stop it", "n  Keep it running", default=False)
+        super().__init__(f"Stop {one_line(name)}?", Content(text), "y  Stop", "n  Keep running", default=False)
 
 
 class StartQuestion(Question):
-    """Shows what a preset is; Enter starts it."""
+    """A preset's description with the question whether to start it. The default answer is yes."""
 
     def __init__(self, row: PresetRow) -> None:
-        super().__init__(f"Start {one_line(row.name)}?", describe(row), "y  Start", "n  Not now", default=True)
+        super().__init__(f"Start {one_line(row.name)}?", describe(row), "y  Start", "n  Cancel", default=True)
 
 
 def describe(row: PresetRow) -> Content:
-    """What a preset trains, on what, how long, and its author's notes."""
+    """Describe a preset: its model, task, method, number of steps, memory, and its author's notes."""
     parts: list[Content] = [Content.styled(one_line(row.title), "bold"), Content("")]
     config = row.config
     if config is not None:
         batch = config.rollout
-        weights = "4-bit weights (nf4)" if config.model.quantization == "nf4" else "weights not quantised"
+        weights = "4-bit weights (nf4)" if config.model.quantization == "nf4" else "weights not quantized"
         device = "the GPU if there is one" if config.model.device == "auto" else f"the {config.model.device.upper()}"
         algorithm = algorithm_label(
             config.algorithm, config.task.difficulty, config.lora.start_from, config.warm_start.solutions
@@ -107,7 +107,7 @@ def describe(row: PresetRow) -> Content:
         limits = [f"{config.run.seconds:g} s of training"] if config.run.seconds else []
         limits += [f"{config.run.completions} sampled completions"] if config.run.completions else []
         if limits:
-            facts["ends"] = f"after {' or '.join(limits)}, if not before"
+            facts["ends"] = f"after {' or '.join(limits)}, or earlier"
         if row.fit:
             facts["memory"] = row.fit.detail
         parts += [Content.assemble((f"{name:<8}", "$foreground 70%"), text) for name, text in facts.items()]
@@ -117,7 +117,7 @@ def describe(row: PresetRow) -> Content:
 
 
 class HelpScreen(Dialog[None]):
-    """The keys of the screen below, from its bindings."""
+    """A list of the keys of the screen below, taken from its bindings."""
 
     AUTO_FOCUS = "#dialog-body"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q,enter", "dismiss", "Close")]
@@ -132,7 +132,7 @@ class HelpScreen(Dialog[None]):
             yield Static(Content.styled("Keys", "bold"), id="dialog-title")
             with Pane(id="dialog-body"):
                 yield Static(Content("\n").join(lines), id="dialog-text")
-            yield Static(Content.styled("esc closes · runs go on whatever is closed here", "$foreground 70%"))
+            yield Static(Content.styled("esc closes · runs continue whatever is closed here", "$foreground 70%"))
 
     def on_click(self) -> None:
         self.dismiss()

@@ -1,4 +1,4 @@
-"""A screen that says so when the terminal is too small for it."""
+"""The base class of all screens, and the cover shown when the terminal is too small."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TALL = 32
 
 
 class TooSmall(Static):
-    """Covers everything where the terminal is smaller than ``SMALLEST``."""
+    """A cover over the whole screen, shown while the terminal is smaller than ``SMALLEST`` (columns, rows)."""
 
     def on_resize(self) -> None:
         size = self.app.size
@@ -32,17 +32,17 @@ class TooSmall(Static):
 
 
 class DeskScreen(Screen[Result], Generic[Result]):
-    """A screen of the desk. See ``DeskApp`` for the classes it gets at which size."""
+    """A screen of the desk. ``DeskApp`` defines the CSS classes it gets for each terminal size."""
 
     ACTING: ClassVar[frozenset[str]] = frozenset()
-    """The actions that start, ask or change something: not offered where the desk is read-only."""
+    """The actions that start or change something, or control a trainer. Read-only mode does not offer them."""
 
     @property
     def desk(self) -> DeskApp:
         return cast("DeskApp", self.app)
 
     def on_unmount(self) -> None:
-        forget_closed(self.app)  # text areas watch the theme
+        forget_closed(self.app)  # text areas watch the app's theme and would be kept in memory
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in self.ACTING and self.desk.read_only:
@@ -50,7 +50,7 @@ class DeskScreen(Screen[Result], Generic[Result]):
         return super().check_action(action, parameters)
 
     def copyable(self) -> str:
-        """What there is to copy where no text is selected: the line under the cursor."""
+        """Return the text to copy if nothing is selected: the row or option under the cursor, else an empty string."""
         match self.focused:
             case DataTable() as table if table.row_count:
                 return "\t".join(str(cell) for cell in table.get_row_at(table.cursor_row))
@@ -59,9 +59,9 @@ class DeskScreen(Screen[Result], Generic[Result]):
         return ""
 
     def unsaved(self) -> str:
-        """What leaving from here would lose, as a sentence; empty where it would lose nothing."""
+        """Return a sentence that says what leaving would lose; empty if nothing would be lost."""
         return ""
 
     def farewell(self) -> str:
-        """What to tell someone who leaves the desk from here."""
+        """Return the line printed when the user quits from this screen; empty for none."""
         return ""

@@ -1,4 +1,4 @@
-"""Home: the runs there are, and the presets to start one from."""
+"""The home screen: the list of runs, and the presets from which a run can be started."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ WELCOME = """\
 No runs yet.
 
 Press Enter to see the demo: a small language model (SmolLM2, 135 million parameters) learns to add numbers with \
-AAPO, on this machine's processor, in minutes. You watch its reward rise above the frozen reference's.\
+AAPO, on this machine's CPU, in minutes. You can watch its reward rise above that of the frozen reference.\
 """
 NO_MATCH = "No run matches. Press esc to list them all."
 
 
 class RunsRead(Message):
-    """The list of runs has come."""
+    """The list of runs has been read."""
 
     def __init__(self, rows: list[RunRow]) -> None:
         super().__init__()
@@ -50,7 +50,10 @@ class RunsRead(Message):
 
 
 class PresetsRead(Message):
-    """The list of presets has come. ``against``: what their fit was judged by; "" where it has not been yet."""
+    """The list of presets has been read.
+
+    ``against`` names the memory that the presets were compared with; it is empty if their fit is not known yet.
+    """
 
     def __init__(self, rows: list[PresetRow], against: str = "") -> None:
         super().__init__()
@@ -59,24 +62,26 @@ class PresetsRead(Message):
 
 
 class HomeScreen(DeskScreen[None]):
-    """Runs and presets side by side, or one above the other."""
+    """Runs and presets, side by side in a wide terminal, else one above the other."""
 
     CSS_PATH = "home.tcss"
     ACTING = frozenset({"chat", "pin", "rename", "delete", "enqueue", "work_queue"})
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "app.focus_next", "Switch", tooltip="From the runs to the presets and back"),
+        Binding("tab", "app.focus_next", "Switch", tooltip="Switch between the runs and the presets"),
         Binding(
-            "slash", "filter", "Filter", key_display="/", tooltip="List only runs whose name, model or state match"
+            "slash", "filter", "Filter", key_display="/", tooltip="List only the runs whose name, model or state match"
         ),
         Binding("s", "sort", "Sort", tooltip="Sort the runs by the next column"),
-        Binding("S", "reverse", "Other way round", show=False, tooltip="Sort the runs the other way round"),
+        Binding("S", "reverse", "Reverse", show=False, tooltip="Reverse the order of the runs"),
         Binding(
-            "x", "compare", "Compare", show=False, tooltip="Compare the marked runs, or this one with the pinned one"
+            "x", "compare", "Compare", show=False, tooltip="Compare the marked runs, or this run with the pinned one"
         ),
-        Binding("u", "studies", "Studies", show=False, tooltip="Methods or settings compared over several seeds"),
-        Binding("escape", "clear", "Clear", False, "esc", tooltip="List all runs, then take the marks away"),
-        Binding("n", "new_run", "New run", tooltip="Open the preset under the cursor, else the demo, as a form"),
-        Binding("Q", "work_queue", "Queue", show=False, tooltip="Train what waits in the queue, or stop that"),
+        Binding(
+            "u", "studies", "Studies", show=False, tooltip="Show the studies: methods or settings over several seeds"
+        ),
+        Binding("escape", "clear", "Clear", False, "esc", tooltip="Clear the filter, then the marks"),
+        Binding("n", "new_run", "New run", tooltip="Open the preset under the cursor, or the demo, as a form"),
+        Binding("Q", "work_queue", "Queue", show=False, tooltip="Train the queued runs, or stop the queue"),
     ]
 
     def __init__(self) -> None:
@@ -112,7 +117,7 @@ class HomeScreen(DeskScreen[None]):
         self.query_one(QueueLine).read()
         self.run_worker(self._load_presets, thread=True, group="presets", exit_on_error=False)
 
-    # What comes in
+    # Data read
 
     def _read_runs(self) -> None:
         if self.is_current and not self._reading:
@@ -129,7 +134,7 @@ class HomeScreen(DeskScreen[None]):
 
     def _load_presets(self) -> None:
         rows = self.desk.read_presets()
-        if not self._presets:  # the first time: to judge takes longer than to read
+        if not self._presets:  # show the names first: to judge the fit takes longer than to read the presets
             self.post_message(PresetsRead(rows))
         self.post_message(PresetsRead(*self.desk.judge_presets(rows)))
 
@@ -158,7 +163,7 @@ class HomeScreen(DeskScreen[None]):
         self._draw_runs()
 
     def _draw_runs(self) -> None:
-        """The rows as they are filtered, ordered and marked now."""
+        """Draw the rows with the current filter, order and marks."""
         if self._rows is None:
             return
         bar, table, words = self.query_one(RunFilter), self.query_one(RunTable), self.query_one("#welcome", Static)
@@ -170,7 +175,7 @@ class HomeScreen(DeskScreen[None]):
         width = self.size.width - (PRESETS_WIDTH if self.has_class("-wide") else 0)
         table.show(listed, self._marked, self._order, self.desk.clock(), width)
         possible = tuple(self.check_action(action, ()) for action in ("clear", "filter"))
-        if possible != self._possible:  # the footer is built anew: not for nothing
+        if possible != self._possible:  # refreshing rebuilds the footer, so do it only when the keys change
             self._possible = possible
             self.refresh_bindings()
 
@@ -181,15 +186,15 @@ class HomeScreen(DeskScreen[None]):
         title = Content.assemble(
             ("AAPO Desk", "bold $text-primary"),
             f"  {count}",
-            ("  runs go on when you leave" if rows else "", "$foreground 70%"),
+            ("  runs continue when you quit" if rows else "", "$foreground 70%"),
         )
         put(self.query_one("#title", Static), title)
 
     def farewell(self) -> str:
         live = sum(row.state in LIVE_STATES for row in self._rows or [])
-        return f"{live} run{' goes' if live == 1 else 's go'} on. Watch with: aapo-desk" if live else ""
+        return f"{live} run{' continues' if live == 1 else 's continue'}. Watch with: aapo-desk" if live else ""
 
-    # Which runs, in which order
+    # Filter, order and marks
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "clear":
@@ -202,7 +207,7 @@ class HomeScreen(DeskScreen[None]):
         self.query_one(RunFilter).open()
 
     def action_to_runs(self) -> None:
-        """From the filter to what it has left; an empty one is put away."""
+        """Move the focus from the filter to the runs that match; close the filter if it is empty."""
         bar = self.query_one(RunFilter)
         if not bar.text.strip():
             bar.close()
@@ -237,7 +242,7 @@ class HomeScreen(DeskScreen[None]):
         self._draw_runs()
 
     def marked(self) -> list[RunDirectory]:
-        """The marked runs, in the order of the list; also those that a filter hides."""
+        """Return the marked runs in the order of the list, including those hidden by the filter."""
         rows = arranged(self._rows or [], self._order)
         return [row.run for row in rows if row.run.id in self._marked]
 
@@ -246,14 +251,14 @@ class HomeScreen(DeskScreen[None]):
             self._marked ^= {row.run.id}
             self._draw_runs()
 
-    # What is done to the run under the cursor
+    # Actions on the run under the cursor
 
     def action_pin(self) -> None:
         if row := self.query_one(RunTable).under_cursor:
             try:
                 pin_run(row.run, not row.pinned)
             except OSError as error:
-                self._complain(f"{row.name} cannot be pinned: {error.strerror or error}")
+                self._complain(f"Could not pin {row.name}: {error.strerror or error}")
             self._read_runs()
 
     def action_rename(self) -> None:
@@ -269,7 +274,7 @@ class HomeScreen(DeskScreen[None]):
             except ConfigError as error:
                 self._complain(error.problems[0].message)
             except OSError as error:
-                self._complain(f"{row.name} cannot be renamed: {error.strerror or error}")
+                self._complain(f"Could not rename {row.name}: {error.strerror or error}")
 
         self.app.push_screen(RenameDialog(row.name, lambda name: _refusal(name, row.run)), answered)
 
@@ -278,7 +283,7 @@ class HomeScreen(DeskScreen[None]):
         if row is None:
             return
         if row.state in LIVE_STATES:
-            self._complain(f"{row.name} is {row.state}: open it and stop it with s, then delete it.")
+            self._complain(f"{row.name} is {row.state}. Open it and stop it with s, then delete it.")
             return
 
         def answered(yes: bool | None) -> None:
@@ -288,7 +293,7 @@ class HomeScreen(DeskScreen[None]):
         self.app.push_screen(DeleteQuestion(row), answered)
 
     def _delete(self, row: RunRow) -> None:
-        """In a thread: checkpoints are large."""
+        """Delete a run. Called in a thread, since checkpoints are large."""
         from aapo_desk import launch
 
         try:
@@ -298,17 +303,17 @@ class HomeScreen(DeskScreen[None]):
             self._complain(str(error))
         except OSError as error:
             at = visible(str(error.filename or row.run.path))
-            self._complain(f"{row.name} cannot be removed entirely ({error.strerror or error}); remove {at} by hand")
+            self._complain(f"Could not delete all of {row.name} ({error.strerror or error}). Delete {at} by hand.")
         self.app.call_from_thread(self._read_runs)
 
     def _complain(self, text: str) -> None:
         self.notify(one_line(text), severity="error", markup=False)
 
-    # What is opened or started
+    # Other screens, and starting runs
 
     def action_compare(self) -> None:
-        """The marked runs; without marks the one under the cursor. A single one beside the pinned baseline."""
-        from aapo_desk.tui.screens.compare import CompareScreen  # the first frame does not wait for it
+        """Compare the marked runs, or the run under the cursor; a single run is compared with the pinned baseline."""
+        from aapo_desk.tui.screens.compare import CompareScreen  # imported late so that the first frame comes sooner
 
         row = self.query_one(RunTable).under_cursor
         runs = self.marked() or ([row.run] if row else [])
@@ -316,7 +321,7 @@ class HomeScreen(DeskScreen[None]):
             pinned = [row.run for row in self._rows or [] if row.pinned and row.run != runs[0]]
             runs = [*pinned[:1], *runs]
         if len(runs) < 2:
-            self._complain("Mark the runs to compare with space, or pin a baseline with p.")
+            self._complain("Mark at least two runs with space, or pin a baseline with p, to compare.")
             return
         try:
             self.app.push_screen(CompareScreen(runs))
@@ -324,7 +329,7 @@ class HomeScreen(DeskScreen[None]):
             self._complain(error.problems[0].message)
 
     def action_studies(self) -> None:
-        from aapo_desk.tui.screens.study import StudyScreen  # the first frame does not wait for it
+        from aapo_desk.tui.screens.study import StudyScreen  # imported late so that the first frame comes sooner
 
         self.app.push_screen(StudyScreen())
 
@@ -353,15 +358,15 @@ class HomeScreen(DeskScreen[None]):
         self.app.push_screen(StartQuestion(row), answered)
 
     def action_new_run(self) -> None:
-        """Open a preset as a form: the one under the cursor, where the presets have the focus."""
+        """Open a preset as a form: the one under the cursor if the presets have the focus, else the demo."""
         self._with_preset(self.desk.edit)
 
     def action_enqueue(self) -> None:
-        """Let a run of the preset under the cursor wait in the queue."""
+        """Add a run of the same preset that ``action_new_run`` would open to the queue."""
         self._with_preset(lambda name, config: self.desk.enqueue(config, name))
 
     def _with_preset(self, act: Callable[[str, RunConfig], None]) -> None:
-        """The one under the cursor, where the presets have the focus, else the demo."""
+        """Call ``act`` with the preset under the cursor if the presets have the focus, else with the demo."""
         options = self.query_one(PresetList)
         place = options.highlighted if options.has_focus else None
         if not self._presets:
@@ -377,7 +382,7 @@ class HomeScreen(DeskScreen[None]):
 
 
 def _refusal(name: str, run: RunDirectory) -> str:
-    """What is wrong with a name for a run; "" where nothing is."""
+    """Return what is wrong with a new name for a run, or "" if nothing is."""
     try:
         check_name(name, run)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What is asked before a run gets another name, or goes."""
+"""The dialogs that rename and delete a run."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from aapo_desk.tui.text import one_line, visible
 
 
 class DeleteQuestion(Question):
-    """Asked before a run is deleted; the safe answer is the default."""
+    """The question asked before a run is deleted. The default answer is no."""
 
     def __init__(self, row: RunRow) -> None:
         text = (
-            f"Its {row.step} steps, checkpoints and samples go for good, and what was exported into "
-            f"its folder:\n\n{visible(str(row.run.path))}"
+            f"This deletes its {row.step} steps, checkpoints and samples, and everything exported to "
+            f"its folder. It cannot be undone.\n\n{visible(str(row.run.path))}"
         )
-        super().__init__(f"Delete {one_line(row.name)}?", Content(text), "y  Delete it", "n  Keep it", default=False)
+        super().__init__(f"Delete {one_line(row.name)}?", Content(text), "y  Delete", "n  Keep", default=False)
 
 
 class RenameDialog(Dialog[str | None]):
-    """Asks for a run's new name, with the current one in place. Gives None where it stays.
+    """A dialog that asks for a run's new name. It returns None if the name stays.
 
-    ``refuse`` gives what is wrong with a name, "" where nothing is.
+    ``refuse`` returns what is wrong with a name, or "" if nothing is.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
@@ -67,7 +67,7 @@ class RenameDialog(Dialog[str | None]):
     @on(Input.Submitted)
     @on(Button.Pressed, "#yes")
     def _answer(self) -> None:
-        self._check()  # it may have been taken meanwhile
+        self._check()  # another run may have taken the name since the last check
         if not self.query_one("#yes", Button).disabled:
             self.dismiss(self._wanted)
 

@@ -1,4 +1,4 @@
-"""The monitor: one run, live or as it was, step by step."""
+"""The monitor screen: one run, live or finished, step by step."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ STEPS = Binding.Group("Step", compact=True)
 
 
 class MonitorScreen(AskingScreen):
-    """Shows a run and asks its trainer for what the keys say. Leaving it leaves the run alone."""
+    """A run's charts, samples and events, with keys that control its trainer. Leaving it does not affect the run."""
 
     CSS_PATH = "monitor.tcss"
     ACTING = TRAINER_ACTIONS | {"chat"}
@@ -66,7 +66,7 @@ class MonitorScreen(AskingScreen):
         Binding("h", "move(-1)", "Previous step", show=False),
         Binding("l", "move(1)", "Next step", show=False),
         Binding("shift+left,H", f"move(-{JUMP})", f"Back {JUMP} steps", show=False),
-        Binding("shift+right,L", f"move({JUMP})", f"On {JUMP} steps", show=False),
+        Binding("shift+right,L", f"move({JUMP})", f"Forward {JUMP} steps", show=False),
         Binding("home", "first", "First step", show=False),
         Binding("end,G", "follow", "Follow the newest step", show=False),
         *CHART_KEYS,
@@ -74,20 +74,20 @@ class MonitorScreen(AskingScreen):
         Binding("N", "turn(-1)", "Previous sample", show=False),
         Binding("down,j", "scroll(1)", "Scroll the text down", show=False),
         Binding("up,k", "scroll(-1)", "Scroll the text up", show=False),
-        Binding("v", "samples", "Samples", tooltip="All completions of this step: sort, filter, find, copy"),
-        Binding("t", "chat", "Chat", show=False, tooltip="Ask this run's base and tuned model"),
-        Binding("a", "alarms", "Alarms", show=False, tooltip="The alarms that stand, and what to try"),
-        Binding("o", "view", "View", tooltip="Completions, events, log, evaluations in turn"),
+        Binding("v", "samples", "Samples", tooltip="Show all completions of this step: sort, filter, find, copy"),
+        Binding("t", "chat", "Chat", show=False, tooltip="Chat with this run's base and tuned model"),
+        Binding("a", "alarms", "Alarms", show=False, tooltip="Show the active alarms, and what to try"),
+        Binding("o", "view", "View", tooltip="Next view: completions, events, log, evaluations"),
         Binding(
-            "slash", "find", "Find", key_display="/", show=False, tooltip="Show the lines of events and log with a text"
+            "slash", "find", "Find", key_display="/", show=False, tooltip="Show only events and log lines with a text"
         ),
-        Binding("escape", "shrink", "Back", key_display="esc", tooltip="All of the monitor again"),
-        Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this one goes on"),
+        Binding("escape", "shrink", "Back", key_display="esc", tooltip="Back to the whole monitor"),
+        Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs; this run continues"),
         Binding("b", "shrink", "Back", show=False),
         Binding("b", "back", "Home", show=False),
     ]
 
-    # A reactive would draw the whole screen anew; what shows these is told by the watchers.
+    # A reactive would redraw the whole screen; with `var`, the watchers update only the widgets that show the value.
     step: var[int] = var(0, init=False)
     following: var[bool] = var(True, init=False)
 
@@ -124,7 +124,7 @@ class MonitorScreen(AskingScreen):
     def on_mount(self) -> None:
         self._poll.start()
 
-    # What comes in
+    # Data read
 
     @on(RunRead)
     def _take_in(self, message: RunRead) -> None:
@@ -197,7 +197,7 @@ class MonitorScreen(AskingScreen):
         self.query_one(NotesView).put("evaluations", text)
 
     def _show_alarms(self, delta: Delta) -> None:
-        before = [] if delta.reset else self._alarms  # after a reset all events come again
+        before = [] if delta.reset else self._alarms  # after a reset all events are read again
         self._alarms = standing(((event.kind, event.data) for event in delta.events), before)
         self.query_one(AlarmStrip).show(self._alarms)
 
@@ -205,7 +205,7 @@ class MonitorScreen(AskingScreen):
         self.query_one(RunHeader).show(self._facts())
         if reading is not None and not self.history.steps:
             message = one_line(str(self._status.get("message") or ""))
-            if reading.state == "crashed":  # its last message tells what it was at, not what it is
+            if reading.state == "crashed":  # the last message says what the trainer was doing, not that it crashed
                 message = "crashed before the first step"
             self.query_one(Charts).wait(message or f"{reading.state}: no step yet")
 
@@ -220,7 +220,7 @@ class MonitorScreen(AskingScreen):
             self._unreadable or self._reason,
         )
 
-    # What is being looked at
+    # The selected step, and what is shown of it
 
     def watch_step(self, step: int) -> None:
         self.query_one(Scrubber).step = step
@@ -230,12 +230,12 @@ class MonitorScreen(AskingScreen):
         self.query_one(PhasesView).show(Phases(**seconds))
         if step:
             self._poll.want(step)
-        else:  # a run that was rewound to its beginning
+        else:  # the run was rewound to before its first step
             self._show_detail({}, [])
 
     @property
     def _has_margin(self) -> bool:
-        """Whether the run's method compares with the reference; taken to, until its settings have been read."""
+        """Whether the run's method compares with the reference. True until the configuration has been read."""
         return self._about is None or self._about.config.algorithm.method.has_margin
 
     def _mark(self) -> None:
@@ -291,7 +291,7 @@ class MonitorScreen(AskingScreen):
 
     @on(Charts.Arranged)
     def _arrange(self) -> None:
-        """Give the charts the room they want, and show below them what belongs to the chosen one."""
+        """Lay out the charts for their mode, and show the panel that belongs to the selected chart below them."""
         charts = self.query_one(Charts)
         self.set_class(charts.mode != "panel", "-charts-only")
         for part in self.query(".part"):
@@ -302,7 +302,7 @@ class MonitorScreen(AskingScreen):
         self.query_one(SampleView).turn(by)
 
     def action_samples(self) -> None:
-        """Open the step's completions over the monitor."""
+        """Open the step's completions on top of the monitor."""
         self.app.push_screen(SamplesScreen(self.run_directory, None if self.following else self.step))
 
     def action_chat(self) -> None:
@@ -310,7 +310,7 @@ class MonitorScreen(AskingScreen):
 
     @on(Tabs.Clicked)
     def action_view(self) -> None:
-        """The next view: in a narrow terminal the completions are one of them."""
+        """Show the next view; in a narrow terminal the completions are one of the views."""
         notes = self.query_one(NotesView)
         wide = self.has_class("-wide")
         views: tuple[str, ...] = VIEWS if wide else ("completions", *VIEWS)
@@ -318,14 +318,14 @@ class MonitorScreen(AskingScreen):
         self._open(views[(views.index(current) + 1) % len(views)])
 
     def action_find(self) -> None:
-        """Ask for a text that events and log are to be searched for."""
+        """Ask for a text to find in the events and the log."""
         notes = self.query_one(NotesView)
         if not self.has_class("-wide") and not self.has_class("-notes"):
             self._open("log")
         notes.ask()
 
     def action_scroll(self, by: int) -> None:
-        """Scroll the completions, or what has taken their place."""
+        """Scroll the completions, or the view that is shown instead of them."""
         notes = self.has_class("-notes") and not self.has_class("-wide")
         for pane in self.query("#notes-pane" if notes else "CompletionPane"):
             pane.scroll_relative(y=by, animate=False)
@@ -339,7 +339,7 @@ class MonitorScreen(AskingScreen):
         if view != "completions":
             self.query_one(NotesView).open(view)
 
-    # Its keys, and what is asked of the trainer
+    # Keys, and requests to the trainer
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if not super().check_action(action, parameters):
@@ -362,7 +362,7 @@ class MonitorScreen(AskingScreen):
 
     def farewell(self) -> str:
         name = self.run_name
-        return f"{name} goes on. Watch it with: aapo-desk watch {name}" if self.state in LIVE_STATES else ""
+        return f"{name} continues. Watch it with: aapo-desk watch {name}" if self.state in LIVE_STATES else ""
 
     def action_back(self) -> None:
         self.desk.go_home()

@@ -1,4 +1,4 @@
-"""New run: a preset's configuration as a form, with whether it fits, what differs and the prompts beside it."""
+"""The new-run screen: a form for a preset's configuration, with its memory estimate, changes and first prompts."""
 
 from __future__ import annotations
 
@@ -30,27 +30,34 @@ from aapo_desk.tui.widgets.settingrow import SettingRow
 from aapo_desk.tui.widgets.settingsform import SettingsForm
 
 QUIET_SECONDS = 0.6
-"""After the last edit, before the closer look."""
+"""How long the form waits after the last edit before it starts the preflight."""
 FAINT = "$foreground 70%"
 LONGEST_ANSWER = 200
 KINDS = {"integer": "a whole number", "number": "a number", "text": "text", "yaml": "YAML or JSON"}
 
 
 class NewRunScreen(DeskScreen[None]):
-    """The form. Keys with Ctrl work everywhere; Escape leaves a field, then the form."""
+    """A form for the configuration of the preset ``name``.
+
+    Ctrl keys work in every field. Escape leaves the field, then the form.
+    """
 
     CSS_PATH = "new_run.tcss"
     ACTING = frozenset({"start", "enqueue", "save", "fetch"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "start", "Start", tooltip="Check everything, then start this run"),
-        Binding("ctrl+l", "enqueue", "Queue", show=False, tooltip="Check everything, then let it wait in the queue"),
+        Binding("ctrl+l", "enqueue", "Queue", show=False, tooltip="Check everything, then add this run to the queue"),
         Binding("ctrl+s", "save", "Save", tooltip="Save this as a preset of your own"),
-        Binding("ctrl+t", "reset", "Reset", tooltip="Put back the preset's value of this field"),
+        Binding("ctrl+t", "reset", "Reset", tooltip="Reset this field to the preset's value"),
         Binding(
-            "slash,ctrl+f", "search", "Search", key_display="/", tooltip="Show the fields with words in name or help"
+            "slash,ctrl+f",
+            "search",
+            "Search",
+            key_display="/",
+            tooltip="Show only fields with words in their name or help",
         ),
-        Binding("ctrl+n", "side", "Prompts", tooltip="What differs from the preset, and the prompts"),
-        Binding("ctrl+o", "fetch", "Fetch", tooltip="Fetch what the prompts need, then show them"),
+        Binding("ctrl+n", "side", "Prompts", tooltip="Show the changes to the preset, and the prompts"),
+        Binding("ctrl+o", "fetch", "Fetch", tooltip="Download what the prompts need, then show them"),
         Binding("escape", "back", "Back", key_display="esc", tooltip="Leave the field, then the form"),
     ]
 
@@ -75,11 +82,11 @@ class NewRunScreen(DeskScreen[None]):
             with Container(id="new-left"):
                 with Container(id="search-bar"):
                     yield Static("search", markup=False)
-                    yield Input(id="search", placeholder="words of a name or of its help", compact=True)
+                    yield Input(id="search", placeholder="words in a field's name or help", compact=True)
                 yield SettingsForm(self._draft.settings.values(), texts, id="form")
             yield FitGauge(id="gauge")
             with Container(id="new-side"):
-                yield Static(f"differs from {one_line(self._preset)}", classes="side-title", markup=False)
+                yield Static(f"changes to {one_line(self._preset)}", classes="side-title", markup=False)
                 with Pane(id="differs-pane"):
                     yield Static(id="differs", markup=False)
                 yield Static("prompts", classes="side-title", markup=False)
@@ -114,12 +121,12 @@ class NewRunScreen(DeskScreen[None]):
         if self._timer is not None:
             self._timer.stop()
         if self._checked.config is None:
-            self._show_prompts(Content("Mend the fields marked ✗ first."))
+            self._show_prompts(Content("Fix the fields marked ✗ first."))
         else:
             self._timer = self.set_timer(QUIET_SECONDS, self._look)
 
     def _errors(self) -> dict[str, str]:
-        """What is wrong by the rules; where nothing is, what the closer look at just this configuration found."""
+        """Return the errors of validation, or those that the preflight found, if it was of this same configuration."""
         config, found = self._found
         return found if self._checked.config == config else self._checked.errors
 
@@ -138,7 +145,7 @@ class NewRunScreen(DeskScreen[None]):
             ("New run", "bold $text-primary"),
             f"  from {one_line(self._preset)}",
             (f"  {_count(len(changes), 'change')}" if changes else "", FAINT),
-            (f"  ✗ {_count(len(errors), 'field')} to mend" if errors else "", "$text-error"),
+            (f"  ✗ {_count(len(errors), 'field')} with errors" if errors else "", "$text-error"),
         )
         self._put("#new-title", title, layout=False)
 
@@ -147,10 +154,10 @@ class NewRunScreen(DeskScreen[None]):
             Content.assemble((path, "bold"), "\n  ", (_shown(before), FAINT), " → ", _shown(now))
             for path, (before, now) in checked.changes.items()
         ]
-        self._put("#differs", Content("\n").join(lines) if lines else Content.styled("Nothing yet.", FAINT))
+        self._put("#differs", Content("\n").join(lines) if lines else Content.styled("None yet.", FAINT))
 
     def _put(self, selector: str, content: Content, layout: bool = True) -> None:
-        """Another text in a place; where it is the same, nothing is drawn. ``layout``: its size may be another."""
+        """Show a text in a widget; nothing is drawn if it is the same. ``layout``: whether the size may change."""
         if self._put_last.get(selector) != content:
             self._put_last[selector] = content
             self.query_one(selector, Static).update(content, layout=layout)
@@ -177,14 +184,14 @@ class NewRunScreen(DeskScreen[None]):
         self.query_one(SettingsForm).set_text(path, text)
         self._check()
 
-    # The closer look
+    # The preflight
 
     def _look(self) -> None:
         config = self._checked.config
         if config is None:
             return
         self._cancelled = threading.Event()
-        self._show_prompts(Content.styled("looking …", FAINT))
+        self._show_prompts(Content.styled("checking …", FAINT))
         work = partial(look, config, self._may_fetch, self.post_message, self._cancelled)
         self.run_worker(work, thread=True, group="look", exit_on_error=False)
 
@@ -196,11 +203,11 @@ class NewRunScreen(DeskScreen[None]):
     def _show_gauge(self) -> None:
         gauge, surroundings, config = self.query_one(FitGauge), self._surroundings, self._checked.config
         if config is None:
-            gauge.show(None, "not known while a field is wrong")
+            gauge.show(None, "unknown while a field has errors")
         elif surroundings is None or surroundings.model != config.model.model_copy(
             update={"device": surroundings.model.device}
         ):
-            gauge.show(None, "looking at the model and this machine")
+            gauge.show(None, "checking the model and this machine")
         else:
             gauge.show(*surroundings.judge(config))
 
@@ -210,7 +217,7 @@ class NewRunScreen(DeskScreen[None]):
 
     @on(Absent)
     def _is_absent(self, message: Absent) -> None:
-        text = f"{one_line(message.what)} is not on this machine yet.\nPress ctrl+o to fetch what the prompts need."
+        text = f"{one_line(message.what)} is not on this machine yet.\nPress ctrl+o to download what the prompts need."
         self._show_prompts(Content(text), absent=True)
 
     @on(Rendered)
@@ -233,18 +240,18 @@ class NewRunScreen(DeskScreen[None]):
         self._may_fetch = True
         self._look()
 
-    # Search, the side, and out
+    # Search, the side panel, and leaving
 
     def action_search(self) -> None:
         self.query_one("#search-bar").display = True
-        self.set_focus(self.query_one("#search"))  # at once: what is typed right behind is no key
+        self.set_focus(self.query_one("#search"))  # focus at once, so that the next keys typed go into the field
 
     @on(Input.Changed, "#search")
     def _search(self, event: Input.Changed) -> None:
         event.stop()
         found = self.query_one(SettingsForm).find(event.value)
         if not found:
-            self._put("#setting-help", Content("No field has these words in its name or its help."), layout=False)
+            self._put("#setting-help", Content("No field has these words in its name or help."), layout=False)
 
     @on(Input.Submitted, "#search")
     def _to_the_found(self) -> None:
@@ -265,7 +272,7 @@ class NewRunScreen(DeskScreen[None]):
             self.query_one("#search-bar").display = False
             form.focus()
         elif lost := self.unsaved():
-            question = Question("Leave the form?", Content(lost), "y  Leave", "n  Go on", default=False)
+            question = Question("Leave the form?", Content(lost), "y  Leave", "n  Stay", default=False)
             self.app.push_screen(question, self._leave)
         else:
             self._leave(True)
@@ -312,11 +319,11 @@ class NewRunScreen(DeskScreen[None]):
         self.app.push_screen(SaveDialog(config, self._preset, notes), saved)
 
     def _usable(self) -> RunConfig | None:
-        """The configuration, or None and the cursor at what is wrong with it."""
+        """Return the configuration; if it has errors, move the cursor to the first one and return None."""
         if self._checked.config is None:
             path, error = next(iter(self._checked.errors.items()))
             self.query_one(SettingsForm).go_to(path)
-            self.notify(f"{path}: {one_line(error)}", title="Mend this first", severity="error", markup=False)
+            self.notify(f"{path}: {one_line(error)}", title="Fix this first", severity="error", markup=False)
         return self._checked.config
 
 
@@ -329,12 +336,12 @@ def _shown(text: str) -> str:
 
 
 def _prompts(found: Preflight) -> Content:
-    """The numbers, then each prompt as the model will read it."""
+    """Format the preflight's counts and notes, then each prompt as the model will read it."""
     numbers = (
-        f"{found.train} problems to train on, {found.held_out} held out; the longest has {found.longest_prompt} tokens"
+        f"{found.train} problems to train on, {found.held_out} held out; longest prompt {found.longest_prompt} tokens"
     )
     too_long = found.dropped + found.dropped_held_out
-    dropped = f"; {too_long} too long or too short and left out" if too_long else ""
+    dropped = f"; {too_long} left out (too long or too short)" if too_long else ""
     parts = [Content.styled(f"{numbers}{dropped}", FAINT)]
     parts += [Content.styled(one_line(note), FAINT) for note in found.notes]
     shown = zip(found.prompts, found.prompt_tokens, found.answers, strict=True)

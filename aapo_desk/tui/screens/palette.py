@@ -7,9 +7,9 @@ from textual.command import CommandPalette
 
 
 class Palette(CommandPalette):
-    """Textual's, but that a key which comes right behind its end, as Escape and a letter, starts no search any more.
+    """Textual's command palette, except that a key pressed right after closing it does not start another search.
 
-    That search would find none of the palette's parts, and end the whole desk.
+    Escape followed quickly by a letter would start one. It would find the palette's widgets gone and crash the app.
     """
 
     _over = False

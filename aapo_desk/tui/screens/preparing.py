@@ -1,4 +1,4 @@
-"""Preparing a run: what is being looked at before it starts, and why it does not if it does not."""
+"""The preparing screen: the progress of the preflight before a run starts, and the reason if it does not start."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LINES_KEPT = 200
 
 
 class Progress(Message):
-    """A line of progress."""
+    """A line of progress from the preflight."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Progress(Message):
 
 
 class Started(Message):
-    """The trainer is on its way."""
+    """The trainer process has been started."""
 
     def __init__(self, run: RunDirectory) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Started(Message):
 
 
 class Queued(Message):
-    """The run waits in the queue, as this entry."""
+    """The run was added to the queue. ``entry`` is the id of its queue entry."""
 
     def __init__(self, entry: str) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Queued(Message):
 
 
 class Refused(Message):
-    """It does not start; ``text`` says why. ``wrong_use``: because of the configuration."""
+    """The run was not started. ``text`` says why; ``wrong_use`` means that the configuration is the cause."""
 
     def __init__(self, text: str, wrong_use: bool) -> None:
         super().__init__()
@@ -58,9 +58,9 @@ class Refused(Message):
 
 
 class PreparingScreen(DeskScreen[None]):
-    """Runs the preflight in a thread, then starts the run. Escape gives up; after a refusal any key leaves.
+    """The preflight of a run, in a thread, after which the run starts. Escape cancels; after an error any key closes.
 
-    With ``queue_as``, the name of what it came from, the run is put into the queue instead.
+    With ``queue_as``, the name of the preset it was made from, the run is added to the queue instead of started.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel", key_display="esc")]
@@ -91,7 +91,7 @@ class PreparingScreen(DeskScreen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#refusal").display = False
-        self._add("looking at the configuration")
+        self._add("checking the configuration")
         self.run_worker(self._prepare, thread=True, group="prepare")
 
     def on_unmount(self) -> None:
@@ -113,7 +113,7 @@ class PreparingScreen(DeskScreen[None]):
             self._post(Refused(str(error), wrong_use=False))
 
     def _use(self, config: RunConfig) -> Message:
-        """Start or queue what was looked at."""
+        """Start or queue the checked configuration."""
         if self._queue_as is not None:
             from aapo_desk.studies import queue
 
@@ -146,7 +146,7 @@ class PreparingScreen(DeskScreen[None]):
 
     @on(Queued)
     def _on_queued(self, message: Queued) -> None:
-        self.notify(f"Queued as {message.entry}. Q on Home starts the queue.", markup=False)
+        self.notify(f"Queued as {message.entry}. Press Q on Home to start the queue.", markup=False)
         self._leave()
 
     @on(Refused)
@@ -156,7 +156,7 @@ class PreparingScreen(DeskScreen[None]):
         panel.display = True
         title = "✗ Not started" if self._queue_as is None else "✗ Not queued"
         text = Content.assemble((title, "bold $text-error"), "\n\n", plain(message.text))
-        panel.update(Content("").join([text, Content.styled("\n\nany key leaves", "$foreground 70%")]))
+        panel.update(Content("").join([text, Content.styled("\n\npress any key to close", "$foreground 70%")]))
         self.refresh_bindings()
 
     def on_key(self, event: events.Key) -> None:

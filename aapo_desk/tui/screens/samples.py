@@ -1,4 +1,4 @@
-"""The samples: a step's completions in a table, one pair of them in full beside it."""
+"""The samples screen: a step's completions in a table, with one pair of them in full beside it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ FIND, FILTER = "find", "filter"
 MUTED = "$foreground 70%"
 STEPS = Binding.Group("Step", compact=True)
 ENDS = Binding.Group("Best/worst", compact=True)
-UPWARD = {"row", "prompt"}  # columns that begin with the smallest
-NOTHING_YET = "No completions are stored yet; they come with the first step."
+UPWARD = {"row", "prompt"}  # columns sorted in ascending order at first
+NOTHING_YET = "No completions yet. They appear after the first step."
 
 
 class SamplesScreen(DeskScreen[None]):
-    """Opened over the monitor, at one of its steps; ``step`` None follows the newest."""
+    """The stored completions of a run, opened on top of the monitor at ``step``; None follows the newest step."""
 
     CSS_PATH = "samples.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -42,22 +42,22 @@ class SamplesScreen(DeskScreen[None]):
         Binding("h,left_square_bracket", "move(-1)", "Previous step", show=False),
         Binding("l,right_square_bracket", "move(1)", "Next step", show=False),
         Binding("shift+left,H", f"move(-{JUMP})", f"Back {JUMP} steps", show=False),
-        Binding("shift+right,L", f"move({JUMP})", f"On {JUMP} steps", show=False),
+        Binding("shift+right,L", f"move({JUMP})", f"Forward {JUMP} steps", show=False),
         Binding("home", "first", "First step", show=False),
         Binding("end,G", "follow", "Follow the newest step", show=False),
-        Binding("B", "best", "Best", group=ENDS, tooltip="The row with the highest reward, of those shown"),
-        Binding("W", "worst", "Worst", group=ENDS, tooltip="The row with the lowest reward, of those shown"),
+        Binding("B", "best", "Best", group=ENDS, tooltip="Go to the row with the highest reward, of those shown"),
+        Binding("W", "worst", "Worst", group=ENDS, tooltip="Go to the row with the lowest reward, of those shown"),
         Binding("down,j", "row(1)", "Next row", show=False),
         Binding("up,k", "row(-1)", "Previous row", show=False),
-        Binding("slash", "find", "Find", key_display="/", tooltip="Text in the prompts and completions of all steps"),
-        Binding("n", "find_next(True)", "Next place found", show=False),
-        Binding("N", "find_next(False)", "Previous place found", show=False),
+        Binding("slash", "find", "Find", key_display="/", tooltip="Find text in all steps' prompts and completions"),
+        Binding("n", "find_next(True)", "Next match", show=False),
+        Binding("N", "find_next(False)", "Previous match", show=False),
         Binding("f", "next_filter", "Filter", tooltip="Next filter: cut off, unscorable, by advantage, by margin"),
         Binding("F", "type_filter", "Type a filter", show=False, tooltip=f"Type a filter, like {FILTER_HELP}"),
         Binding("s", "sort(1)", "Sort", tooltip="Sort by the next column"),
-        Binding("S", "sort(-1)", "Sort by the column before", show=False),
+        Binding("S", "sort(-1)", "Sort by the previous column", show=False),
         Binding("r", "reverse", "Reverse the order", show=False),
-        Binding("enter,o", "whole", "Whole", key_display="⏎", tooltip="The texts alone, or beside the table again"),
+        Binding("enter,o", "whole", "Whole", key_display="⏎", tooltip="Show only the texts, or the table again"),
         Binding("J,shift+down", "scroll(1)", "Scroll the texts down", show=False),
         Binding("K,shift+up", "scroll(-1)", "Scroll the texts up", show=False),
         Binding("pagedown,space", "page(1)", "A page down in the texts", show=False),
@@ -65,7 +65,7 @@ class SamplesScreen(DeskScreen[None]):
         Binding("y", "copy('completion')", "Copy the policy's completion", show=False),
         Binding("Y", "copy('reference')", "Copy the reference's completion", show=False),
         Binding("p", "copy('prompt')", "Copy the prompt", show=False),
-        Binding("escape", "back", "Back", key_display="esc", tooltip="End the search, or back to the monitor"),
+        Binding("escape", "back", "Back", key_display="esc", tooltip="Stop the search, or go back to the monitor"),
         Binding("b", "back", "Back", show=False),
     ]
 
@@ -104,7 +104,7 @@ class SamplesScreen(DeskScreen[None]):
         if not self.following:
             self._poll.want(self._goal, True)
 
-    # What comes in
+    # Data read
 
     @on(SpanRead)
     def _take_span(self, message: SpanRead) -> None:
@@ -137,7 +137,7 @@ class SamplesScreen(DeskScreen[None]):
         self._searching = None
         self.query_one("#samples-state", Static).update(Content.styled(one_line(message.reason), "$text-error"))
 
-    # What is shown
+    # Drawing
 
     def _fill(self) -> None:
         table = self.query_one(SampleTable)
@@ -152,7 +152,7 @@ class SamplesScreen(DeskScreen[None]):
     def _chosen_rows(self) -> list[Pair]:
         try:
             typed = typed_filter(self._typed, self._columns)
-        except FilterError:  # a reward function of another step
+        except FilterError:  # the filter names a reward function that this step does not have
             typed = FILTERS["all rows"]
         named = FILTERS[self._filter]
         kept = [pair for pair in self._pairs if named(pair) and typed(pair)]
@@ -163,7 +163,7 @@ class SamplesScreen(DeskScreen[None]):
         pair = self.query_one(SampleTable).chosen
         if pair is not None:
             self._row = pair.some.row
-        absent = "No row passes the filter: f and F change it." if self._pairs else NOTHING_YET
+        absent = "No row matches the filter. Press f or F to change it." if self._pairs else NOTHING_YET
         self.query_one(SampleDetail).show(pair, absent, self._wanted)
 
     def _show_title(self) -> None:
@@ -176,7 +176,7 @@ class SamplesScreen(DeskScreen[None]):
         self.query_one("#samples-state", Static).update(self._state())
 
     def _state(self) -> Content:
-        """How many rows of how many, in which order, by which filter, what is looked for."""
+        """Return the state line: the number of rows, their order, the filters and the search."""
         shown, mark = len(self.query_one(SampleTable).shown), DESCENDING if self._descending else ASCENDING
         count = f"{shown} row{'' if shown == 1 else 's'}"
         parts = [count if shown == len(self._pairs) else f"{shown} of {len(self._pairs)} rows"]
@@ -189,7 +189,7 @@ class SamplesScreen(DeskScreen[None]):
             here = sum(holds(pair, self._wanted) for pair in self._pairs)
             parts.append(f"/{self._wanted}: {here} here, n next")
         if self._searching is not None:
-            parts.append(f"searching, step {self._searching} …  esc ends it")
+            parts.append(f"searching, step {self._searching} …  esc stops")
         return Content(" · ".join(parts))
 
     @on(DataTable.RowHighlighted)
@@ -199,7 +199,7 @@ class SamplesScreen(DeskScreen[None]):
         if pair is not None and pair.some.row != self._row:
             self._show_pair()
 
-    # Going about
+    # Navigation
 
     def _go_to(self, goal: int, forward: bool) -> None:
         if self._span is None:
@@ -350,11 +350,11 @@ class SamplesScreen(DeskScreen[None]):
         self._show_title()
 
     def _choose_found(self, row: int) -> None:
-        """Go to a row, by dropping the filters where they hide it."""
+        """Move the cursor to a row; clear the filters if they hide it."""
         self._row_found = None
         if row not in [pair.some.row for pair in self.query_one(SampleTable).shown]:
             self._filter, self._typed = next(iter(FILTERS)), ""
-            self.notify("The filter hid what was found: it is off now.", markup=False)
+            self.notify("The filter hid the match and has been cleared.", markup=False)
         self._row = row
         self._fill()
 
@@ -366,7 +366,7 @@ class SamplesScreen(DeskScreen[None]):
             return
         side = pair.reference if what == "reference" else pair.policy
         if side is None:
-            self.notify("This row has none.", severity="warning")
+            self.notify("This row has no such completion.", severity="warning")
             return
         text = side.prompt if what == "prompt" else side.completion
         self.app.copy_to_clipboard(text.encode("utf-8", errors="replace").decode())

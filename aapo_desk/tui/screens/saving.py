@@ -1,4 +1,4 @@
-"""Saving what the form holds as a preset of one's own."""
+"""The dialog that saves the form's configuration as a preset of the user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from aapo_desk.tui.text import one_line, visible
 
 
 class SaveDialog(Dialog[str | None]):
-    """Asks for a name and saves; what it will replace or hide is said before. Gives the name, or None."""
+    """A dialog that asks for a name and saves the preset. It warns before the preset replaces or hides another.
+
+    Returns the name, or None if cancelled.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
 
@@ -31,7 +34,7 @@ class SaveDialog(Dialog[str | None]):
     def compose(self) -> ComposeResult:
         with Container(id="dialog"):
             yield Static(Content.styled("Save as a preset", "bold"), id="dialog-title")
-            yield Static(f"Presets of your own are in {visible(str(presets.own_folder()))}", markup=False)
+            yield Static(f"Your presets are in {visible(str(presets.own_folder()))}", markup=False)
             yield Input(self._suggested, id="preset-name", compact=True)
             yield Static(id="preset-note", markup=False)
             with Horizontal(id="dialog-buttons"):
@@ -77,5 +80,5 @@ def _consequence(name: str) -> str:
     if there is None:
         return ""
     if there.own:
-        return f"You have a preset {name}: it is replaced."
-    return f"{name} comes with AAPO Desk: yours will be used instead of it, by its name and in the list."
+        return f"You already have a preset {name}. It will be replaced."
+    return f"AAPO Desk has a built-in preset {name}. Yours will be listed and used instead of it."

@@ -1,4 +1,4 @@
-"""Studies: what they compare, the arms' curves with bands, what they ended at, how far the queue is."""
+"""The study screen: what each study compares, the arms' curves with bands, their results, and the progress."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SAID_BY = {"steps": "step", "seconds": "training time", "completions": "sampled 
 NO_STUDIES = """\
 No studies yet.
 
-A study holds methods, or a setting's values, against each other over several seeds:
+A study compares methods, or values of a setting, over several seeds:
 
     aapo-desk study demo --algorithms aapo,grpo,gpg --seeds 3 --budget completions\
 """
 
 
 class StudyRead(Message):
-    """The studies, and one of them, have been read."""
+    """The list of studies and the findings of the selected one have been read."""
 
     def __init__(self, studies: list[Study], findings: Findings | None) -> None:
         super().__init__()
@@ -49,15 +49,13 @@ class StudyRead(Message):
 
 
 class StudyScreen(DeskScreen[None]):
-    """All studies; the one under the cursor is shown and followed."""
+    """All studies. The one under the cursor is shown and kept up to date."""
 
     CSS_PATH = "study.tcss"
     ACTING = frozenset({"go_on"})
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "o", "view", "View", tooltip="What came out, what was spent, the runs, in turn, where there is room for one"
-        ),
-        Binding("r", "go_on", "Go on", tooltip="Train what is left of this study, in the background"),
+        Binding("o", "view", "View", tooltip="Next view, if only one fits: outcomes, what was spent, runs"),
+        Binding("r", "go_on", "Resume", tooltip="Train the remaining runs of this study, in the background"),
         Binding("escape", "back", "Home", key_display="esc", tooltip="Back to the runs"),
         Binding("b", "back", "Home", show=False),
     ]
@@ -71,7 +69,7 @@ class StudyScreen(DeskScreen[None]):
         self._reader: StudyReader | None = None
         self._findings: Findings | None = None
         self._possible: bool | None = None
-        """Whether the footer says that the study can go on."""
+        """Whether the footer offers the key that resumes the study; None before it was first drawn."""
         self._reading = False
 
     def compose(self) -> ComposeResult:
@@ -100,7 +98,7 @@ class StudyScreen(DeskScreen[None]):
     def on_resize(self) -> None:
         self.call_after_refresh(self._show_text)
 
-    # What comes in
+    # Data read
 
     def _read(self) -> None:
         if self.is_current and not self._reading:
@@ -125,7 +123,7 @@ class StudyScreen(DeskScreen[None]):
     def _take_in(self, message: StudyRead) -> None:
         findings = message.findings
         if findings and self._chosen not in (None, findings.study.id):
-            self._read()  # another was chosen meanwhile
+            self._read()  # another study was chosen while this one was read
             return
         self.set_class(findings is None, "-none")
         if [study.id for study in message.studies] != [study.id for study in self._studies]:
@@ -152,7 +150,7 @@ class StudyScreen(DeskScreen[None]):
             self._chosen = study.id
             self._read()
 
-    # What is shown
+    # Drawing
 
     def _show(self) -> None:
         findings = self._findings
@@ -186,7 +184,7 @@ class StudyScreen(DeskScreen[None]):
 
     def _show_progress(self, findings: Findings) -> None:
         self.query_one("#study-progress", Static).update(progress_text(findings))
-        if (possible := self.check_action("go_on", ())) != self._possible:  # the footer is built anew: not for nothing
+        if (possible := self.check_action("go_on", ())) != self._possible:  # rebuild the footer only then
             self._possible = possible
             self.refresh_bindings()
 
@@ -210,7 +208,7 @@ class StudyScreen(DeskScreen[None]):
         self.query_one("#study-tabs", Static).update(Content.assemble(*tabs))
         self.call_after_refresh(self._show_text)
 
-    # What is asked for
+    # Actions
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "go_on" and not (self._findings and self._findings.left and not self._findings.at_work):
@@ -228,7 +226,7 @@ class StudyScreen(DeskScreen[None]):
         except LaunchError as error:
             self.notify(one_line(str(error)), severity="error", markup=False)
         else:
-            self.notify("It goes on in the background, also when you leave.", markup=False)
+            self.notify("The study continues in the background, also after you quit.", markup=False)
 
     def action_back(self) -> None:
         self.app.pop_screen()
