@@ -1,11 +1,11 @@
 """Benchmarks for users: our steps by phase, our fast paths against the plain ones, our steps against TRL's, the UI.
 
-peers     what is measured: jobs with their settings
-rounds    runs the jobs in rounds, each in its own process
-worker    such a process; steps, generate, updates, arithmetic and trl_steps are the kinds of jobs
-report    rows and ratios of the results
-ui        measures the terminal UI in a pseudo-terminal over the runs that long_run writes
-ui_training   measures whether the UI slows a training; watched is the UI that it opens
+peers        what is measured: jobs with their settings
+rounds       runs the jobs in rounds, each in its own process
+worker       the program of such a process; steps, generate, updates, arithmetic and trl_steps do the jobs
+report       rows and ratios of the results
+ui           measures the terminal UI in a pseudo-terminal over the runs that long_run writes
+ui_training  measures whether the UI slows a training; watched is the UI that it opens
 """
 
 from __future__ import annotations

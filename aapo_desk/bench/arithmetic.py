@@ -28,7 +28,7 @@ Shape = tuple[int, int, int, int]
 
 
 def measure(job: Job) -> Measured:
-    """Measure in turn, once a step, an update, a large square matmul, and the update's matmuls alone.
+    """In each step, measure an update, a large square matmul, and the update's matmuls alone, in turn.
 
     A multiply-add counts as two floating-point operations.
     """
