@@ -1,10 +1,11 @@
-"""Measurements for users: our steps by phase, our paths beside the plain ones, our steps beside TRL's, the terminal UI.
+"""Benchmarks for users: our steps by phase, our fast paths against the plain ones, our steps against TRL's, the UI.
 
-peers     what is measured, each a job with the settings that make it what it is
-rounds    the jobs, each in a process of its own, in turn
-worker    such a process; steps, generate, updates, arithmetic and trl_steps do the jobs
-report    rows and ratios
-ui        the terminal UI over the runs of long_run, in a terminal; ui_training: beside a training, watched
+peers        what is measured: jobs with their settings
+rounds       runs the jobs in rounds, each in its own process
+worker       the program of such a process; steps, generate, updates, arithmetic and trl_steps do the jobs
+report       rows and ratios of the results
+ui           measures the terminal UI in a pseudo-terminal over the runs that long_run writes
+ui_training  measures whether the UI slows a training; watched is the UI that it opens
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ __all__ = ["BenchError", "bench"]
 
 
 def bench(config: RunConfig, against: str | None, rounds: int, progress: Progress) -> dict[str, Any]:
-    """Measure a configuration on this device, beside TRL where ``against`` is "trl".
+    """Measure a configuration on this device, and TRL as well if ``against`` is "trl".
 
-    Gives the JSON document: device, versions, shape, rows, ratios. ``progress`` hears a line a measurement.
-    Raises ConfigError for what the user can mend, BenchError for what failed.
+    ``progress`` is called with a line of text for each measurement.
+
+    Returns the JSON document: device, versions, shape, note, rows, ratios.
+    Raises ConfigError for what the user can fix and BenchError for a measurement that failed.
     """
     planned = peers(config, against)
     return report(planned, run_rounds(planned, rounds, progress, run_job))

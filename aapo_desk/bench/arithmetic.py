@@ -1,4 +1,4 @@
-"""How far the update is from the device's matmuls: at a large square, and at the update's own shapes."""
+"""The speed of the update relative to the device's matmuls: to one large square matmul, and to those of the update."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SQUARE = {"cpu": 2048, "cuda": 8192}
 REPEATS = 5
 
 Shape = tuple[int, int, int, int]
-"""Of a matmul: batch, m, k, n for [batch, m, k] @ [batch, k, n]."""
+"""The shape of a matmul: batch, m, k, n for [batch, m, k] @ [batch, k, n]."""
 
 
 def measure(job: Job) -> Measured:
-    """Each time in turn: an update's seconds, a large square's rate, the seconds of the update's matmuls alone.
+    """In each step, measure an update, a large square matmul, and the update's matmuls alone, in turn.
 
-    Floating point operations are twice the multiply-adds.
+    A multiply-add counts as two floating-point operations.
     """
     device = choose_device(job.config.model.device)
     dtype = choose_dtype(job.config.model.compute_dtype, device)
@@ -64,7 +64,7 @@ def flop(shape: Shape) -> int:
 
 
 def matmul_seconds(shape: Shape, dtype: torch.dtype, device: torch.device) -> float:
-    """The median time of this matmul by itself."""
+    """Return the median seconds of one matmul of this shape, after a warm-up."""
     batch, m, k, n = shape
     size = () if batch == 1 else (batch,)
     left = torch.randn(*size, m, k, dtype=dtype, device=device)
@@ -85,10 +85,11 @@ def _wait(device: torch.device) -> None:
 
 
 def count(work: Callable[[], Any]) -> tuple[int, Counter[Shape]]:
-    """The floating point operations of ``work`` and its matmuls by shape, as executed, forward and backward.
+    """Count the floating-point operations of ``work`` and its matmuls by shape, as executed, forward and backward.
 
-    torch's own counter, told what it does not know: products with a weight in 4 bits (bitsandbytes; on the way back the
-    weight is dequantised and multiplied plainly) or packed by oneDNN, products added in place, attention on the CPU.
+    This uses torch's FlopCounterMode, extended by the operators that it does not know: matmuls with a 4-bit weight
+    (bitsandbytes; its backward dequantizes the weight and uses a plain matmul) or a weight packed by oneDNN, matmuls
+    that add in place, and attention on the CPU.
     """
     shapes: Counter[Shape] = Counter()
 

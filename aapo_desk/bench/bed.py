@@ -1,4 +1,4 @@
-"""What every measurement stands on: a run's own parts, the same prompts in each step, the longest completions."""
+"""The common setup of all measurements: a real run's parts, the same prompts in every step, the longest completions."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import describe, prepared
 
 NEVER_DRAWN = -1
-"""As the token that ends a completion: every completion runs to its longest."""
+"""An end-of-sequence token id that is never sampled, so that every completion reaches its maximum length."""
 
 
 @contextmanager
 def parts_of(job: Job) -> Iterator[Parts]:
-    """The parts of a step as the trainer prepares them, for a measurement.
+    """Prepare the parts of a training step as the trainer does, for a measurement.
 
-    Every step has the prompts of a run's first step. The adapter's B is random, as it would be after some training:
-    at zero it would give nothing to compute.
+    Every step uses the prompts of a run's first step. The adapter's B matrices are random, as they would be after some
+    training, because with B at zero there would be nothing to compute.
     """
     run = create_run(job.config)
     with Control(run, job.config.run.steps) as control:
@@ -49,12 +49,12 @@ def parts_of(job: Job) -> Iterator[Parts]:
 
 
 def first_step(count: int, config: RunConfig) -> list[int]:
-    """The problems of a run's first step."""
+    """Return the indices of the problems in a run's first step, of ``count`` problems in all."""
     return step_problems(count, config.rollout.prompts_per_step, 1, config.run.seed)
 
 
 def train_a_little(policy: Policy) -> None:
-    """Small random numbers in the adapter's B, the same in every process."""
+    """Fill the adapter's B matrices with small random numbers that are the same in every process."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in policy.adapter_parameters().items():
         if "lora_B" in name:
@@ -62,7 +62,7 @@ def train_a_little(policy: Policy) -> None:
 
 
 def about(job: Job, device: torch.device, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """The device, the versions and the shape of the work."""
+    """Return the device, the versions of the libraries and the shape of the workload."""
     rollout = job.config.rollout
     return {
         "device": device_name(device),
@@ -80,7 +80,7 @@ def about(job: Job, device: torch.device, prompts: Sequence[Sequence[int]]) -> d
 
 
 def device_name(device: torch.device) -> str:
-    """The card's name, or the processor's and how many threads torch gives it."""
+    """Return the name of the GPU, or that of the CPU with the number of threads that torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)

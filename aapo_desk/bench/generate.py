@@ -1,4 +1,4 @@
-"""The plain path of the rollout: the library's ``generate`` for the policy, then for the reference."""
+"""The plain rollout: a call of transformers' ``generate`` for the policy, then one for the reference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aapo_desk.training.peaks import Peaks
 
 
 def measure(job: Job) -> Measured:
-    """Seconds for the completions of policy and reference."""
+    """Measure the seconds for sampling the completions of policy and reference."""
     peaks = Peaks(choose_device(job.config.model.device))
     steps = []
     with parts_of(job) as parts:
@@ -32,7 +32,7 @@ def measure(job: Job) -> Measured:
 
 @torch.no_grad()
 def complete(parts: Parts) -> Tensor:
-    """Completions [B, T] on the CPU, sampled as the configuration says and all of the longest length."""
+    """Return completions [B, T] on the CPU, sampled as configured and all of the maximum length."""
     policy, rollout = parts.policy, parts.config.rollout
     longest = max(map(len, parts.prompts))
     prompts = [prompt for prompt in parts.prompts for _ in range(rollout.group_size)]

@@ -1,4 +1,4 @@
-"""What is measured in a process of its own, and what such a process says."""
+"""The jobs that are measured in processes of their own, and the results of such a process."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from aapo_desk.config import RunConfig
 
 
 class BenchError(RuntimeError):
-    """A measurement that failed; the message says which and why."""
+    """A measurement has failed; the message says which one and why."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to measure: by which module of this package, under which settings.
+    """A measurement: the module of this package that does it (``worker``), and its settings.
 
-    ``choices`` take the place of what was chosen for the device. The ``warm_up`` steps come first and are not counted.
-    ``options`` are the module's own.
+    ``choices`` replace entries of the execution plan that was chosen for the device. ``warm_up`` is the number of steps
+    that run first and are not counted, ``steps`` the number of steps that are. ``options`` are specific to the worker.
     """
 
     worker: str
@@ -37,21 +37,22 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """The policy's completions in a step."""
+        """Return the number of the policy's completions in a step."""
         return self.config.rollout.prompts_per_step * self.config.rollout.group_size
 
     @property
     def tokens(self) -> int:
-        """The tokens of the policy's completions in a step, each of which runs to its longest."""
+        """Return the number of tokens in the policy's completions of a step, all of which have the maximum length."""
         return self.rows * self.config.rollout.max_new_tokens
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one process found.
+    """The results of one measurement process.
 
-    ``steps``: numbers of each step that counts, seconds at least. ``peaks``: MiB held at the most, by phase.
-    ``about``: the device, the versions and the shape of the work, and the choices that a step of ours was made by.
+    ``steps`` holds the numbers of each counted step, at least its ``seconds``. ``peaks`` is the peak memory in MiB by
+    phase. ``about`` describes the device, the versions, the shape of the workload and, for our own steps, the execution
+    plan (``choices``).
     """
 
     steps: list[dict[str, float]]

@@ -1,4 +1,4 @@
-"""A run of any length on disk, written by the trainer's own writer in few transactions: for measuring the UI."""
+"""A run of any length on disk for UI measurements, written by the trainer's own writer in few transactions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aapo_desk.store.unscorable import UNSCORABLE_AS, WRONG
 STEPS_AT_ONCE = 2000
 STEP_SECONDS = 4.0
 BINS = 24
-PAIRS = 4  # of completions kept a step
+PAIRS = 4  # pairs of completions saved for each step
 HISTOGRAMS = {
     "group_advantage": (-2.475, 2.475),
     "margin": (-0.2, 0.28),
@@ -43,7 +43,7 @@ def config(steps: int) -> RunConfig:
 
 
 def write_run(name: str, steps: int) -> RunDirectory:
-    """A run that has finished after ``steps`` of twice as many, in the home of this process."""
+    """Write a run that was stopped after ``steps`` steps, half of those planned, into the home of this process."""
     run = create_run(config(steps), name)
     writer = RunWriter(run)
     writer.write_event("started", 0)
@@ -61,7 +61,7 @@ def write_run(name: str, steps: int) -> RunDirectory:
 
 
 def record(step: int, steps: int) -> StepRecord:
-    """A step's numbers, histograms and samples, as many as a small run leaves."""
+    """Return the metrics, histograms and samples of a step, as many as a small run saves."""
     chance = random.Random(step)
     reward = 0.1 + 0.7 / (1 + math.exp(-8 * (step / steps - 0.4))) + chance.uniform(-0.1, 0.1)
     metrics = {
@@ -100,7 +100,7 @@ def _counts(chance: random.Random) -> list[int]:
 
 
 def mark(step: int) -> str:
-    """What a step's completions begin with, so that they are known on a screen."""
+    """Return the prefix of a step's completions, by which they are recognized on the screen."""
     return f"({step})"
 
 
@@ -126,7 +126,7 @@ def _sample(step: int, row: int, chance: random.Random, is_reference: bool) -> S
 
 
 def evaluation(share: float) -> dict[str, object]:
-    """Held-out accuracy at a share of the way."""
+    """Return a held-out evaluation after a share (0 to 1) of the steps."""
     accuracy = 0.3 + 0.5 * share
     answers = {
         "accuracy": accuracy,
@@ -166,14 +166,14 @@ def write_status(run: RunDirectory, state: str, step: int) -> None:
 
 @contextmanager
 def trainer_of(run: RunDirectory) -> Iterator[Trainer]:
-    """Holds the run's lock as its trainer would, and does what a screen sees of one."""
+    """Hold the run's lock as its trainer would, and yield a stand-in for the trainer."""
     with run.lock.open("ab") as file, closing(RunWriter(run)) as writer:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield Trainer(run, writer)
 
 
 class Trainer:
-    """Does what a screen sees of a trainer: a heartbeat, a step."""
+    """A stand-in for a trainer that does what the UI can see of one: it writes heartbeats and steps."""
 
     def __init__(self, run: RunDirectory, writer: RunWriter) -> None:
         self.run = run

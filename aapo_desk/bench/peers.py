@@ -1,4 +1,4 @@
-"""What is measured against what: each peer is a worker's job, with the settings that make it what it is."""
+"""The peers that are measured against each other: each is a job with its own settings."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from aapo_desk.hardware import gpus
 
 MICRO_BATCHES = (4, 8, 16, 32)
 CHECKPOINTED = (4, 8)
-"""Where TRL is tried with gradient checkpointing too: it saves memory, as small micro-batches do, and costs time."""
+"""The micro-batch sizes at which TRL is also tried with gradient checkpointing.
+
+Like a small micro-batch, it saves memory and costs time.
+"""
 BY_DEFAULT = 8
-"""TRL's own micro-batch."""
+"""TRL's default micro-batch."""
 CLOSE = 1.1
-"""A peer that was this near to the best of the first round is measured in the others too."""
+"""A TRL setting is measured in later rounds too if its time in the first is at most this many times the best."""
 
 REWARDS = [{"name": f"{Path(__file__).with_name('rewards.py')}:score"}]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """``key`` is its name for scripts, ``what`` for people. ``once``: one round tells enough."""
+    """Something to measure: a job with a name for scripts (``key``) and a description for people (``what``).
+
+    ``once`` limits it to the first round, which is enough for it.
+    """
 
     key: str
     what: str
@@ -33,13 +39,16 @@ class Peer:
 
     @property
     def fair_trl(self) -> bool:
-        """Whether it is TRL at its fair best, in one of the settings tried."""
+        """Return whether this is TRL adapted to the device, in one of the settings tried, and not TRL by default."""
         return self.job.worker == "trl_steps" and not self.job.options["as_it_comes"]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One of our ways to do a step or a part of it: ``overrides`` of settings, ``choices`` instead of the device's."""
+    """A way in which we do a step or a part of it.
+
+    ``overrides`` are changes of settings; ``choices`` replace entries of the execution plan chosen for the device.
+    """
 
     key: str
     what: str
@@ -52,52 +61,52 @@ VARIANTS = (
     Variant("aapo_fresh", "AAPO, fresh reference", "steps", {"algorithm.name": "aapo"}),
     Variant(
         "aapo_fresh_adapter",
-        "AAPO, fresh reference, no shadow weights",
+        "AAPO, fresh reference, no dequantized weights",
         "steps",
         {"algorithm.name": "aapo", "rollout.weights": "adapter"},
     ),
     Variant(
         "aapo_least",
-        "the same with the least memory: small batches, gradient checkpointing",
+        "the same with least memory: small batches, gradient checkpointing",
         "steps",
         {"algorithm.name": "aapo", "rollout.weights": "adapter"},
         {"token_budget": 256, "checkpointing": 1, "batch_rows": 16},
     ),
-    Variant("aapo_bank", "AAPO, banked reference", "steps", {"algorithm.name": "aapo", "algorithm.reference": "bank"}),
+    Variant("aapo_bank", "AAPO, reference cache", "steps", {"algorithm.name": "aapo", "algorithm.reference": "bank"}),
     Variant("grpo", "GRPO", "steps", {"algorithm.name": "grpo"}),
-    Variant("dense", "GRPO, every row alone", "steps", {"algorithm.name": "grpo"}, {"share_prompts": 0}),
+    Variant("dense", "GRPO, prompts not shared", "steps", {"algorithm.name": "grpo"}, {"share_prompts": 0}),
     Variant(
         "generate",
-        "rollout of policy and reference, two calls of generate",
+        "rollout of policy and reference, two generate() calls",
         "generate",
         {"algorithm.name": "aapo", "rollout.weights": "adapter"},
     ),
-    Variant("arithmetic", "update against matmul", "arithmetic", {"algorithm.name": "grpo"}),
+    Variant("arithmetic", "update vs. matmul", "arithmetic", {"algorithm.name": "grpo"}),
 )
 UNCAPTURED = Variant(
     "uncaptured",
-    "AAPO, fresh reference, no captured decoding",
+    "AAPO, fresh reference, no CUDA graphs",
     "steps",
     {"algorithm.name": "aapo", "rollout.capture": "off"},
 )
-"""Only a GPU captures."""
+"""Measured only on a GPU, since decoding uses CUDA graphs only there."""
 
 
 def peers(config: RunConfig, against: str | None) -> list[Peer]:
-    """All that is to be measured for a configuration, in the order of a round."""
+    """Return everything to measure for a configuration, in the order of a round."""
     base = comparable(config)
     found = [
         Peer(variant.key, variant.what, Job(variant.worker, resolve(base, variant.overrides), variant.choices))
         for variant in (*VARIANTS, *([UNCAPTURED] if config.model.device != "cpu" and gpus() else []))
     ]
     if against == "trl":
-        # Shadow weights are ours: the peer is not to carry them.
+        # Dequantized weights are ours, so TRL must not be charged with their memory.
         found += trl(resolve(base, {"algorithm.name": "grpo", "rollout.weights": "adapter"}))
     return found + update_memory(resolve(base, {"algorithm.name": "grpo"}))
 
 
 def comparable(config: RunConfig) -> dict[str, Any]:
-    """The configuration without what has no place in a comparison: evaluations, dropout, real rewards."""
+    """Return the configuration without what would distort a comparison: evaluations, dropout, real rewards."""
     base = config.model_dump(mode="json")
     base["rewards"] = REWARDS
     base["evaluation"]["problems"] = 0
@@ -108,14 +117,14 @@ def comparable(config: RunConfig) -> dict[str, Any]:
 
 
 def trl(config: RunConfig) -> list[Peer]:
-    """TRL in each setting that is tried, and as it comes."""
+    """Return TRL in each of the settings that are tried, and with its defaults."""
     rows = config.rollout.prompts_per_step * config.rollout.group_size
     tried = [(size, False) for size in MICRO_BATCHES] + [(size, True) for size in CHECKPOINTED]
     found = [_trl(config, size, checkpointing) for size, checkpointing in tried if rows % size == 0]
     by_default = next(size for size in range(min(BY_DEFAULT, rows), 0, -1) if rows % size == 0)
     options = {"micro_batch": by_default, "checkpointing": True, "as_it_comes": True}
     job = Job("trl_steps", config, steps=1, options=options)
-    return [*found, Peer("trl_as_it_comes", f"TRL GRPO as it comes, micro-batch {by_default}", job, once=True)]
+    return [*found, Peer("trl_as_it_comes", f"TRL GRPO by default, micro-batch {by_default}", job, once=True)]
 
 
 def _trl(config: RunConfig, size: int, checkpointing: bool) -> Peer:
@@ -126,7 +135,7 @@ def _trl(config: RunConfig, size: int, checkpointing: bool) -> Peer:
 
 
 def update_memory(config: RunConfig) -> list[Peer]:
-    """Updates of growing size under one token budget."""
+    """Return updates of growing size that all have the same token budget for a micro-batch."""
     rollout = config.rollout
     group, tokens = rollout.group_size, rollout.max_new_tokens
     half = max(2, group // 2)
@@ -142,7 +151,7 @@ def update_memory(config: RunConfig) -> list[Peer]:
 
 
 def worth_another_round(peers: Sequence[Peer], first: Mapping[str, Measured]) -> list[Peer]:
-    """After the first round: ours, and of TRL's settings those near its best time or with its least memory."""
+    """Return the peers for the later rounds: ours, and TRL's settings near its best time or with its least memory."""
     times = {peer.key: min(step["seconds"] for step in first[peer.key].steps) for peer in peers if peer.key in first}
     fair = [peer.key for peer in peers if peer.fair_trl and peer.key in first]
     if not fair:

@@ -1,4 +1,4 @@
-"""From what was measured to rows and ratios. Pure functions."""
+"""Rows and ratios computed from the measurements. All functions are pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ Results = Mapping[str, Sequence[Measured]]
 Row = dict[str, Any]
 
 NOTE = (
-    "every completion runs to its longest and nearly every row teaches; tokens a second are of the policy's "
-    "completions, in a rollout's row of all that are sampled; memory is the training process's, loading included"
+    "every completion has the maximum length and nearly every row has an advantage; tokens per second count the "
+    "policy's completions, in the rows of a rollout all completions; memory is the peak of the training process, "
+    "including loading"
 )
 
 
 def report(peers: Sequence[Peer], results: Results) -> dict[str, Any]:
-    """The bench's document: device, versions, shape, rows, ratios."""
+    """Return the document of the benchmark: device, versions, shape, note, rows, ratios."""
     kept = [peer for peer in peers if peer.key in results]
     rows = [row(peer, results[peer.key]) for peer in kept] + path_rows(kept, results)
     about = next(iter(results.values()))[0].about
@@ -32,13 +33,13 @@ def report(peers: Sequence[Peer], results: Results) -> dict[str, Any]:
 
 
 def row(peer: Peer, measured: Sequence[Measured]) -> Row:
-    """One peer's medians over all steps of all rounds."""
+    """Return the row of one peer: medians over all steps of all rounds."""
     seconds = _values(measured, "seconds")
     tokens = peer.job.tokens * (2 if peer.job.worker == "generate" else 1)
     found = _row(peer.key, peer.what, seconds, tokens, max(one.peak_mb for one in measured))
     found["steps"] = len(seconds)
     if "choices" in measured[0].about:
-        found["choices"] = measured[0].about["choices"]  # a fast path that did not hold on this device is 0 there
+        found["choices"] = measured[0].about["choices"]  # 0 for a fast path that failed its verification
     for name in measured[0].steps[0]:
         if name not in ("seconds", "completion_tokens"):
             found[name] = statistics.median(_values(measured, name))
@@ -46,15 +47,15 @@ def row(peer: Peer, measured: Sequence[Measured]) -> Row:
 
 
 def path_rows(peers: Sequence[Peer], results: Results) -> list[Row]:
-    """The parts of a step by our path and by the plain one, out of the steps that were measured."""
+    """Return rows for the phases of a step, with our fast paths and with plain ones, from the measured steps."""
     by_key = {peer.key: peer for peer in peers}
     wanted = (
         ("rollout_grouped", "rollout of policy and reference, grouped", "aapo_fresh", "rollout", 2),
-        ("rollout_adapter", "the same, no shadow weights", "aapo_fresh_adapter", "rollout", 2),
-        ("rollout_uncaptured", "the same, not captured", "uncaptured", "rollout", 2),
-        ("update_shared", "update, prompts shared where it is cheaper", "grpo", "update", 1),
-        ("update_adapter", "the same, no shadow weights", "aapo_fresh_adapter", "update", 1),
-        ("update_dense", "update, every row alone", "dense", "update", 1),
+        ("rollout_adapter", "the same, no dequantized weights", "aapo_fresh_adapter", "rollout", 2),
+        ("rollout_uncaptured", "the same, no CUDA graphs", "uncaptured", "rollout", 2),
+        ("update_shared", "update, prompts shared if cheaper", "grpo", "update", 1),
+        ("update_adapter", "the same, no dequantized weights", "aapo_fresh_adapter", "update", 1),
+        ("update_dense", "update, prompts not shared", "dense", "update", 1),
     )
     return [
         _row(
@@ -87,10 +88,13 @@ def _values(measured: Iterable[Measured], name: str) -> list[float]:
 
 
 def ratios(rows: Sequence[Row]) -> dict[str, float]:
-    """Against TRL's fair best: its time over ours; for ``memory`` its least over our least.
+    """Return the ratios of the rows that were measured. Unless noted, a ratio above 1 means that ours is better.
 
-    Against the plain path: its time over ours. Above 1 ours is better. ``update_to_matmul`` and ``update_to_shapes``:
-    the update's time over that of its arithmetic at a large square's rate, and at its own shapes'; 1 is the floor.
+    ``aapo_fresh``, ``aapo_bank`` and ``grpo`` are the time of TRL's best setting, adapted to the device, over our time.
+    ``memory`` is the least peak memory of these TRL settings over our least. ``rollout_to_plain`` and
+    ``update_to_plain`` are the plain path's time over ours. ``update_to_matmul`` and ``update_to_shapes`` are the
+    update's time over the time of its floating-point operations at the rate of a large square matmul, or at the rate of
+    matmuls of the update's own shapes; 1 is the lower bound.
     """
     by_key = {row["key"]: row for row in rows}
     found: dict[str, float] = {}

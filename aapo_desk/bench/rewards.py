@@ -1,4 +1,4 @@
-"""A reward that means nothing: hardly two completions get the same, so that nearly every row teaches."""
+"""A meaningless reward: almost no two completions get the same value, so that nearly every row has an advantage."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import hashlib
 
 
 def score(completion: str, answer: str) -> float:
-    """From 0 up to 1, by the text alone."""
+    """Return a reward in [0, 1) that is a hash of the completion."""
     return int.from_bytes(hashlib.sha256(completion.encode()).digest()[:4]) / 2**32

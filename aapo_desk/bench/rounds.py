@@ -1,4 +1,4 @@
-"""Run what is measured, each in a process of its own, taken in turn round by round."""
+"""Run the measurements in rounds, each measurement in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ Run = Callable[[Job], Measured]
 
 
 def run_rounds(peers: Sequence[Peer], rounds: int, progress: Progress, run: Run) -> dict[str, list[Measured]]:
-    """What was measured of each peer, round by round, by its key.
+    """Measure the peers and return the results of each by its key, one for each round.
 
-    A setting of TRL that fails (it may not fit the memory) is left out and said; anything else that fails ends it all.
+    If a TRL setting fails, which may be for lack of memory, ``progress`` reports it and the others are still measured.
+    Raises BenchError if any other measurement fails.
     """
     found: dict[str, list[Measured]] = {}
     for number in range(rounds):
@@ -42,9 +43,9 @@ def run_rounds(peers: Sequence[Peer], rounds: int, progress: Progress, run: Run)
 
 
 def run_job(job: Job) -> Measured:
-    """Do a job in a process of its own, with a home of its own for what a run leaves.
+    """Do a job in a process of its own, with a temporary home for the files of its run.
 
-    Raises ConfigError for what the user can mend, BenchError for what failed.
+    Raises ConfigError for what the user can fix and BenchError if the measurement failed.
     """
     with tempfile.TemporaryDirectory(prefix="aapo-desk-bench-") as home, Path(home, "noise").open("w+") as noise:
         process = subprocess.Popen(
@@ -71,7 +72,7 @@ def _verdict(output: str, status: int, noise: str) -> Measured:
         answer = json.loads(output)
     except ValueError:
         last = next((line for line in reversed(noise.splitlines()) if line.strip()), "")
-        raise BenchError(f"the process ended without an answer (exit status {status}): {last}") from None
+        raise BenchError(f"the measurement process ended without a result (exit status {status}): {last}") from None
     if answer["ok"]:
         return Measured(answer["steps"], answer["peaks"], answer["about"])
     if problems := answer.get("problems"):

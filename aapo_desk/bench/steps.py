@@ -1,4 +1,4 @@
-"""Whole steps of ours: rollout, reward, update."""
+"""Complete training steps of ours: rollout, reward, update."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ PARTS = ("seconds_rollout", "seconds_reward", "seconds_update")
 
 
 def measure(job: Job) -> Measured:
-    """Each step's seconds, whole and by phase, the length of its completions and the share of rows that teach."""
+    """Measure the seconds of each step and its phases, the length of its completions, and the share of rows that teach.
+
+    A row teaches if it has a non-zero advantage.
+    """
     peaks = Peaks(choose_device(job.config.model.device))
     steps = []
     with parts_of(job) as parts:

@@ -1,4 +1,4 @@
-"""The real program under a pseudo-terminal: keys in, bytes out, and what its process takes."""
+"""The real program in a pseudo-terminal: sends keys, reads its output, and measures the CPU time and memory it uses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEQUENCE = re.compile(rb"\x1b(?:\[[0-9;?:<=>]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|
 
 
 class Terminal:
-    """A command in a terminal of 140 x 40 characters. Use it as a context: leaving it ends the command."""
+    """A command in a terminal of 140 x 40 characters. It is a context manager whose exit ends the command."""
 
     def __init__(self, command: Sequence[str], home: Path) -> None:
         self._master, slave = pty.openpty()
@@ -64,28 +64,28 @@ class Terminal:
         return self._process.pid
 
     def quit(self) -> None:
-        """Press q and wait until the program has ended."""
+        """Press q and wait up to ``SECONDS_TO_QUIT`` for the program to end."""
         self.press("q")
         deadline = time.perf_counter() + SECONDS_TO_QUIT
         while self._process.poll() is None and time.perf_counter() < deadline:
             self._take(0.05)
 
     def press(self, key: str) -> float:
-        """Send a key and forget what was written before; gives ``perf_counter``'s time."""
+        """Discard the output so far and send a key. Returns the time by ``perf_counter``."""
         self._output = b""
         os.write(self._master, key.encode())
         return time.perf_counter()
 
     def pump(self, seconds: float) -> None:
-        """Let it write for so long."""
+        """Read the program's output for this many seconds."""
         end = time.perf_counter() + seconds
         while (left := end - time.perf_counter()) > 0:
             self._take(left)
 
     def wait_for(self, *patterns: str, seconds: float = 60.0) -> float:
-        """Wait until each pattern is found in what was written since the last key; gives ``perf_counter``'s time.
+        """Wait until each pattern matches the output since the last key. Returns the time by ``perf_counter``.
 
-        Raises BenchError where one does not come or the program ends.
+        Raises BenchError if a pattern does not appear within ``seconds`` or the program ends.
         """
         deadline = time.perf_counter() + seconds
         while missing := [pattern for pattern in patterns if not re.search(pattern, self.text)]:
@@ -94,21 +94,21 @@ class Terminal:
             if self._take(0.05) and not late:
                 continue
             if ended or late:
-                why = "the UI has ended" if ended else f"it did not come in {seconds:.0f} s"
+                why = "the UI has ended" if ended else f"it did not appear within {seconds:.0f} s"
                 raise BenchError(f"waiting for {missing[0]} on the screen: {why}: {' '.join(self.text.split())[-300:]}")
         return time.perf_counter()
 
     @property
     def text(self) -> str:
-        """What was written since the last key, without the sequences that move and colour."""
+        """Return the output since the last key without the escape sequences that move the cursor or set colours."""
         return SEQUENCE.sub(b" ", self._output).decode(errors="replace")
 
     def forget(self) -> None:
-        """Forget what was said so far."""
+        """Discard the output so far."""
         self._output = b""
 
     def _take(self, seconds: float) -> bool:
-        """Take what is written next, waiting so long for it; gives whether anything was."""
+        """Read the next output, waiting up to ``seconds`` for it. Returns whether there was any."""
         ready, _, _ = select.select([self._master], [], [], seconds)
         if ready:
             with contextlib.suppress(OSError):  # EIO: the program has closed its side
@@ -118,12 +118,12 @@ class Terminal:
         return False
 
     def cpu_seconds(self) -> float:
-        """Processor time of the program so far, of all its threads."""
+        """Return the CPU time in seconds that all threads of the program have used so far."""
         fields = self._proc("stat").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
 
     def peak_mb(self) -> float:
-        """The most memory it has held, in MiB."""
+        """Return the program's peak memory in MiB."""
         found = re.search(r"^VmHWM:\s+(\d+) kB$", self._proc("status"), flags=re.MULTILINE)
         return int(found[1]) / 1024 if found else 0.0
 
@@ -131,4 +131,4 @@ class Terminal:
         try:
             return Path(f"/proc/{self.pid}/{name}").read_text(encoding="utf-8")
         except OSError as error:
-            raise BenchError(f"the UI's process cannot be looked at: {error}") from error
+            raise BenchError(f"cannot read the CPU time and memory of the UI's process: {error}") from error

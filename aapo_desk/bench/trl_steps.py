@@ -1,8 +1,9 @@
-"""Whole steps of the peer: TRL's GRPOTrainer on the same model, prompts, group, lengths and sampling.
+"""Complete training steps of TRL's GRPOTrainer with the same model, prompts, group size, lengths and sampling.
 
-At its fair best its adapter is in what the device does well (TRL casts a QLoRA adapter to bfloat16, which the CPU does
-slowly), there is no autocast that the device does not want, and a base layer keeps its gradient on any processor; as it
-comes it gets the model's name, and everything that has a default keeps it. It samples no reference.
+There are two ways. ``fair`` adapts TRL to the device: the adapter has a dtype that the device is fast at (TRL casts a
+QLoRA adapter to bfloat16, which is slow on a CPU), autocast is on only if the device computes in 16 bits, and the base
+model is loaded by us, so that its 4-bit layers keep their gradient on any CPU. ``as_it_comes`` gives TRL the path of
+the model and keeps every default. TRL samples no reference.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from aapo_desk.training.peaks import Peaks
 
 
 class Clock(TrainerCallback):
-    """Seconds of each step."""
+    """A callback that records the seconds of each step."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -45,7 +46,10 @@ class Clock(TrainerCallback):
 
 
 def measure(job: Job) -> Measured:
-    """Seconds of each step, by the trainer's own callbacks. ``options``: micro_batch, checkpointing, as_it_comes."""
+    """Measure the seconds of each step by callbacks of TRL's trainer.
+
+    The job's ``options`` are ``micro_batch``, ``checkpointing`` and ``as_it_comes``.
+    """
     device = choose_device(job.config.model.device)
     peaks = Peaks(device)
     train = as_it_comes if job.options["as_it_comes"] else fair
@@ -57,7 +61,7 @@ def measure(job: Job) -> Measured:
 
 
 def fair(job: Job, device: torch.device, folder: str) -> tuple[list[float], dict[str, Any]]:
-    """The adapter in what the device does well, a base that keeps its gradient, and the settings asked for."""
+    """Time TRL adapted to the device: a fast dtype for the adapter, a base model that we load, the job's settings."""
     dtype = choose_dtype(job.config.model.compute_dtype, device)
     resolved = sources.resolve(job.config.model)
     base = load_base(job.config.model, resolved, device, dtype)
@@ -75,7 +79,7 @@ def fair(job: Job, device: torch.device, folder: str) -> tuple[list[float], dict
 
 
 def as_it_comes(job: Job, device: torch.device, folder: str) -> tuple[list[float], dict[str, Any]]:
-    """With the model's name, all else by default."""
+    """Time TRL with its defaults, given only the path of the model and its quantization."""
     config = job.config
     resolved = sources.resolve(config.model)
     quantization = BitsAndBytesConfig(
@@ -97,7 +101,7 @@ def trainer_of(
     loading: dict[str, Any],
     settings: dict[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
-    """TRL's trainer of a fresh adapter on a step's prompts, and what is measured on what."""
+    """Return TRL's trainer of a new adapter on the prompts of a step, and the description of the measurement."""
     config = job.config
     tokenizer = sources.load_tokenizer(resolved, config.model.trust_remote_code)
     data = tasks.load(config.task, config.run.seed)
@@ -117,7 +121,7 @@ def trainer_of(
 
 
 def common(job: Job, device: torch.device, folder: str) -> dict[str, Any]:
-    """The settings of GRPOConfig that say what is to be done; how is left to it."""
+    """Return the settings of GRPOConfig that define the workload; how it is done is left to TRL."""
     config, rollout, micro_batch = job.config, job.config.rollout, job.options["micro_batch"]
     return {
         "output_dir": folder,
@@ -146,12 +150,14 @@ def common(job: Job, device: torch.device, folder: str) -> dict[str, Any]:
 
 
 def asked(job: Job, problems: Sequence[tasks.Problem], tokenizer: Any) -> dict[str, Any]:
-    """The prompts as TRL takes them, and the reward."""
+    """Return the prompts in TRL's format, and the reward function."""
     longest = job.config.rollout.max_new_tokens
 
     def reward(completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
         if any(len(ids) != longest for ids in completion_ids):
-            raise BenchError(f"TRL ended a completion before its {longest} tokens: nothing can be compared")
+            raise BenchError(
+                f"TRL ended a completion before {longest} tokens, so its steps cannot be compared with ours"
+            )
         texts = [done if isinstance(done, str) else done[0]["content"] for done in completions]
         return [score(text, "") for text in texts]
 
@@ -167,7 +173,7 @@ def asked(job: Job, problems: Sequence[tasks.Problem], tokenizer: Any) -> dict[s
 
 
 def timed(trainer: Any) -> list[float]:
-    """Train; the seconds of each step."""
+    """Train, and return the seconds of each step."""
     clock = Clock()
     trainer.add_callback(clock)
     trainer.train()

@@ -1,4 +1,4 @@
-"""What the UI takes: the real program in a pseudo-terminal, over runs of many steps in a home of their own."""
+"""The UI's speed, CPU time and memory: the real program in a pseudo-terminal, over long runs in a temporary home."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ SECONDS_A_STEP = 1.0
 SECONDS_A_LOOK = 2.0  # at Home
 BRAILLE = "[\u2801-\u28ff]"
 NOTE = (
-    "first_frame_s: from the start of the process to a frame with all its data, the median of three starts; "
-    "refresh_ms: the processor time of a new step beyond that at rest; "
-    "idle_cpu_percent: of one core while a trainer lives and writes no step; "
-    "scrub_ms: from the key to the step's completions, at Home to the next row, the median; memory_mb: the most held"
+    "first_frame_s: from the start of the process to a frame with all its data, median of three starts; "
+    "refresh_ms: CPU time for a new step, without the idle CPU time; "
+    "idle_cpu_percent: CPU use in percent of one core while a trainer is alive but writes no step; "
+    "scrub_ms: from the key press to the step's completions, in Home to the next row, median; memory_mb: peak memory"
 )
 
 
 def bench_ui(steps: int, progress: Progress) -> dict[str, Any]:
-    """The monitor over one run of ``steps``, and Home over ten of them: the JSON document. Raises BenchError."""
+    """Measure the monitor on a run of ``steps`` steps and Home with ten such runs, and return the JSON document.
+
+    Raises BenchError if the UI ends, does not show what it should, or the disk refuses a file.
+    """
     with temporary_home() as home:
         progress(f"writing a run of {steps} steps")
         run = write_run("long-0", steps)
@@ -56,7 +59,7 @@ def bench_ui(steps: int, progress: Progress) -> dict[str, Any]:
 
 @contextmanager
 def temporary_home() -> Iterator[Path]:
-    """A home for runs that is removed afterwards. Raises BenchError for what the disk refuses."""
+    """Use a temporary home for runs and remove it afterwards. Raises BenchError if a file cannot be written."""
     before = dict(os.environ)
     try:
         with tempfile.TemporaryDirectory(prefix="aapo-desk-bench-") as folder:
@@ -70,7 +73,7 @@ def temporary_home() -> Iterator[Path]:
 
 
 def _copy(run: RunDirectory, database: Path, name: str) -> None:
-    """Another run with these numbers. Its database is one more name of a file that nobody writes to."""
+    """Create another run with the same numbers. Its database is a hard link to a file that nothing writes to."""
     copy = create_run(run.read_config(), name)
     os.link(database, copy.database)
     write_status(copy, "stopped", run.read_status()["step"])
@@ -115,7 +118,11 @@ def _home(trainer: Trainer, home: Path, progress: Progress) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Place:
-    """A screen to measure. What is to be seen is given as patterns: of the first frame, of a new step, of a key."""
+    """A screen to measure.
+
+    ``complete``, ``newest`` and ``keys`` return what should appear on it, as regular expressions: the complete first
+    frame, the newest step, and for each key to press its effect.
+    """
 
     name: str
     command: Sequence[str]
@@ -150,7 +157,7 @@ def _measure(place: Place, trainer: Trainer, home: Path, progress: Progress) -> 
 
 
 def _refresh(terminal: Terminal, trainer: Trainer, seconds_a_step: float) -> float:
-    """Write steps, one in so many seconds; gives the processor time in ms a second."""
+    """Write a step every ``seconds_a_step`` seconds, and return the UI's CPU time in ms per second."""
     before = terminal.cpu_seconds()
     for _ in range(REFRESHES):
         terminal.forget()
@@ -160,7 +167,7 @@ def _refresh(terminal: Terminal, trainer: Trainer, seconds_a_step: float) -> flo
 
 
 def rest(terminal: Terminal, trainer: Trainer, seconds: int) -> float:
-    """Let nothing happen but a heartbeat a second; gives the processor time in percent of one core."""
+    """Write only a heartbeat every second, and return the UI's CPU time in percent of one core."""
     before = terminal.cpu_seconds()
     for _ in range(seconds):
         trainer.beat()
@@ -169,7 +176,7 @@ def rest(terminal: Terminal, trainer: Trainer, seconds: int) -> float:
 
 
 def _press(terminal: Terminal, keys: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Press keys and wait for what each brings: ms until it is there, the median, and processor time for each."""
+    """Press keys and wait for the effect of each. Returns the median ms until it appears and the CPU ms per key."""
     before, waits = terminal.cpu_seconds(), []
     for key, pattern in keys:
         pressed = terminal.press(key)

@@ -1,4 +1,4 @@
-"""Whether watching slows training: steps of one run with the UI open and without it, in turn."""
+"""The effect of the UI on training speed: steps of one run with the UI open and without it, in turn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ WARM_UP = 2
 STEPS_A_BLOCK = 3
 PAIRS_A_ROUND = 2
 SECONDS_A_LOOK = 0.1
-# Student's t for a 95 % interval, by degrees of freedom from 1; afterwards the normal distribution's is near enough.
+# Student's t for a 95 % interval, for 1, 2, ... degrees of freedom. Above that, the normal distribution's 1.96 is close
+# enough.
 T95 = (
     *(12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -33,11 +34,13 @@ T95 = (
 
 
 def bench_training(config: RunConfig, rounds: int, progress: Progress, command: Sequence[str] = ()) -> dict[str, Any]:
-    """Pairs of a step's seconds without and with the UI: of a real training, in blocks of some steps, in turn.
+    """Measure pairs of step times of a real training without and with the UI, in alternating blocks of steps.
 
-    Gives ``pairs``, the ``slowdown_percent`` with its 95 % interval, and of the UI its share of a core, its reads and
-    the longest of them, and the largest write-ahead log. ``command`` is what trains, as in ``launch.start``.
-    Raises BenchError where the run does not get so far, and as ``launch.start``.
+    ``command`` starts the trainer, as in ``launch.start``.
+
+    Returns ``pairs`` in seconds, ``slowdown_percent`` with its 95 % interval, and of the UI its CPU use in percent of
+    one core, the number of its reads, its longest read in ms, and the largest size of the write-ahead log in MiB.
+    Raises BenchError if the run ends too early, and what ``launch.start`` raises.
     """
     pairs = PAIRS_A_ROUND * rounds
     steps = WARM_UP + 2 * pairs * (STEPS_A_BLOCK + 2)
@@ -61,14 +64,14 @@ def bench_training(config: RunConfig, rounds: int, progress: Progress, command: 
 def _end(run: RunDirectory) -> None:
     try:
         launch.kill(run)
-    except launch.LaunchError:  # it has ended by itself
+    except launch.LaunchError:  # the run has already ended
         return
     while launch.is_alive(run):
         time.sleep(SECONDS_A_LOOK)
 
 
 class _Watch:
-    """A run as it goes on, with and without a UI beside it."""
+    """Observes a running training, with the UI open or without it."""
 
     def __init__(self, run: RunDirectory, home: Path) -> None:
         self._run = run
@@ -81,7 +84,7 @@ class _Watch:
         self._notes: list[dict[str, Any]] = []
 
     def block(self, shown: bool) -> float:
-        """The seconds of a step, the mean of a block, with the UI ``shown`` all the time or not at all."""
+        """Return the mean seconds of a step over a block of steps, with the UI ``shown`` all the time or not at all."""
         note = self._home / "reads.json"
         with ExitStack() as opened:
             terminal = None
@@ -89,7 +92,7 @@ class _Watch:
                 watched = [*python("aapo_desk.bench.watched"), self._run.id, str(note)]
                 terminal = opened.enter_context(Terminal(watched, self._home))
                 terminal.wait_for(BRAILLE)
-            first = self.wait_for(self._last() + 1, terminal)  # the step under way has seen the UI come or go
+            first = self.wait_for(self._last() + 1, terminal)  # skip the step during which the UI opened or closed
             cpu, began = terminal.cpu_seconds() if terminal else 0.0, time.perf_counter()
             last = self.wait_for(first + STEPS_A_BLOCK, terminal)
             if terminal:
@@ -99,11 +102,13 @@ class _Watch:
         return (self._ended[last] - self._ended[first]) / (last - first)
 
     def wait_for(self, step: int, terminal: Terminal | None) -> int:
-        """Wait until so many steps are done; gives ``step``."""
+        """Wait until ``step`` is done, and return it. Raises BenchError if the run ends before."""
         while self._last() < step:
             state = launch.state(self._run)
             if state not in launch.LIVE and self._last() < step:
-                raise BenchError(f"the run is {state}: {launch.reason(self._run) or 'it has too few steps'}")
+                raise BenchError(
+                    f"the run is {state}: {launch.reason(self._run) or 'it ended too early to be measured'}"
+                )
             if terminal:
                 terminal.pump(SECONDS_A_LOOK)
             else:
@@ -128,7 +133,7 @@ class _Watch:
 
 
 def slowdown(pairs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """By how many percent a step takes longer with the UI: the mean over the pairs with its 95 % interval."""
+    """Return by how many percent the UI lengthens a step: the mean over the pairs with its 95 % interval."""
     percent = [100 * (pair["with"] / pair["without"] - 1) for pair in pairs]
     mean, free = statistics.mean(percent), len(percent) - 1
     t = T95[free - 1] if free <= len(T95) else 1.96

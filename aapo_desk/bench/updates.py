@@ -1,4 +1,4 @@
-"""Updates alone, on completions made up of random tokens: how much memory one takes."""
+"""Updates without a rollout, on completions of random tokens, to measure the memory that an update takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aapo_desk.training.update import update
 
 
 def measure(job: Job) -> Measured:
-    """Seconds of each update, and ``added_mb``: its peak over what was held before the first."""
+    """Measure the seconds of each update, and ``added_mb``, the peak above the memory held before the first update."""
     device = choose_device(job.config.model.device)
     peaks = Peaks(device)
     steps = []
@@ -32,7 +32,7 @@ def measure(job: Job) -> Measured:
 
 
 def made_up(parts: Parts) -> Rollout:
-    """A rollout whose completions are random tokens, each of the longest length."""
+    """Return a rollout whose completions are random tokens, all of the maximum length."""
     rollout = parts.config.rollout
     words = parts.policy.causal.get_output_embeddings().weight.shape[0]
     prompts = [prompt for prompt in parts.prompts for _ in range(rollout.group_size)]
@@ -42,7 +42,7 @@ def made_up(parts: Parts) -> Rollout:
 
 
 def update_once(parts: Parts, rollout: Rollout) -> float:
-    """Seconds of one update in which every row teaches."""
+    """Do one update in which every row has an advantage, and return its seconds."""
     generator = torch.Generator().manual_seed(1)
     rewards, reference = torch.rand(
         2, len(parts.prompts), rollout.group_size, generator=generator, dtype=torch.float64

@@ -1,6 +1,7 @@
-"""The UI on one run, and a note of what its reader did: ``python -m aapo_desk.bench.watched RUN NOTE``.
+"""The UI on one run with statistics of its reader: ``python -m aapo_desk.bench.watched RUN NOTE``.
 
-The note is JSON: ``reads``, how many transactions, and ``longest_read_ms``.
+NOTE is the path of the JSON file that is written at the end: ``reads`` is the number of read transactions, and
+``longest_read_ms`` the duration of the longest one.
 """
 
 from __future__ import annotations

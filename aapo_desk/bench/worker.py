@@ -1,7 +1,8 @@
-"""One measurement's process: ``python -m aapo_desk.bench.worker < job.json``.
+"""The process of one measurement: ``python -m aapo_desk.bench.worker < job.json``.
 
-Standard output holds one JSON object: ``{"ok": true, ...}`` with what was measured; what the user must mend,
-``{"ok": false, "problems": [...]}``, exit status 2; or what failed, ``{"ok": false, "error": "..."}``, exit status 1.
+It writes one JSON object to standard output: ``{"ok": true, ...}`` with the results; ``{"ok": false, "problems":
+[...]}`` with exit status 2 for what the user must fix; or ``{"ok": false, "error": "..."}`` with exit status 1 if the
+measurement failed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def measure(job: Job) -> Measured:
 
 
 def main() -> int:
-    die_with_parent()  # a measurement that nobody waits for would only disturb others
+    die_with_parent()  # a measurement whose parent has died would only disturb others
     answers = own_standard_output()
     silence_libraries()
     answer: dict[str, Any]
@@ -43,7 +44,7 @@ def main() -> int:
     except (ModelError, HubError) as error:
         answer = {"ok": False, "error": str(error)}
         status = 1
-    except Exception as error:  # noqa: BLE001 - the parent says it
+    except Exception as error:  # noqa: BLE001 - the parent process reports it
         traceback.print_exception(error)
         first = next(iter(str(error).splitlines()), "")
         answer = {"ok": False, "error": f"{type(error).__name__}: {first}"}

@@ -91,9 +91,9 @@ def test_who_follows_a_run_in_plain_lines_is_told_once_why_it_paused(desk_home: 
 
 def test_the_monitor_says_why_a_run_has_paused() -> None:
     line = "".join(text for text, _ in second_line(replace(FACTS, state="paused", message=WHY), 160))
-    assert line.startswith(f"p: go on · {WHY}")
+    assert line.startswith(f"p: continue · {WHY}")
     asked_for = "".join(text for text, _ in second_line(replace(FACTS, state="paused", message="paused"), 160))
-    assert asked_for.startswith("p: go on · elapsed")
+    assert asked_for.startswith("p: continue · elapsed")
 
 
 def test_of_a_failing_reward_a_bundle_keeps_the_function_and_not_the_answer() -> None:

@@ -109,7 +109,7 @@ def test_a_stopped_run_says_how_to_go_on() -> None:
 
 
 def test_a_silent_trainer_is_noticed() -> None:
-    assert "no sign of life for 42 s" in words(second_line(replace(FACTS, silent=42.0), 80))
+    assert "no heartbeat for 42 s" in words(second_line(replace(FACTS, silent=42.0), 80))
 
 
 def test_the_second_line_says_how_far_rollout_and_update_are_apart_where_there_is_room() -> None:
@@ -127,5 +127,5 @@ def test_time_goes_on_while_it_trains_and_not_while_it_waits_or_loads(state: str
 
 def test_a_run_stopped_before_its_first_step_has_no_checkpoint_to_go_on_from() -> None:
     stopped = replace(FACTS, state="stopped")
-    assert "stopped after step 18 in 3m 12s; r goes on from the last checkpoint" in words(second_line(stopped, 120))
-    assert "stopped before the first step; r starts it again" in words(second_line(replace(stopped, step=0), 120))
+    assert "stopped after step 18 in 3m 12s; r resumes from the last checkpoint" in words(second_line(stopped, 120))
+    assert "stopped before the first step; r restarts it" in words(second_line(replace(stopped, step=0), 120))

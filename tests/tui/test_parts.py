@@ -58,7 +58,7 @@ def test_a_bar_is_shared_out_whole_and_nothing_that_took_time_is_lost(
 
 async def test_phases_are_told_apart_by_their_characters() -> None:
     async with (app := PartsApp(1)).run_test():
-        assert app.text("phases") == ["phases of a step    not known"]
+        assert app.text("phases") == ["phases of a step    no data"]
         app.query_one(PhasesView).show(Phases(rollout=3.0, reward=0.1, update=3.0))
         (line,) = app.text("phases")
         assert "█ rollout 3.0 s ░ reward 0.1 s ▒ update 3.0 s" in line
@@ -70,7 +70,7 @@ async def test_phases_are_told_apart_by_their_characters() -> None:
 async def test_a_machine_with_a_card_shows_its_use_memory_temperature_and_power() -> None:
     async with (app := PartsApp(3, 60)).run_test():
         view = app.query_one(MachineView)
-        assert app.text("machine") == ["machine  not known yet", "", ""]
+        assert app.text("machine") == ["machine  no data yet", "", ""]
         view.add([{**MACHINE, "gpus": [{**CARD, "utilisation": 10}]}, {**MACHINE, "gpus": [CARD]}])
         title, card, cpu = app.text("machine")
         assert title == "machine"

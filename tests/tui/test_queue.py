@@ -105,7 +105,7 @@ async def test_q_has_the_queue_worked_off_in_the_background(desk: Desk) -> None:
         app.screen.query_one(QueueLine).read()
         await settle(pilot)
         await press(pilot, "Q")
-        assert "Nothing waits in the queue" in [each.message for each in app._notifications][-1]
+        assert "The queue is empty" in [each.message for each in app._notifications][-1]
 
 
 async def test_q_asks_before_it_stops_the_queue(desk: Desk) -> None:

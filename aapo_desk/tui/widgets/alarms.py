@@ -1,4 +1,4 @@
-"""The alarms that stand: the worst in one line under the monitor's head, all of them with what to try in words."""
+"""Active alarms: the worst one in a line under the monitor's header, and a text with all of them and what to try."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HINT = "a: what to try"
 
 
 class AlarmStrip(Static):
-    """One line while an alarm stands, nothing else; a click asks for all of them."""
+    """A line that is shown only while an alarm is active. A click asks for the list of all active alarms."""
 
     DEFAULT_CSS = """
     AlarmStrip {
@@ -34,14 +34,14 @@ class AlarmStrip(Static):
     """
 
     class Clicked(Message):
-        """The alarms are wanted in full."""
+        """The user wants to see all active alarms in full."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, markup=False)
         self._alarms: Sequence[Alarm] = ()
 
     def show(self, alarms: Sequence[Alarm]) -> None:
-        """The alarms that stand, the worst first."""
+        """Show the active alarms, given with the worst first; hide the line if there is none."""
         self._alarms = alarms
         self.set_class(bool(alarms), "-standing")
         self._render_line()
@@ -59,21 +59,24 @@ class AlarmStrip(Static):
 
 
 def strip_text(alarms: Sequence[Alarm], width: int) -> Content:
-    """``!! critical: no reward, since step 5 · 2 more      a: what to try``, the middle cut where it has to be."""
+    """Return the alarm line, its middle cut to fit ``width``.
+
+    Example: ``!! critical: no reward, since step 5 · 2 more      a: what to try``.
+    """
     worst, others = alarms[0], len(alarms) - 1
     mark, style = MARKS[worst.severity]
     head = f"{mark} {worst.severity}: "
-    said = f"{one_line(worst.title)}, since step {worst.since}" + (f" · {others} more" if others else "")
+    middle = f"{one_line(worst.title)}, since step {worst.since}" + (f" · {others} more" if others else "")
     room = max(0, width - len(head) - len(HINT) - 2)
-    if cell_len(said) > room:
-        said = f"{set_cell_size(said, max(0, room - 1)).rstrip()}…"
-    return Content.assemble((head, f"bold {style}"), set_cell_size(said, room), "  ", (HINT, "bold"))
+    if cell_len(middle) > room:
+        middle = f"{set_cell_size(middle, max(0, room - 1)).rstrip()}…"
+    return Content.assemble((head, f"bold {style}"), set_cell_size(middle, room), "  ", (HINT, "bold"))
 
 
 def alarms_text(alarms: Sequence[Alarm]) -> Content:
-    """Each alarm: how bad, since when, what is wrong, what to try."""
+    """Return a paragraph for each alarm: severity, first step, what is wrong, what to try."""
     if not alarms:
-        return Content("no alarm stands")
+        return Content("no active alarms")
     return Content("\n\n").join(_alarm_text(alarm) for alarm in alarms)
 
 

@@ -1,4 +1,4 @@
-"""One line to type something into, over the footer, there only while it is wanted."""
+"""A one-line prompt above the footer, shown only while it is in use."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
-# What would not be seen, or would move things about, cannot be typed or pasted.
+# Control, zero-width and bidirectional characters are invisible or move other text, so they cannot be typed or pasted.
 PLAIN = r"[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]*"
 LONGEST = 200
 
 
 class AskLine(Container):
-    """Asks for a line of text: Enter gives it, Escape does not."""
+    """A prompt for one line of text: Enter submits it, Escape closes the prompt."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Close", tooltip="Leave it as it was")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Close", tooltip="Close without changes")]
 
     class Answered(Message):
-        """A line was given."""
+        """The user submitted a line of text."""
 
         def __init__(self, purpose: str, text: str) -> None:
             super().__init__()
@@ -31,7 +31,7 @@ class AskLine(Container):
             self.text = text
 
     class Closed(Message):
-        """The line has gone; the focus may go back to where it was."""
+        """The prompt was closed, so that the focus can return to where it was."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -47,7 +47,7 @@ class AskLine(Container):
         self.display = False
 
     def ask(self, purpose: str, before: str, hint: str) -> None:
-        """Open, with the text that was given before."""
+        """Open the prompt, labelled ``purpose`` and filled with the previous text ``before``."""
         self._purpose = purpose
         self.display = True
         self.query_one("#ask-label", Static).update(Content.styled(f"{purpose} ", "bold"))
@@ -55,10 +55,10 @@ class AskLine(Container):
         field = self.query_one(Input)
         field.placeholder = hint
         field.value = before
-        self.screen.set_focus(field)  # at once: what is typed right behind is no key
+        self.screen.set_focus(field)  # at once, so that the next key is typed into the field
 
     def refuse(self, why: str) -> None:
-        """Say below the text what is wrong with it."""
+        """Show below the text what is wrong with it; an empty reason removes the message."""
         wrong = self.query_one("#ask-wrong", Static)
         wrong.display = bool(why)
         wrong.update(Content(why))
@@ -69,6 +69,6 @@ class AskLine(Container):
         self.post_message(self.Answered(self._purpose, event.value))
 
     def action_close(self) -> None:
-        """Go away."""
+        """Hide the prompt."""
         self.display = False
         self.post_message(self.Closed())

@@ -1,4 +1,4 @@
-"""Bars of eighth blocks: pure functions from numbers to rows of characters."""
+"""Bars drawn with eighth-block characters: pure functions from numbers to rows of characters."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ GROWING = " ▏▎▍▌▋▊▉█"
 
 
 def fit_bins(counts: Sequence[int], width: int) -> tuple[list[int], int]:
-    """Bins and columns a bin so that a histogram fits ``width``: neighbours are merged evenly, or bins widened.
+    """Return the bins of a histogram that fits ``width``, and the number of columns for each bin.
 
-    Counts are kept whole: the sum of the bins is the sum of ``counts``.
+    Neighbouring bins are merged in groups of equal size if there are too many, or widened if there is room. No count
+    is lost: the bins add up to the sum of ``counts``.
     """
     if not counts or width < 1:
         return [], 1
@@ -23,7 +24,10 @@ def fit_bins(counts: Sequence[int], width: int) -> tuple[list[int], int]:
 
 
 def bars(values: Sequence[float], height: int, top: float | None = None) -> list[str]:
-    """Columns rising from below: ``height`` rows, the uppermost first. A value above zero shows at least an eighth."""
+    """Return vertical bars as ``height`` rows of text, top row first.
+
+    ``top`` is the value of a full bar (default: the largest value). A value above zero shows at least an eighth.
+    """
     top = max(values, default=0) if top is None else top
     eighths = [_eighths(value, top, height * 8) for value in values]
     rows = range(height - 1, -1, -1)
@@ -31,7 +35,7 @@ def bars(values: Sequence[float], height: int, top: float | None = None) -> list
 
 
 def bar(share: float | None, width: int) -> str:
-    """A bar growing to the right, ``width`` characters: full at 1."""
+    """Return a horizontal bar of ``width`` characters that is full at 1 and blank if ``share`` is unknown."""
     if share is None or not math.isfinite(share):
         return " " * width
     filled = _eighths(share, 1.0, width * 8)
@@ -39,7 +43,10 @@ def bar(share: float | None, width: int) -> str:
 
 
 def spark(values: Sequence[float], width: int, top: float = 1.0) -> str:
-    """One row of columns, at most ``width``: the last values, averaged where there are more. Missing ones are blank."""
+    """Return one row of at most ``width`` vertical bars; values that share a bar are averaged.
+
+    ``top`` is the value of a full bar. A bar without a finite value is blank.
+    """
     if not values or width < 1:
         return ""
     size = math.ceil(len(values) / width)

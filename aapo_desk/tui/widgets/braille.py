@@ -1,7 +1,7 @@
 """Lines of braille dots: pure functions from numbers to rows of characters.
 
-A character cell holds 2 x 4 dots. ``draw`` takes any number of values and looks at each once: what falls into one
-column of dots is drawn as that column's range or mean.
+A character cell holds 2 x 4 dots. ``draw`` takes any number of values and reads each of them once: the values that
+fall into one column of dots are drawn as their range or their mean.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Literal
 
 BLANK = 0x2800
 BITS = (0x01, 0x08, 0x02, 0x10, 0x04, 0x20, 0x40, 0x80)  # the dots of a cell, row by row
-BROKEN = {"dashes": (4, 3), "dots": (1, 2)}  # dots of a broken line drawn, and left out
-SEPARATE_DOTS = 4  # with more points in a column its range is filled instead
+BROKEN = {"dashes": (4, 3), "dots": (1, 2)}  # number of dots that a broken line draws and then skips
+SEPARATE_DOTS = 4  # if a column has more points than this, its range is filled instead
 
 Style = Literal["points", "line", "dashes", "dots"]
 
 
 @dataclass(frozen=True)
 class Series:
-    """Values over ascending ``xs``; NaN where there is none. ``name`` tells the widget how to paint it."""
+    """Values ``ys`` at ascending ``xs``, NaN if missing. The widget chooses the colour by ``name``."""
 
     name: str
     xs: Sequence[float]
@@ -33,7 +33,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of the plane that is drawn."""
+    """The ranges of x and y that are drawn."""
 
     x_low: float
     x_high: float
@@ -43,14 +43,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of characters, and for each the name of the topmost series in it; "" where it is blank."""
+    """A row of characters, with the name of the topmost series in each of them; "" for a blank one."""
 
     text: str
     names: list[str]
 
 
 def draw(series: Sequence[Series], width: int, height: int, frame: Frame) -> list[Row]:
-    """``height`` rows of ``width`` characters; later series lie over earlier ones."""
+    """Return ``height`` rows of ``width`` characters, with later series drawn over earlier ones."""
     masks = [0] * (width * height)
     names = [""] * (width * height)
     for item in series:
@@ -64,13 +64,16 @@ def draw(series: Sequence[Series], width: int, height: int, frame: Frame) -> lis
 
 
 def columns(xs: Sequence[float], ys: Sequence[float], count: int, frame: Frame) -> list[list[float] | None]:
-    """The values that fall into each of ``count`` dot columns; None where no x falls, [] where all are missing."""
+    """Return the finite values in each of ``count`` dot columns.
+
+    A column is None if it contains no x, and [] if all its values are missing.
+    """
     span = frame.x_high - frame.x_low
     if not xs or count < 1 or span < 0:
         return [None] * max(0, count)
     if span == 0:
         span = 1.0
-    result: list[list[float] | None] = []  # y - y is 0 but for NaN and infinities: quicker than asking by name
+    result: list[list[float] | None] = []  # below, y - y is 0 for finite numbers only, faster than math.isfinite
     edges = [frame.x_low + span * (column - 0.5) / max(1, count - 1) for column in range(count + 1)]
     places = [bisect_left(xs, edge) for edge in edges]
     for first, last in pairwise(places):
@@ -96,7 +99,7 @@ def _spread(values: list[float], height: int, frame: Frame) -> Iterable[int]:
 
 
 def _line(binned: list[list[float] | None], height: int, frame: Frame) -> list[tuple[int, int]]:
-    """The means of the columns, joined; broken where values are missing."""
+    """Return the dots of the column means, joined by a line that has a gap at missing values."""
     dots: list[tuple[int, int]] = []
     before: tuple[int, int] | None = None
     for x, values in enumerate(binned):
@@ -112,7 +115,7 @@ def _line(binned: list[list[float] | None], height: int, frame: Frame) -> list[t
 
 
 def _joined(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
-    """The dots after ``start`` up to ``end``."""
+    """Return the dots of a line from ``start``, exclusive, to ``end``, inclusive."""
     (x0, row0), (x1, row1) = start, end
     dots: list[tuple[int, int]] = []
     at = row0
@@ -126,14 +129,14 @@ def _joined(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int
 
 
 def place(value: float, height: int, frame: Frame) -> int:
-    """The dot row of a value, 0 at the top; values outside the frame go to its edge."""
+    """Return the dot row of a value, 0 at the top; a value outside the frame is moved to its edge."""
     span = frame.y_high - frame.y_low
     share = (frame.y_high - value) / span if span > 0 else 0.5
     return min(height - 1, max(0, round(share * (height - 1))))
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """At least two round numbers around [low, high], about ``count`` of them, evenly spaced."""
+    """Return about ``count``, but at least two, evenly spaced round numbers that enclose [low, high]."""
     if not (math.isfinite(low) and math.isfinite(high)):
         low, high = 0.0, 1.0
     if high <= low:
@@ -147,9 +150,10 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float, count: int) -> list[float]:
-    """The base-10 logarithms of at least two round numbers around [low, high], which are logarithms too.
+    """Return the base-10 logarithms of at least two round numbers that enclose [low, high], given as logarithms too.
 
-    Powers of ten where they lie close enough, every second or third where there are many, else 1, 2 and 5 as well.
+    Over two decades or more these are powers of ten, every n-th of them if there are too many; over fewer decades
+    they are 1, 2 and 5 times powers of ten.
     """
     first, last = math.floor(low + 1e-9), math.ceil(high - 1e-9)
     last = max(last, first + 1)
@@ -164,12 +168,12 @@ def log_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def log_labels(values: Sequence[float]) -> list[str]:
-    """The numbers whose logarithms these are."""
+    """Return the labels of base-10 logarithms: the numbers themselves."""
     return [f"{10.0**value:.3g}" for value in values]
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
-    """The numbers with as many decimals as their distance asks for."""
+    """Return the labels of evenly spaced numbers, with as many decimals as their spacing needs."""
     step = abs(values[1] - values[0]) if len(values) > 1 else abs(values[0]) or 1.0
     if step >= 1e6 or step < 1e-4:
         return [f"{value:.3g}" for value in values]

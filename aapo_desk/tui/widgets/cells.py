@@ -1,4 +1,4 @@
-"""From styled pieces to the lines that Textual draws."""
+"""Conversion of styled pieces of text to the lines that Textual draws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Piece = tuple[str, Style]
 
 
 def strip(pieces: Iterable[Piece], width: int, ground: Style) -> Strip:
-    """One line, exactly ``width`` cells wide: cut, or filled with blanks in the style ``ground``."""
+    """Return one line of exactly ``width`` cells: cut, or padded with blanks in the style ``ground``."""
     segments: list[Segment] = []
     left = width
     for text, style in pieces:
@@ -31,7 +31,7 @@ def strip(pieces: Iterable[Piece], width: int, ground: Style) -> Strip:
 
 
 def runs(characters: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Neighbours of one name joined: [("⣿", "a"), ("⣿", "a"), (" ", "")] as [("⣿⣿", "a"), (" ", "")]."""
+    """Join neighbours of the same name: [("⣿", "a"), ("⣿", "a"), (" ", "")] becomes [("⣿⣿", "a"), (" ", "")]."""
     joined: list[tuple[str, str]] = []
     for character, name in characters:
         if joined and joined[-1][1] == name:

@@ -1,4 +1,4 @@
-"""The line chart: braille lines over steps, linear or logarithmic."""
+"""A line chart: braille lines over steps, with a linear or logarithmic value axis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aapo_desk.tui.widgets.plot import FEWEST_STEPS, Legend, Plot
 
 
 class LineChart(Plot):
-    """Series over steps; the later ones lie over the earlier ones."""
+    """A chart of series over steps; later series are drawn over earlier ones."""
 
     def __init__(self, title: str, waiting: str, *, id: str) -> None:
         super().__init__(title, waiting, id=id)
@@ -31,7 +31,11 @@ class LineChart(Plot):
         log: bool = False,
         span: tuple[float, float] | None = None,
     ) -> None:
-        """Draw these from now on. ``span``: values that are always in sight. ``log``: only what is above 0 is drawn."""
+        """Draw these series from now on.
+
+        ``log`` makes the value axis logarithmic and draws only values above 0. ``span`` is a range of values that the
+        linear axis always includes.
+        """
         self._series = [_logarithm(item) for item in series] if log else series
         self._legend, self._log, self._span = legend, log, None if log else span
         self._drawn_for = None
@@ -78,14 +82,17 @@ def _logarithm(series: Series) -> Series:
 
 
 def bounds(columns: Iterable[Sequence[float]]) -> tuple[float, float]:
-    """The lowest and highest finite value, the same where only rounding tells them apart; 0 and 1 without any."""
+    """Return the lowest and the highest finite value, or 0 and 1 if there is none.
+
+    Both are the lowest value if they differ only by rounding error.
+    """
     finite = [y for column in columns for y in column if y - y == 0.0]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     return (low, low) if high - low <= 1e-9 * max(abs(low), abs(high)) else (low, high)
 
 
 def value_range(columns: Iterable[Sequence[float]]) -> tuple[float, float]:
-    """What a linear axis holds: the bounds, and for a value that does not move a range with it in the middle."""
+    """Return the range of a linear axis: the bounds, or a range around the value if all values are the same."""
     low, high = bounds(columns)
     if low != high or low < 0:
         return low, high

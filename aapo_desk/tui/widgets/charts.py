@@ -1,4 +1,4 @@
-"""All the charts of a run: one in a narrow terminal, as many as there is room for in a wide one."""
+"""The charts of a run: one in a narrow terminal, as many as fit in a wide one."""
 
 from __future__ import annotations
 
@@ -33,18 +33,22 @@ GROUP = Binding.Group("Chart", compact=True)
 CHART_KEYS: list[BindingType] = [
     Binding("left_square_bracket", "chart('previous')", "Previous chart", key_display="[", group=GROUP),
     Binding("right_square_bracket", "chart('next')", "Next chart", key_display="]", group=GROUP),
-    Binding("m", "chart('one')", "Max", show=False, tooltip="The chart alone, as large as it gets, and back"),
-    Binding("w", "chart('all')", "All charts", show=False, tooltip="Charts everywhere, and back"),
+    Binding("m", "chart('one')", "Max", show=False, tooltip="Show only this chart at full size, or go back"),
+    Binding("w", "chart('all')", "All charts", show=False, tooltip="Fill the screen with charts, or go back"),
     Binding(
-        "e", "chart('smooth')", "Smooth", show=False, tooltip="The chart's smooth line (an exponential mean), or not"
+        "e",
+        "chart('smooth')",
+        "Smooth",
+        show=False,
+        tooltip="Turn the chart's smoothed line (an exponential moving average) on or off",
     ),
-    Binding("y", "chart('log')", "Logarithmic", show=False, tooltip="The chart's axis logarithmic, or not"),
+    Binding("y", "chart('log')", "Logarithmic", show=False, tooltip="Turn the chart's logarithmic axis on or off"),
     Binding("x", "chart('hide')", "Hide the chart", show=False),
     Binding("X", "chart('show')", "Show all charts again", show=False),
     Binding(
         "left_curly_bracket",
         "chart('earlier')",
-        "Chart forward",
+        "Move chart forward",
         key_display="{",
         show=False,
         tooltip="Move the chart one place forward",
@@ -52,7 +56,7 @@ CHART_KEYS: list[BindingType] = [
     Binding(
         "right_curly_bracket",
         "chart('later')",
-        "Chart back",
+        "Move chart back",
         key_display="}",
         show=False,
         tooltip="Move the chart one place back",
@@ -61,13 +65,16 @@ CHART_KEYS: list[BindingType] = [
 
 
 class Charts(Container):
-    """The charts that the user wants, the chosen one always in sight. Only what is in sight is kept up to date."""
+    """The charts that the user has not hidden, in pages. The page with the chosen chart is shown.
+
+    Only visible charts are kept up to date.
+    """
 
     chosen: reactive[str] = reactive("", init=False)
     mode: reactive[Mode] = reactive("panel", init=False)
 
     class HistogramsWanted(Message):
-        """The heat map lacks the histograms of these steps."""
+        """The heat map needs the histograms of these steps."""
 
         def __init__(self, name: str, steps: list[int]) -> None:
             super().__init__()
@@ -75,7 +82,7 @@ class Charts(Container):
             self.steps = steps
 
     class Arranged(Message):
-        """Another chart was chosen, or they take more or less room."""
+        """Another chart was chosen, or the layout of the charts changed."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -95,13 +102,16 @@ class Charts(Container):
 
     @property
     def spec(self) -> ChartSpec:
-        """The chosen chart."""
+        """Return the specification of the chosen chart."""
         return self._specs[self.chosen]
 
-    # What comes in
+    # Input
 
     def take(self, history: History, reset: bool) -> None:
-        """The run's numbers so far; ``reset``: not those of before with more behind."""
+        """Take over the run's history so far.
+
+        ``reset`` means that the history was replaced, and not only extended by new steps.
+        """
         self._history = history
         if reset:
             self._traces.clear()
@@ -110,35 +120,35 @@ class Charts(Container):
         self._draw()
 
     def suit(self, margin: bool) -> None:
-        """Say what fits a method with or without a ``margin``."""
+        """Use the titles and notes for an algorithm with or without a ``margin``."""
         specs = BY_NAME if margin else BY_NAME_WITHOUT_MARGIN
         if specs is not self._specs:
             self._specs = specs
             self._arrange()
 
     def take_histograms(self, name: str, histograms: Mapping[int, Histogram | None]) -> None:
-        """What was wanted has been read."""
+        """Add histograms that were asked for with ``HistogramsWanted``."""
         for spec in self._specs.values():
             if spec.histogram == name:
                 self.query_one(f"#chart-{spec.name}", HeatMap).add(histograms)
         self._ask()
 
     def mark(self, step: int, line: bool) -> None:
-        """The step that is looked at; ``line``: draw it all the way up."""
+        """Put the cursor on a step; ``line`` draws it as a vertical line through the plot."""
         self._step, self._cursor_line = step, line
         for name in self.in_sight:
             self._mark(self._specs[name])
 
     def wait(self, reason: str) -> None:
-        """What to say while there is nothing to draw."""
+        """Set the text that is shown while there is nothing to draw."""
         for plot in self.query(Plot):
             plot.wait(reason)
 
-    # What is in sight
+    # Layout
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Columns and rows of charts."""
+        """Return the number of columns and rows of charts on a page."""
         if self.mode == "one":
             return 1, 1
         visible = len(self.choices.visible)
@@ -147,7 +157,7 @@ class Charts(Container):
 
     @property
     def in_sight(self) -> list[str]:
-        """The page that the chosen chart is on."""
+        """Return the names of the charts on the page of the chosen chart."""
         visible = self.choices.visible
         columns, rows = self.shape
         start = visible.index(self.chosen) // (columns * rows) * columns * rows
@@ -185,14 +195,14 @@ class Charts(Container):
         return self.query_one(f"#chart-{name}", Plot)
 
     def _raw(self, spec: ChartSpec) -> bool:
-        """Whether the user has switched off the smooth line where there would be one."""
+        """Return whether the user has turned off the smoothed line of a chart that has one by default."""
         return spec.smooth and not self._smooth(spec)
 
     def _smooth(self, spec: ChartSpec) -> bool:
         return spec.name in self.choices.smooth
 
     def _draw(self) -> None:
-        """Bring what is in sight up to date."""
+        """Update the visible charts."""
         history = self._history
         for name in self.in_sight:
             spec, plot = self._specs[name], self._plot(name)
@@ -219,13 +229,16 @@ class Charts(Container):
         plot.mark(self._step or None, self._legend(spec) if spec.curves else [], self._cursor_line)
 
     def trace(self, key: str) -> Trace:
-        """A metric over the run in few numbers, up to date."""
+        """Return the updated trace of a metric: its history reduced to a few numbers."""
         trace = self._traces.setdefault(key, Trace())
         trace.update(self._history.steps, self._history.column(key))
         return trace
 
     def _curves(self, spec: ChartSpec) -> list[tuple[Curve, tuple[str, str, Style]]]:
-        """The curves that have values, and how each is drawn; the first always, so that it is clear what is missing."""
+        """Return the curves that have values, each with its name, legend mark and line style.
+
+        The first curve is always included, so that the legend shows what is missing.
+        """
         ways = zip(spec.curves, WAYS, strict=False)
         return [each for place, each in enumerate(ways) if not place or not self.trace(each[0].key).empty]
 
@@ -255,10 +268,10 @@ class Charts(Container):
             legend.append(Legend("raw", RAW, f"each step {text}", text))
         return legend
 
-    # What the user wants
+    # User actions
 
     def perform(self, which: Which) -> None:
-        """What a key of ``CHART_KEYS`` asks for, of the chosen chart."""
+        """Do what a key of ``CHART_KEYS`` asks for to the chosen chart."""
         visible = self.choices.visible
         match which:
             case "previous" | "next":
@@ -280,7 +293,7 @@ class Charts(Container):
     def _hide(self) -> None:
         visible = self.choices.visible
         if len(visible) == 1:
-            self.notify("The last chart stays.", timeout=3)
+            self.notify("The last chart cannot be hidden.", timeout=3)
             return
         hidden = self.chosen
         place = visible.index(hidden)
@@ -289,7 +302,7 @@ class Charts(Container):
         self.notify("Hidden. X shows all charts again.", timeout=3)
 
     def _choose(self, choices: ChartChoices) -> None:
-        """Do as the user likes it, and remember it."""
+        """Apply the user's chart preferences and save them."""
         if choices == self.choices:
             return
         self.choices = choices
@@ -298,7 +311,7 @@ class Charts(Container):
         try:
             save_choices(choices)
         except OSError as error:
-            self.notify(f"This will not be remembered: {error}", severity="warning", markup=False)
+            self.notify(f"Could not save chart preferences: {error}", severity="warning", markup=False)
 
     @on(Plot.Picked)
     def _pick(self, message: Plot.Picked) -> None:

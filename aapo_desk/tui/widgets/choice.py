@@ -1,4 +1,4 @@
-"""One of a few words: all of them in sight, or those around the chosen one where the row is too short for all."""
+"""A choice between a few words: all of them are visible, or those around the chosen one if the row is too short."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 GAP = 2
-"""Cells between two choices."""
+"""Number of cells between two choices."""
 MORE = 1 + GAP
-"""Cells of the sign that there are more, with its gap."""
+"""Number of cells of the sign for more choices, with its gap."""
 
 
 class ChoiceView(Widget, can_focus=True):
-    """``● nf4  ○ none``: left and right choose, and so does a click. ``chosen`` may be none of the choices."""
+    """A row of choices like ``● nf4  ○ none``, changed by the left and right keys or a click.
+
+    ``chosen`` may be a text that is none of the choices.
+    """
 
     ALLOW_SELECT = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "choose(-1)", "Choice before", show=False),
+        Binding("left,h", "choose(-1)", "Previous choice", show=False),
         Binding("right,l,space", "choose(1)", "Next choice", show=False),
     ]
     chosen: reactive[str] = reactive("")
 
     class Changed(Message):
-        """Another choice was made."""
+        """The user chose another word."""
 
         def __init__(self, chosen: str) -> None:
             super().__init__()
@@ -53,7 +56,10 @@ class ChoiceView(Widget, can_focus=True):
         return Content("  ").join([*before, *choices, *after])
 
     def in_sight(self, width: int) -> range:
-        """Which choices are drawn in so many cells: all, or as many as fit with the chosen one, from the first on."""
+        """Return the indices of the choices that are drawn in ``width`` cells.
+
+        These are all choices, or else as many as fit, starting as close to the first one as the chosen one allows.
+        """
         cells = [len(choice) + GAP + len("● ") for choice in self.choices]
         if sum(cells) - GAP <= width or width == 0:
             return range(len(cells))
@@ -67,7 +73,7 @@ class ChoiceView(Widget, can_focus=True):
         return range(first, stop)
 
     def action_choose(self, step: int) -> None:
-        """The next choice, or the one before; the last is followed by the first."""
+        """Move to the next (1) or the previous (-1) choice; the first follows the last."""
         place = self.choices.index(self.chosen) if self.chosen in self.choices else -step
         self._take(self.choices[(place + step) % len(self.choices)])
 

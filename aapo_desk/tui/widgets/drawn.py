@@ -1,4 +1,4 @@
-"""A widget that draws its lines itself."""
+"""The base class of widgets that draw their own lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from textual.widget import Widget
 
 
 class Drawn(Widget):
-    """``ground`` is the style below all it draws: found once a drawing, for finding it takes as long as a line."""
+    """A widget that looks up its background style ``ground`` once for each drawing.
+
+    The lookup takes as long as drawing a line.
+    """
 
     ground = Style.null()
 

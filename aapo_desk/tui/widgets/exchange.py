@@ -1,4 +1,4 @@
-"""One question and what both sides answer, as it comes."""
+"""A question in the chat and the two models' answers, shown as they are generated."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aapo_desk.tui.text import one_line, plain
 
 SIDES = ("base", "tuned")
 MUTED = "$foreground 70%"
-WHY = {"end": "", "length": ", cut off", "context": ", cut off: the model takes no more", "cancelled": ", stopped"}
+WHY = {"end": "", "length": ", cut off", "context": ", cut off: context full", "cancelled": ", stopped"}
 
 
 class Answer(Container):
-    """One side's answer."""
+    """The answer of one model, base or tuned."""
 
     def __init__(self, side: str) -> None:
         super().__init__(classes=f"answer answer-{side}")
@@ -31,20 +31,20 @@ class Answer(Container):
         yield self._body
 
     def add(self, text: str) -> None:
-        """More of it."""
+        """Append generated text."""
         if not self.text:
             self._head.update(self._title("writing"))
         self._show(self.text + text)
 
     def end(self, said: dict[str, Any]) -> None:
-        """Its end, with the whole text."""
+        """Show the complete answer: its ``text``, number of ``tokens``, ``seconds`` and ``why`` it ended."""
         count = said["tokens"]
         words = f"{count} token{'' if count == 1 else 's'} · {said['seconds']:.1f} s{WHY[said['why']]}"
         self._head.update(self._title(words))
         self._show(said["text"])
 
     def absent(self) -> None:
-        """There is none."""
+        """Show that this model was not asked."""
         self._head.update(self._title("not asked"))
 
     def _title(self, words: str) -> Content:
@@ -56,7 +56,7 @@ class Answer(Container):
 
 
 class Exchange(Container):
-    """A question and its two answers. ``about``: what is known of the question."""
+    """A question and its two answers. ``about`` is a note shown after the question."""
 
     def __init__(self, question: str, about: str) -> None:
         super().__init__(classes="exchange")
@@ -75,7 +75,7 @@ class Exchange(Container):
             yield from self.answers.values()
 
     def refuse(self, reason: str) -> None:
-        """Say why there is no answer."""
+        """Show why there is no answer."""
         self._refusal.update(Content.styled(f"✗ {one_line(reason)}", "$text-error"))
         self._refusal.display = True
         for answer in self.answers.values():

@@ -1,4 +1,4 @@
-"""Will it fit: a bar, the numbers and a word."""
+"""A gauge of whether a run fits in memory: a verdict, a bar and the numbers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ EDGE = "$foreground 70%"
 
 
 class FitGauge(Static):
-    """What a run needs of the memory that is free: in one line, or in four where there is height for it."""
+    """A gauge of the share of free memory that a run needs, in one line, or in four if there is enough height."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, markup=False)
         self._fit: Fit | None = None
-        self._reason = "looking at this machine"
+        self._reason = "checking this machine"
 
     def show(self, fit: Fit | None, reason: str = "") -> None:
-        """``reason``: why it is not known, where ``fit`` is None."""
+        """Show a memory estimate, or the ``reason`` why there is none if ``fit`` is None."""
         self._fit, self._reason = fit, reason
         self._draw()
 
@@ -50,8 +50,8 @@ def _one_line(fit: Fit) -> Content:
 
 
 def _tall(fit: Fit, width: int) -> Content:
-    place = one_line(fit.room.name) if fit.room.device == "cuda" else "RAM, on the processor"
-    detail = f"{_gigabytes(fit.least)} at the least, {_gigabytes(fit.full)} GB for full speed"
+    place = one_line(fit.room.name) if fit.room.device == "cuda" else "RAM, on the CPU"
+    detail = f"at least {_gigabytes(fit.least)} GB, {_gigabytes(fit.full)} GB for full speed"
     return Content("\n").join(
         [
             Content.assemble(("memory  ", "bold"), WORDS[fit.verdict], (f"  {place}", EDGE)),

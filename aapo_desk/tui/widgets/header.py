@@ -1,4 +1,4 @@
-"""The monitor's head: three lines that answer what it is doing, how far it is, and whether it learns."""
+"""The monitor's header: three lines that show what the run is doing, how far it is, and whether it learns."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Part = tuple[str, str]  # text, style
 
 @dataclass(frozen=True)
 class HeaderFacts:
-    """All that the head shows. Times in seconds; ``silent``: since the trainer's last sign of life."""
+    """All values that the header shows. Times are in seconds; ``silent`` is the time since the last heartbeat."""
 
     name: str
     state: str
@@ -53,11 +53,11 @@ class HeaderFacts:
     remaining: float | None = None
     tokens_per_second: float | None = None
     memory_mb: float | None = None
-    logp_gap: float | None = None  # between rollout and update, nats a token
+    logp_gap: float | None = None  # difference between rollout and update log-probabilities, in nats per token
     silent: float = 0.0
     base: Mapping[str, Any] | None = None
     latest: tuple[int, Mapping[str, Any]] | None = None
-    problem: str = ""  # why it failed, or why it cannot be read
+    problem: str = ""  # why the run failed, or why it cannot be read
 
     @classmethod
     def of(
@@ -70,7 +70,7 @@ class HeaderFacts:
         now: float,
         problem: str,
     ) -> Self:
-        """What is to be shown of a run now. ``config`` is None until it has been read."""
+        """Collect what the header shows of a run at the time ``now``. ``config`` is None until it has been read."""
         live = state in LIVE_STATES
         step = history.last_step
         steps = int(status.get("steps") or (config.run.steps if config else 0))
@@ -106,7 +106,7 @@ class HeaderFacts:
 
 
 class RunHeader(Static):
-    """Shows HeaderFacts in as many words as there is room for."""
+    """A widget that shows HeaderFacts in as many words as fit."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, markup=False)
@@ -128,7 +128,7 @@ class RunHeader(Static):
 
 
 def first_line(facts: HeaderFacts, width: int) -> list[Part]:
-    """State, name, steps, a bar, the time that is left."""
+    """Return state, name, step, a progress bar and the remaining time."""
     style = {"running": "$text-success", "finished": "$text-success", "paused": "$text-warning"}.get(facts.state)
     style = style or ("$text-error" if facts.state in FAILED_STATES else "$text-warning")
     state: Part = (f"{state_label(facts.state)} ", f"bold {style}")
@@ -146,19 +146,19 @@ def first_line(facts: HeaderFacts, width: int) -> list[Part]:
 
 
 def second_line(facts: HeaderFacts, width: int) -> list[Part]:
-    """What goes on at this moment; where nothing does, why."""
+    """Return what the run is doing now or how it ended; if there is a problem, only the problem."""
     if facts.problem:
         hint = "  r: resume" if facts.state in FAILED_STATES else ""
         text = one_line(facts.problem)
         return [(_cut(text, max(0, width - len(hint))), "$text-error"), (hint, "bold")]
     if facts.state not in LIVE_STATES:
         return _separated([(_ended(facts), "bold"), *_standing(facts)], width)
-    phase = "p: go on" if facts.state == "paused" else one_line(facts.phase)
+    phase = "p: continue" if facts.state == "paused" else one_line(facts.phase)
     if facts.progress is not None and facts.state != "paused":
         phase += f" {percent(facts.progress)}"
     parts: list[Part] = [(phase, "bold")] if phase else []
     if facts.silent > SILENT_SECONDS:
-        parts.append((f"no sign of life for {duration(facts.silent)}", "$text-warning"))
+        parts.append((f"no heartbeat for {duration(facts.silent)}", "$text-warning"))
     if facts.elapsed is not None:
         parts.append((f"elapsed {duration(facts.elapsed)}", ""))
     if facts.tokens_per_second is not None:
@@ -172,7 +172,7 @@ def second_line(facts: HeaderFacts, width: int) -> list[Part]:
 
 
 def third_line(facts: HeaderFacts, width: int) -> list[Part]:
-    """Held-out accuracy of greedy answers: base, now, and the paired gain."""
+    """Return the held-out accuracy of greedy answers: of the base model, now, and the paired gain."""
     if facts.base is None and facts.latest is None:
         return [("held-out accuracy: not evaluated yet", "$foreground 70%")]
     base = _accuracy(facts.base)
@@ -192,7 +192,7 @@ def third_line(facts: HeaderFacts, width: int) -> list[Part]:
 
 
 def interval(value: float | None, low: float | None, high: float | None, sign: bool = False) -> str:
-    """``0.56 [0.46, 0.66]``: a value with its 95 % interval."""
+    """Return a value with its 95 % interval, as in ``0.56 [0.46, 0.66]``."""
     form = signed if sign else number
     return f"{form(value)} [{form(low)}, {form(high)}]"
 
@@ -205,13 +205,13 @@ def _accuracy(data: Mapping[str, Any] | None) -> str:
 
 
 def _in_short(data: Mapping[str, Any] | None) -> str:
-    """Without the interval."""
+    """Return the greedy accuracy without its interval."""
     greedy = (data or {}).get("greedy") or {}
     return number(greedy.get("accuracy")) + _unscorable(data, greedy)
 
 
 def _unscorable(data: Mapping[str, Any] | None, side: Mapping[str, Any]) -> str:
-    """Beside an accuracy, the number of answers that could not be scored."""
+    """Return the number of answers that could not be scored, in brackets to follow an accuracy; "" if there is none."""
     mark = unscorable_mark(side, int((data or {}).get("problems") or 0))
     return f" ({mark})" if mark else ""
 
@@ -233,13 +233,13 @@ def _ended(facts: HeaderFacts) -> str:
     took = f" in {duration(facts.elapsed)}" if facts.elapsed is not None else ""
     if facts.state == "stopped":
         if not facts.step:
-            return "stopped before the first step; r starts it again"
-        return f"stopped after step {facts.step}{took}; r goes on from the last checkpoint"
+            return "stopped before the first step; r restarts it"
+        return f"stopped after step {facts.step}{took}; r resumes from the last checkpoint"
     return f"{facts.state}{took}"
 
 
 def _separated(parts: Sequence[Part], width: int) -> list[Part]:
-    """The parts with dots between, the last ones left out where they do not fit."""
+    """Join the parts with dots, and leave out the last ones that do not fit ``width``."""
     line: list[Part] = []
     for text, style in parts:
         dot = " · " if line else ""

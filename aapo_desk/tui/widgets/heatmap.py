@@ -1,4 +1,4 @@
-"""The heat map: a histogram's way over the steps, told by how dense its characters are and not by colour alone."""
+"""A heat map of a histogram over the steps. Shares are shown by the density of characters, not only by colour."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from aapo_desk.tui.widgets.histogram import zero_column
 from aapo_desk.tui.widgets.plot import FEWEST_STEPS, Legend, Plot
 
 DENSITY = " ·░▒▓█"
-MOST_STEPS = 512  # read at the most: of a longer run every second, fourth, ... step
+MOST_STEPS = 512  # most histograms read; of a longer run only every second, fourth, ... step is read
 
 
 def steps_to_read(first: int, last: int) -> range:
-    """The steps whose histograms make the map: all, or those that a power of two divides.
+    """Return the steps whose histograms make up the map: all of them, or the multiples of a power of two.
 
-    So that of what has been read much is still of use when the run has become longer.
+    With powers of two, many histograms that have been read remain useful when the run grows longer.
     """
     stride = 1
     while last - first + 1 > MOST_STEPS * stride:
@@ -28,7 +28,11 @@ def steps_to_read(first: int, last: int) -> range:
 
 
 class HeatMap(Plot):
-    """Steps from left to right, values from below, the more rows the denser. Bins below zero have their own colour."""
+    """A heat map with steps from left to right and values from bottom to top.
+
+    The larger the share of rows (completions) in a bin, the denser its character. Bins below zero have their own
+    colour.
+    """
 
     def __init__(self, title: str, waiting: str, *, id: str) -> None:
         super().__init__(title, waiting, id=id)
@@ -42,25 +46,26 @@ class HeatMap(Plot):
         self._drawn_for: tuple[int, int] | None = None
 
     def missing(self, first: int, last: int) -> list[int]:
-        """The steps to be read for a run that goes from ``first`` to ``last``."""
+        """Return the steps whose histograms are still to be read for a run from ``first`` to ``last``."""
         return [step for step in steps_to_read(first, last) if step not in self._items]
 
     def span(self, first: int, last: int) -> None:
-        """The steps that the map shows; what lies outside is forgotten."""
+        """Set the steps that the map shows and drop the histograms of other steps."""
         self._first, self._last = first, max(last, first + FEWEST_STEPS - 1)
         wanted = steps_to_read(first, last)
-        if wanted != self._wanted:  # else the map has moved by less than a column
+        if wanted != self._wanted:  # otherwise the map needs the same histograms
             self._wanted = wanted
             self._put({step: item for step, item in self._items.items() if step in wanted})
         self.refresh()
 
     def add(self, histograms: Mapping[int, Histogram | None]) -> None:
-        """What has been read; None for a step that has no such histogram."""
-        wanted = {step: item for step, item in histograms.items() if step in self._wanted}  # not what was rewound since
+        """Add histograms that have been read, with None for a step that has no such histogram."""
+        # The history may have been rewound since the steps were asked for, so steps outside the map are ignored.
+        wanted = {step: item for step, item in histograms.items() if step in self._wanted}
         self._put({**self._items, **wanted})
 
     def clear(self) -> None:
-        """Forget all: the history was rewound."""
+        """Drop all histograms, because the history was rewound."""
         self._put({})
 
     def _put(self, items: dict[int, Histogram | None]) -> None:
@@ -70,7 +75,7 @@ class HeatMap(Plot):
         self.refresh()
 
     def mark(self, cursor: int | None, legend: list[Legend], line: bool) -> None:
-        """As of every plot, but that the legend is the map's own."""
+        """Put the cursor on a step. ``legend`` is ignored, because the map makes its own."""
         super().mark(cursor, self._legend, line)
 
     def _title_pieces(self) -> list[Piece]:
@@ -103,7 +108,7 @@ class HeatMap(Plot):
         self._grid = [lines[level] for level in by_row]
 
     def _shares(self, column: int, merge: int) -> list[float] | None:
-        """The share of rows in each bin, over the steps that fall into a column; None behind the last step."""
+        """Return the share of rows in each bin over the steps of a column, or None for a column after the last step."""
         size = (self._last - self._first) / max(1, self._plot_width - 1)
         left = self._first + (column - 0.5) * size
         known = self._known
@@ -132,24 +137,30 @@ class HeatMap(Plot):
 
 
 def _alike(items: Mapping[int, Histogram]) -> list[int]:
-    """The steps whose bins are those of the last: a fork may have other edges than what it took along."""
+    """Return the steps with the same bin edges as the last step: a fork may use other edges than the run it copied."""
     last = items[max(items)] if items else None
     return sorted(step for step, item in items.items() if last and (item.low, item.high) == (last.low, last.high))
 
 
 def _density(column: list[float] | None, place: int, peak: float) -> str:
-    """The character of one bin of one column: its share against the densest, by the square root to show the faint."""
+    """Return the character of one bin of a column.
+
+    Its density grows with the square root of the bin's share of the peak, so that small shares are visible.
+    """
     share = column[place] if column and place < len(column) else 0.0
     return DENSITY[math.ceil(math.sqrt(share / peak) * (len(DENSITY) - 1) - 1e-9)] if share and peak else DENSITY[0]
 
 
 def merged(bins: int, height: int) -> int:
-    """How many bins share a row of characters: always as many, else the rows would differ by that."""
+    """Return how many bins share a row of characters.
+
+    The number divides ``bins``, since rows of different numbers of bins would differ in density for that alone.
+    """
     return next(merge for merge in range(1, bins + 1) if bins % merge == 0 and bins // merge <= max(1, height))
 
 
 def _labels(item: Histogram, height: int, zero_row: int | None) -> dict[int, str]:
-    """The ends and zero, by row from above."""
+    """Return the axis labels, the ends and zero, by row from the top."""
     labels = {height - 1: f"{item.low:.3g}", 0: f"{item.high:.3g}"}
     if zero_row is not None:
         labels.setdefault(zero_row, "0")

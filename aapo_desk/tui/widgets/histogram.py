@@ -1,4 +1,4 @@
-"""A small histogram: title, bars, an axis with its ends and zero."""
+"""A small histogram: a title, bars, and an axis that shows its ends and zero."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aapo_desk.tui.widgets.drawn import Drawn
 
 
 class HistogramView(Drawn):
-    """One histogram of one step; bars below zero and above are told apart by the mark at 0 and by colour."""
+    """A histogram of one step. Bars below and above zero differ in colour, and the axis marks zero."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "histogram--title",
@@ -32,7 +32,7 @@ class HistogramView(Drawn):
         self._absent = ""
 
     def show(self, histogram: Histogram | None, absent: str = "no values in this step") -> None:
-        """Draw this one from now on; None: the step has none, and ``absent`` says why."""
+        """Draw this histogram from now on, or the reason ``absent`` if the step has none."""
         if (histogram, absent) != (self._histogram, self._absent):
             self._histogram, self._absent = histogram, absent
             self.refresh()
@@ -43,7 +43,7 @@ class HistogramView(Drawn):
 
     def render_line(self, y: int) -> Strip:
         ground, width, height = self.ground, self.size.width, self.size.height
-        inner = max(1, width - 1)  # a column of air between neighbours
+        inner = max(1, width - 1)  # one blank column between neighbouring histograms
         item = self._histogram
         if y == 0:
             return strip([(self._heading(inner), self._style("title"))], width, ground)
@@ -62,7 +62,7 @@ class HistogramView(Drawn):
     def _heading(self, width: int) -> str:
         if self._histogram is None or not self._histogram.counts:
             return self._title
-        top = f"max {max(fit_bins(self._histogram.counts, width)[0])}"  # of the bars as they are drawn
+        top = f"max {max(fit_bins(self._histogram.counts, width)[0])}"  # of the bars as drawn, after merging bins
         title = next((each for each in (self._title, self._short) if len(each) + len(top) + 2 <= width), "")
         return f"{title}  {top}" if title else self._short
 
@@ -76,7 +76,7 @@ class HistogramView(Drawn):
 
 
 def zero_column(item: Histogram, width: int) -> int | None:
-    """The column in which the bin that holds 0 begins; None where 0 lies outside."""
+    """Return the first column of the bin that contains 0, or None if 0 is outside the histogram."""
     if not item.low <= 0 <= item.high or item.high <= item.low:
         return None
     bins = len(item.counts)
@@ -85,7 +85,7 @@ def zero_column(item: Histogram, width: int) -> int | None:
 
 
 def axis(item: Histogram, width: int) -> str:
-    """``-1.50 ──── 0 ──── 1.50``, as wide as the bars above it."""
+    """Return the axis, as wide as the bars above it, as in ``-1.50 ──── 0 ──── 1.50``."""
     low, high = f"{item.low:.3g}", f"{item.high:.3g}"
     line = ["─"] * width
     if len(low) + len(high) + 1 > width:

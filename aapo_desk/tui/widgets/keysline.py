@@ -11,10 +11,10 @@ from aapo_desk.tui.watchers import forget_closed
 
 
 class KeysLine(Footer):
-    """Textual's footer, compact. It is made anew only where a key has changed: else it would be with many a key press.
+    """Textual's footer in its compact form, recomposed only if a key has changed.
 
-    Each of its keys is compact from the start and is styled once. Textual's become so as they are mounted, and are
-    styled a second time: an eighth of what it takes to open a screen.
+    Textual's own footer is recomposed after many key presses. It also makes its keys compact only when they are mounted
+    and so styles them twice, which is an eighth of the time to open a screen. Here they are compact from the start.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,11 @@ class KeysLine(Footer):
             yield part
 
     def bindings_changed(self, screen: Screen[object]) -> None:
-        """Some key may have changed. What is asked for here is made once all is told."""
+        """Recompose the footer if a key of the screen has changed.
+
+        Textual recomposes after the next refresh. The keys are recorded at once, so that further messages before then
+        ask for nothing more.
+        """
         if self._made_of is not None and screen is self.screen:
             keys = self._keys()
             if keys == self._made_of:
@@ -39,7 +43,7 @@ class KeysLine(Footer):
         super().bindings_changed(screen)
 
     async def recompose(self) -> None:
-        """Make the keys anew and let go of those before."""
+        """Create the keys again and release the old ones."""
         await super().recompose()
         forget_closed(self)
 

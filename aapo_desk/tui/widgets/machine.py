@@ -1,4 +1,4 @@
-"""The machine that trains: GPUs and CPU, as the trainer saw them after each step."""
+"""The machine that trains: its GPUs and CPU, as the trainer measured them after each step."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ GAUGE = 6
 
 
 class MachineView(Part):
-    """A line for each GPU and one for the CPU: use and its way up to now, memory, temperature, power.
+    """A panel with a line for each GPU and one for the CPU: use and its history, memory, temperature, power.
 
-    In a single line the first GPU comes first, and no history.
+    If the panel has only one line, it shows the first GPU and the CPU without their history.
     """
 
     KIND = "machine"
@@ -32,7 +32,7 @@ class MachineView(Part):
         self._rows: deque[Mapping[str, Any]] = deque(maxlen=KEPT)
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Snapshots of the machine (``hardware.Machine`` as JSON), oldest first."""
+        """Add snapshots of the machine (``hardware.Machine`` as JSON), oldest first."""
         new = list(rows)
         if new:
             cards = len(_gpus(self._rows[-1])) if self._rows else 0
@@ -40,7 +40,7 @@ class MachineView(Part):
             self.refresh(layout=len(_gpus(new[-1])) != cards)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """A title and a line for each."""
+        """Return the number of lines: a title, one for each GPU and one for the CPU."""
         return 2 + (len(_gpus(self._rows[-1])) if self._rows else 0)
 
     def pieces(self, y: int) -> list[Piece]:
@@ -49,7 +49,7 @@ class MachineView(Part):
     def _one_line(self) -> list[Piece]:
         title = [("machine  ", self._style("title"))]
         if not self._rows:
-            return [*title, ("not known yet", self._style("label"))]
+            return [*title, ("no data yet", self._style("label"))]
         now = self._rows[-1]
         texts = [f"{_name(gpu)} {percent_of(gpu.get('utilisation'))} {gpu_facts(gpu)}" for gpu in _gpus(now)[:1]]
         texts.append(f"CPU {percent_of(now.get('cpu_percent'))} {cpu_facts(now)}")
@@ -58,7 +58,7 @@ class MachineView(Part):
     def _line(self, y: int) -> list[Piece]:
         if y == 0:
             return [("machine", self._style("title"))] + (
-                [] if self._rows else [("  not known yet", self._style("label"))]
+                [] if self._rows else [("  no data yet", self._style("label"))]
             )
         if not self._rows:
             return []
@@ -85,7 +85,7 @@ class MachineView(Part):
 
 
 def gpu_facts(gpu: Mapping[str, Any]) -> str:
-    """``7.1/12.0 GB 63 °C 180 W``, without what the card does not tell."""
+    """Return memory, temperature and power as in ``7.1/12.0 GB 63 °C 180 W``; unknown values are left out."""
     parts = [of_gigabytes(gpu.get("memory_used"), gpu.get("memory_total"))]
     if isinstance(gpu.get("temperature"), int | float):
         parts.append(f"{gpu['temperature']:.0f} °C")
@@ -101,7 +101,7 @@ def cpu_facts(machine: Mapping[str, Any]) -> str:
 
 
 def of_gigabytes(used: Any, total: Any) -> str:
-    """``7.1/12.0 GB``, from MiB."""
+    """Format used and total memory, given in MiB, as in ``7.1/12.0 GB``."""
     if not isinstance(used, int | float) or not isinstance(total, int | float):
         return "memory –"
     return f"{used / 1024:.1f}/{total / 1024:.1f} GB"

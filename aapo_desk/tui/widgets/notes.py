@@ -1,4 +1,4 @@
-"""What the run said: its events, its log, its evaluations."""
+"""A run's events, its log and its evaluations as text."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SEARCHED = ("events", "log")
 
 
 class Tabs(Static):
-    """The names of the views; a click goes to the next."""
+    """The names of the views. A click goes to the next view."""
 
     class Clicked(Message):
-        """The next view is wanted."""
+        """The user wants the next view."""
 
     def on_click(self, event: events.Click) -> None:
         event.stop()
@@ -38,9 +38,9 @@ class Tabs(Static):
 
 
 class NotesView(Container):
-    """One of three texts at a time; stays at the end while new lines come, unless scrolled up.
+    """A view of one of three texts at a time, which follows new lines unless the user has scrolled up.
 
-    Of events and log it shows only the lines with a text, where one was asked for.
+    If the user has given a search text, events and log show only the lines that contain it.
     """
 
     view: reactive[str] = reactive("events", init=False)
@@ -60,12 +60,12 @@ class NotesView(Container):
         self._show_view()
 
     def open(self, view: str) -> None:
-        """Turn to a view, at its end."""
+        """Switch to a view and scroll to its end."""
         self.view = view
         self._show_view()
 
     def ask(self) -> None:
-        """Ask which lines of events and log to show."""
+        """Ask for the search text that filters the lines of events and log."""
         if self.view not in SEARCHED:
             self.open("log")
         self.query_one(AskLine).ask("Lines with", self._wanted, "any text; empty: all lines")
@@ -83,7 +83,7 @@ class NotesView(Container):
         self.screen.set_focus(None)
 
     def put(self, view: str, text: Content) -> None:
-        """The new text of a view."""
+        """Replace the text of a view."""
         if text == self._texts[view]:
             return
         self._texts[view] = text
@@ -114,7 +114,7 @@ def log_text(lines: Sequence[str]) -> Content:
 
 
 def events_text(items: Iterable[Event]) -> Content:
-    """One line an event, oldest first."""
+    """Return one line for each event, oldest first."""
     return Content("\n".join(map(_event_line, items)) or "nothing yet")
 
 
@@ -126,9 +126,9 @@ def _event_line(event: Event) -> str:
 def evaluations_text(
     evaluations: Mapping[int, Mapping[str, Any]], warm_start: Mapping[str, Any] | None = None
 ) -> Content:
-    """A table of held-out accuracy by step, and base against tuned below it.
+    """Return a table of held-out accuracy by step, and below it the gain of the tuned model over the base model.
 
-    ``warm_start``: what it alone gave, which belongs between the base and the first step.
+    ``warm_start`` is the evaluation after the warm start, which is shown between the base and the first step.
     """
     if not evaluations:
         return Content("not evaluated yet")

@@ -1,4 +1,4 @@
-"""The curves of several runs over each other: each with its letter, its dashes and its colour."""
+"""A chart of several runs' curves in one frame, each with its own letter, dash pattern and colour."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from textual.widget import Widget
 from aapo_desk.tui.widgets.braille import Frame, Series, columns, draw, place, tick_labels, ticks
 from aapo_desk.tui.widgets.cells import Piece, runs, strip
 
-# Dots drawn and left out, in turn: the lines are told apart without colours. The first run's is whole.
+# Numbers of dots drawn and skipped in turn, so that lines can be told apart without colour. The first run's is solid.
 DASHES: dict[str, tuple[int, ...]] = {
     "A": (1, 0),
     "B": (6, 4),
@@ -27,12 +27,15 @@ DASHES: dict[str, tuple[int, ...]] = {
     "F": (3, 1, 1, 1, 1, 1),
 }
 CURSOR, AXIS = "cursor", ""
-SAMPLE = 4  # characters of a line in a legend
+SAMPLE = 4  # length of a line in a legend, in characters
 
 
 @dataclass(frozen=True)
 class Line:
-    """A run's values over ascending ``xs``; NaN where there is none. ``edges``: of a band around them, in dots."""
+    """A run's values ``ys`` at ascending ``xs``, NaN if missing.
+
+    ``edges`` are the edges of a band around the values, drawn as dotted lines.
+    """
 
     letter: str
     xs: Sequence[float]
@@ -41,7 +44,7 @@ class Line:
 
 
 class OverlayChart(Widget):
-    """Lines in one frame. Line 0 holds the title, the last line the axis."""
+    """A chart of several lines. Its first row is the title, its last row the x axis."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "overlay--title",
@@ -52,7 +55,7 @@ class OverlayChart(Widget):
     ALLOW_SELECT = False
 
     class Picked(Message):
-        """A place of the axis was clicked."""
+        """The user clicked at the position ``x`` of the x axis."""
 
         def __init__(self, x: float) -> None:
             super().__init__()
@@ -72,7 +75,10 @@ class OverlayChart(Widget):
         self._gutter = 0
 
     def show(self, title: str, lines: list[Line], label: Callable[[float], str], waiting: str) -> None:
-        """Draw these; ``label`` writes an x, ``waiting`` is said where there is nothing to draw."""
+        """Draw these lines from now on.
+
+        ``label`` formats an x, and ``waiting`` is shown while there is nothing to draw.
+        """
         self._title, self._lines, self._label, self._waiting = title, lines, label, waiting
         self._drawn_for = None
         self.refresh()
@@ -85,14 +91,14 @@ class OverlayChart(Widget):
 
     @property
     def span(self) -> tuple[float, float] | None:
-        """The first and the last x; None while there is nothing to draw."""
+        """Return the first and the last x, or None while there is nothing to draw."""
         xs = [x for line in self._lines for x in (line.xs[0], line.xs[-1])]
         values = any(math.isfinite(y) for line in self._lines for y in line.ys)
         return (min(xs), max(xs)) if xs and values else None
 
     @property
     def columns(self) -> int:
-        """How many characters wide the plot is."""
+        """Return the width of the plot in characters, without the axis at its left."""
         return max(1, self.size.width - self._gutter)
 
     def _draw(self) -> None:
@@ -116,8 +122,8 @@ class OverlayChart(Widget):
         if y == 0:
             return strip([(self._title, self.get_component_rich_style("overlay--title"))], self.size.width, ground)
         if self.span is None:
-            said = f"  {self._waiting}" if y == self.size.height // 2 else ""
-            return strip([(said, axis)], self.size.width, ground)
+            text = f"  {self._waiting}" if y == self.size.height // 2 else ""
+            return strip([(text, axis)], self.size.width, ground)
         if y > len(self._rows):
             return strip([(self._axis(), axis)], self.size.width, ground)
         return strip(self._pieces(y - 1), self.size.width, ground)
@@ -137,14 +143,14 @@ class OverlayChart(Widget):
         return self.get_component_rich_style(f"run--{name[0].lower()}") + Style(bold=len(name) > 1)
 
     def _column(self, x: float | None) -> int | None:
-        """The column of characters that an x lies in."""
+        """Return the column of characters that contains an x, or None if it is outside the plot."""
         low, high = self._frame.x_low, self._frame.x_high
         if x is None or not low <= x <= high:
             return None
         return min(self.columns - 1, round((x - low) / (high - low) * (self.columns * 2 - 1)) // 2)
 
     def _axis(self) -> str:
-        """The cursor's x, the first, the last and one between, where there is room."""
+        """Return the axis line: the x of the cursor, the first, the last and the middle one, as far as they fit."""
         line = [" "] * self.columns
         low, high = self._frame.x_low, self._frame.x_high
         marks = [(self._cursor, "▲")] if self._cursor is not None else []
@@ -166,11 +172,14 @@ class OverlayChart(Widget):
 
 
 def overlay(lines: Sequence[Line], width: int, height: int, frame: Frame) -> list[list[tuple[str, str]]]:
-    """Rows of characters with the name of what each belongs to: "A" a line, "A*" its letter, "" nothing."""
+    """Return rows of characters, each with the name of what it belongs to.
+
+    The name is "A" for a part of run A's line, "A*" for the letter written on it, and "" for a blank.
+    """
     paths = {line.letter: resampled(line, width * 2, frame) for line in lines}
     edges = [Series(line.letter, line.xs, edge, "dots") for line in lines for edge in line.edges]
     series = [_dashed(letter, path, frame) for letter, path in paths.items()] + edges
-    drawn = draw(series[::-1], width, height, frame)  # the first run lies on top
+    drawn = draw(series[::-1], width, height, frame)  # reversed, so that the first run is on top
     rows = [list(zip(row.text, row.names, strict=True)) for row in drawn]
     for number, (letter, path) in enumerate(paths.items()):
         known = [x for x, y in enumerate(path) if math.isfinite(y)]
@@ -183,7 +192,7 @@ def overlay(lines: Sequence[Line], width: int, height: int, frame: Frame) -> lis
 
 
 def _write_letter(rows: list[list[tuple[str, str]]], letter: str, path: Sequence[float], at: int, frame: Frame) -> None:
-    """On the line, at the first place at or left of ``at`` where no other letter is near."""
+    """Write the letter on its line, in the first column at or left of ``at`` that has no other letter next to it."""
     for x in range(min(at, len(path) - 1), -1, -2):
         if not math.isfinite(path[x]):
             continue
@@ -194,7 +203,10 @@ def _write_letter(rows: list[list[tuple[str, str]]], letter: str, path: Sequence
 
 
 def resampled(line: Line, count: int, frame: Frame) -> list[float]:
-    """A value for each of ``count`` columns of dots: means, straight lines between them, NaN outside and in gaps."""
+    """Return a value for each of ``count`` columns of dots.
+
+    This is the mean of the column's values, or a linear interpolation between means; NaN outside the line and in gaps.
+    """
     binned = columns(line.xs, line.ys, count, frame)
     values = [math.nan] * count
     before: int | None = None
@@ -210,7 +222,7 @@ def resampled(line: Line, count: int, frame: Frame) -> list[float]:
 
 
 def _dashed(letter: str, path: Sequence[float], frame: Frame) -> Series:
-    """The line with its gaps: braille breaks a line where values are missing."""
+    """Return the run's dashed line: values in the gaps are NaN, because a braille line is broken at missing values."""
     count = len(path)
     span = frame.x_high - frame.x_low
     xs = [frame.x_low + span * column / max(1, count - 1) for column in range(count)]
@@ -226,6 +238,6 @@ def _pattern(letter: str, count: int) -> list[bool]:
 
 
 def sample(letter: str) -> str:
-    """A piece of the run's line, for a legend."""
+    """Return a short piece of the run's line for a legend."""
     frame = Frame(0, SAMPLE * 2 - 1, 0, 1)
     return draw([_dashed(letter, [0.5] * (SAMPLE * 2), frame)], SAMPLE, 1, frame)[0].text

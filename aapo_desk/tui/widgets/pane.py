@@ -1,4 +1,4 @@
-"""A piece of text that scrolls up and down and leaves the other keys to the screen."""
+"""A container that scrolls up and down and leaves all other keys to the screen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 
 class Pane(VerticalScroll, inherit_bindings=False):
-    """Scrolls with up and down, k and j, and the mouse wheel."""
+    """A container that scrolls with up and down, k and j, page up and page down, and the mouse wheel."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "scroll_up", "Scroll up", show=False),
@@ -22,7 +22,7 @@ class Pane(VerticalScroll, inherit_bindings=False):
 
 
 def put(static: Static, content: Content) -> None:
-    """The text's new content. All is laid out anew only where its height changes: that costs as much as drawing it."""
+    """Replace the content of a text, with a new layout only if its height changes: that takes as long as drawing it."""
     static.update(content, layout=False)
     width, height = static.content_size
     if not width or static.visual.get_height(static.styles.get_rules(), width) != height:

@@ -1,4 +1,4 @@
-"""What stands beside the charts in a wide terminal, and one at a time below them in a narrow one."""
+"""The base class of the panels beside the charts; in a narrow terminal one panel at a time is below the charts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from aapo_desk.tui.widgets.drawn import Drawn
 
 
 class Part(Drawn):
-    """Lines of styled pieces. ``KIND`` begins the names of its component classes, as in ``teaching--title``."""
+    """A panel of lines made of styled pieces.
+
+    ``KIND`` is the prefix of its component classes, as in ``teaching--title``.
+    """
 
     KIND: ClassVar[str]
     ALLOW_SELECT = False
@@ -21,7 +24,7 @@ class Part(Drawn):
         super().__init__(id=id, classes="part")
 
     def pieces(self, y: int) -> list[Piece]:
-        """Line ``y``; empty where there is nothing to say."""
+        """Return the pieces of line ``y``; an empty list leaves it blank."""
         raise NotImplementedError
 
     def render_line(self, y: int) -> Strip:

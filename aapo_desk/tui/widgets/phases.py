@@ -1,4 +1,4 @@
-"""The phases of a step: where its time went."""
+"""The phases of a step and the time that each took."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCKS = {"rollout": "█", "reward": "░", "update": "▒"}
 
 @dataclass(frozen=True)
 class Phases:
-    """Seconds of a step by phase; None where they are not known."""
+    """The seconds that each phase of a step took; None if unknown."""
 
     rollout: float | None = None
     reward: float | None = None
@@ -27,7 +27,7 @@ class Phases:
 
 
 class PhasesView(Part):
-    """A bar of shares; in one line with its legend, or above it."""
+    """A panel with a bar of each phase's share and a legend, next to the bar or below it if there are two lines."""
 
     KIND = "phases"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -68,11 +68,14 @@ class PhasesView(Part):
                 (f"{BLOCKS[name]} ", self._style(name)),
                 (f"{name} {number(value, 1)} s ", self._style("label")),
             ]
-        return pieces or [("not known", self._style("label"))]
+        return pieces or [("no data", self._style("label"))]
 
 
 def shared(values: list[float], width: int) -> list[int]:
-    """``width`` columns shared out by the values, without one left over; what is above 0 gets one where it can."""
+    """Divide ``width`` columns in proportion to the values, with none left over.
+
+    A value above 0 gets at least one column if another can spare it.
+    """
     total = math.fsum(values)
     if total <= 0 or width < 1:
         return [0] * len(values)

@@ -1,4 +1,4 @@
-"""What all plots over steps share: a title line, an axis of steps below, a cursor, and clicks that choose a step."""
+"""The base class of plots over steps: a title, an axis of steps below, a cursor, and clicks that choose a step."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from aapo_desk.tui.labels import clipped
 from aapo_desk.tui.widgets.cells import Piece, runs, strip
 from aapo_desk.tui.widgets.drawn import Drawn
 
-FEWEST_STEPS = 10  # the axis is at least this long, so that the first steps do not jump about
-NOTED_HEIGHT = 14  # a plot this high has a line to spare for its note
+FEWEST_STEPS = 10  # the axis spans at least this many steps, so that the first steps do not jump around
+NOTED_HEIGHT = 14  # a plot of at least this height has room for its note
 
 
 @dataclass(frozen=True)
 class Legend:
-    """What a series is called and a sample of how it is drawn: told by shape as well as by colour.
+    """The legend of a series: its text and a ``mark`` that shows its line, by shape as well as by colour.
 
-    ``short``: instead of ``text`` where all the texts together are too long.
+    ``short`` replaces ``text`` if all texts together are too long.
     """
 
     name: str
@@ -35,7 +35,11 @@ class Legend:
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands around a plot: whether it is the chosen one, its place among all, how it is drawn, how to read it."""
+    """The texts around a plot.
+
+    ``chosen`` marks the chosen chart (None: it is the only visible one), ``place`` is its number among all charts,
+    ``drawn`` how it is drawn and ``note`` how to read it. ``insists`` shows the note however small the chart is.
+    """
 
     chosen: bool | None = None
     place: str = ""
@@ -45,9 +49,10 @@ class Heading:
 
 
 class Plot(Drawn):
-    """Line 0 holds title and legend, the last line the steps; between them the plot, under its note if there is room.
+    """A plot over steps: title and legend in its first line, the axis in its last line, and the plot between them.
 
-    A subclass says what lies between, and in ``_first`` and ``_last`` which steps its axis spans.
+    If there is room, a note is above the plot. A subclass draws the plot and sets ``_first`` and ``_last``, the steps
+    that the axis spans.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -70,7 +75,7 @@ class Plot(Drawn):
     ALLOW_SELECT = False
 
     class Picked(Message):
-        """A step was clicked."""
+        """The user clicked on a step of a plot."""
 
         def __init__(self, plot: Plot, step: int) -> None:
             super().__init__()
@@ -92,19 +97,22 @@ class Plot(Drawn):
         self._first, self._last = 1, FEWEST_STEPS
 
     def head(self, heading: Heading) -> None:
-        """What stands around the plot from now on."""
+        """Set the texts around the plot."""
         if heading != self._heading:
             self._heading = heading
             self.refresh()
 
     def mark(self, cursor: int | None, legend: list[Legend], line: bool) -> None:
-        """Put the cursor on a step, with the legend's numbers there; ``line``: draw it all the way up."""
+        """Put the cursor on a step and show the legend with the values at that step.
+
+        ``line`` draws the cursor as a vertical line through the plot.
+        """
         if (cursor, legend, line) != (self._cursor, self._legend, self._cursor_line):
             self._cursor, self._legend, self._cursor_line = cursor, legend, line
             self.refresh()
 
     def wait(self, reason: str) -> None:
-        """What to say while there is nothing to draw."""
+        """Set the text that is shown while there is nothing to draw."""
         if reason != self._waiting:
             self._waiting = reason
             self.refresh()
@@ -114,15 +122,15 @@ class Plot(Drawn):
         raise NotImplementedError
 
     def _draw(self) -> None:
-        """Make ready what the lines are made of. Called before each line: return at once where nothing changed."""
+        """Prepare the rows of the plot. This is called before each line and must return at once if nothing changed."""
         raise NotImplementedError
 
     def _cells(self, row: int) -> list[tuple[str, str]]:
-        """A row of the plot: characters and the names that tell how to paint them."""
+        """Return a row of the plot: characters, each with the name in ``STYLE_NAMES`` of its style."""
         raise NotImplementedError
 
     def _label_at(self, row: int) -> tuple[str, str]:
-        """The tick in this row of characters, "" where there is none, and the axis beside it."""
+        """Return the tick label of this row, "" if it has none, and the character of the axis beside it."""
         raise NotImplementedError
 
     @property
@@ -165,7 +173,7 @@ class Plot(Drawn):
         return self.get_component_rich_style(self.STYLE_NAMES[name])
 
     def _title_pieces(self) -> list[Piece]:
-        """Title, legend and, at the right end, the place among the charts."""
+        """Return the title, the legend and, at the right end, the chart's number."""
         heading, title = self._heading, self.get_component_rich_style("chart--title")
         mark = "" if heading.chosen is None else "▸" if heading.chosen else " "
         pieces = [(mark, self._style("cursor")), (self._title, title)]
@@ -179,7 +187,7 @@ class Plot(Drawn):
         return pieces
 
     def _legend_pieces(self, room: int) -> list[Piece]:
-        """As much of the legend as there is room for: long, short, or only its first entries."""
+        """Return as much of the legend as fits: the long texts, the short ones, or only the first entries."""
         texts = [item.text for item in self._legend]
         if _legend_width(self._legend, texts) > room:
             texts = [item.short or item.text for item in self._legend]
@@ -202,7 +210,7 @@ class Plot(Drawn):
         return gutter + [(text, self._style(name)) for text, name in runs(cells)]
 
     def _column(self, step: int | None) -> int | None:
-        """The column of characters that a step lies in."""
+        """Return the column of characters that contains a step, or None if it is outside the plot."""
         if step is None or not self._first <= step <= self._last:
             return None
         width = self._plot_width
@@ -211,7 +219,7 @@ class Plot(Drawn):
         return min(width - 1, dots // 2)
 
     def _axis_text(self) -> str:
-        """The steps below the plot: first, last and, where there is room, one between; the cursor's among them."""
+        """Return the line of steps below the plot: the cursor's, the first, the last and the middle one if they fit."""
         line = [" "] * self._plot_width
         first, last = self._first, self._last
         marks = [(self._cursor, f"▲{self._cursor}")] if self._cursor is not None else []

@@ -1,4 +1,4 @@
-"""The list of presets, each with whether it fits this machine."""
+"""The list of presets, with a verdict for each on whether it fits this machine."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ VERDICTS = {
     "no GPU": ("✗ no GPU", "$text-error"),
     "unknown": ("? unknown", "$foreground 70%"),
 }
-NAME, VERDICT = 24, 11  # columns; longer names make theirs wider
+NAME, VERDICT = 24, 11  # widths in characters; a longer name makes its column wider
 WIDE_LINE = 48
 
 
 class PresetList(OptionList):
-    """The presets; Enter shows one and asks whether to start it."""
+    """A list of presets. Enter shows the preset under the cursor and asks whether to start it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "select", "Start", tooltip="Show what this preset is, then start it"),
-        Binding("e", "screen.new_run", "Edit first", tooltip="Open this preset as a form"),
-        Binding("a", "screen.enqueue", "Queue", show=False, tooltip="Let a run of this preset wait in the queue"),
+        Binding("enter", "select", "Start", tooltip="Show this preset, then start it"),
+        Binding("e", "screen.new_run", "Edit first", tooltip="Edit this preset in a form"),
+        Binding("a", "screen.enqueue", "Queue", show=False, tooltip="Add a run of this preset to the queue"),
         Binding("j", "cursor_down", "Down", show=False),
         Binding("k", "cursor_up", "Up", show=False),
         Binding("g", "first", "First preset", show=False),
@@ -38,7 +38,7 @@ class PresetList(OptionList):
     ]
 
     def show(self, rows: Sequence[PresetRow], wide: bool) -> None:
-        """List these presets; the cursor stays on its preset, else in its place."""
+        """List these presets. The cursor stays on its preset, or on its line if the preset is gone."""
         place = self.highlighted or 0
         under_cursor = self.get_option_at_index(place).id if place else None
         self.clear_options()
@@ -49,7 +49,7 @@ class PresetList(OptionList):
 
 
 def _offer(row: PresetRow, wide: bool, width: int) -> Content:
-    """A preset in one line, or in two where there is height for it."""
+    """Return a preset as one line of text, or as two lines if ``wide``."""
     name, title = one_line(row.name), "✗ cannot be used" if row.error else one_line(row.title)
     words, style = VERDICTS[row.fit.verdict] if row.fit else ("", "")
     faint = "$foreground 70%"

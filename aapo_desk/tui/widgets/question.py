@@ -1,4 +1,4 @@
-"""The field a question is typed into: Enter asks it, its lines wrap, and it grows with them."""
+"""The input field for a question: Enter asks it, long lines wrap, and the field grows with its text."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from textual.message import Message
 from textual.widgets import TextArea
 from textual.widgets.text_area import Edit, EditResult
 
-# What would not be seen, or would move things about, cannot be typed or pasted; line ends can.
+# Control, zero-width and bidirectional characters are invisible or move other text, so they cannot be typed or pasted.
+# Line breaks can.
 UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]",
 )
 
 
 class QuestionField(TextArea, inherit_bindings=False):
-    """Text of some lines. The keys that move in it are TextArea's, and not listed."""
+    """A field for several lines of text. It has TextArea's keys for editing, which are not listed in the footer."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "ask", "Ask", key_display="⏎", priority=True, tooltip="Ask both models this question"),
-        Binding("ctrl+j,alt+enter", "new_line", "New line", show=False, tooltip="A new line in the question"),
+        Binding("ctrl+j,alt+enter", "new_line", "New line", show=False, tooltip="Insert a line break"),
         Binding(
             "tab",
             "screen.own(1)",
             "Prompts",
             key_display="⇥",
-            tooltip="The next of the run's own problems, with its right answer",
+            tooltip="Use the run's next problem and show its right answer",
         ),
-        Binding("shift+tab", "screen.own(-1)", "Problem before", show=False, tooltip="The run's problem before it"),
-        Binding("pagedown", "screen.page(1)", "A page down", show=False),
-        Binding("pageup", "screen.page(-1)", "A page up", show=False),
-        Binding("ctrl+y", "app.copy", "Copy", show=False, tooltip="Copy what is selected, else the tuned answer"),
+        Binding("shift+tab", "screen.own(-1)", "Previous prompt", show=False, tooltip="Use the run's previous problem"),
+        Binding("pagedown", "screen.page(1)", "Page down", show=False),
+        Binding("pageup", "screen.page(-1)", "Page up", show=False),
+        Binding("ctrl+y", "app.copy", "Copy", show=False, tooltip="Copy the selected text, or else the tuned answer"),
         *(replace(binding, system=True) for binding in TextArea.BINDINGS if isinstance(binding, Binding)),
     ]
 
     class Asked(Message):
-        """A question is complete."""
+        """The user asked the question in the field."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -51,12 +52,12 @@ class QuestionField(TextArea, inherit_bindings=False):
         self.cursor_blink = False
 
     def edit(self, edit: Edit) -> EditResult:
-        """As TextArea's, without what cannot be seen."""
+        """Apply an edit as TextArea does, without its invisible characters."""
         edit.text = UNSEEN.sub("", edit.text.replace("\r\n", "\n").replace("\r", "\n")).expandtabs(4)
         return super().edit(edit)
 
     def put(self, text: str) -> None:
-        """Another text, the cursor behind it."""
+        """Replace the text and put the cursor at its end."""
         self.text = text
         self.move_cursor(self.document.end)
 

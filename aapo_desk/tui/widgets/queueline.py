@@ -1,4 +1,4 @@
-"""The queue in one line of Home: what trains, what waits, what failed. Not there while the queue has none of it."""
+"""The queue in one line of Home: what trains, waits or has failed. The line is hidden if there is nothing of these."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FAINT = "$foreground 70%"
 
 @dataclass(frozen=True)
 class QueueState:
-    """The queue as Home shows it. ``failed``: each with its reason."""
+    """The queue as Home shows it. ``failed`` holds pairs of a label and a reason."""
 
     worked_off: bool = False
     now: tuple[str, str] | None = None
-    """What it is called and its state, of the entry that trains."""
+    """The label and state of the entry that is training; None if there is none."""
 
     waiting: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
@@ -42,7 +42,7 @@ class QueueRead(Message):
 
 
 class QueueLine(Static):
-    """Reads the queue in a thread, and shows it."""
+    """A line that reads the queue in a thread and shows it."""
 
     def __init__(self, id: str) -> None:
         super().__init__(id=id, markup=False)
@@ -53,7 +53,7 @@ class QueueLine(Static):
         self.set_interval(SECONDS, self.read)
 
     def read(self) -> None:
-        """Look at the queue soon."""
+        """Read the queue in the background, unless it is being read already."""
         if self.screen.is_current and not self._reading:
             self._reading = True
             self.run_worker(self._load, thread=True, group="queue", exit_on_error=False)
@@ -75,15 +75,15 @@ class QueueLine(Static):
         put(self, text)
 
     def start_or_stop(self) -> None:
-        """Have the queue worked off in the background; where it is already, ask and stop it."""
+        """Start the queue in the background; if it is running, ask for confirmation and stop it."""
         if self._state.worked_off:
-            text = "The run that trains writes a checkpoint and stops; Q goes on with it later."
-            question = Question("Stop the queue?", Content(text), "y  Stop it", "n  Go on", default=False)
+            text = "The current run saves a checkpoint and stops. Press Q to resume it later."
+            question = Question("Stop the queue?", Content(text), "y  Stop it", "n  Keep going", default=False)
             self.app.push_screen(question, lambda yes: self._do(start=False) if yes else None)
         elif self._state.waiting or self._state.now:
             self._do(start=True)
         else:
-            self.notify("Nothing waits in the queue: a on a preset adds it.", severity="warning", markup=False)
+            self.notify("The queue is empty. Press a on a preset to add it.", severity="warning", markup=False)
 
     def _do(self, start: bool) -> None:
         def work() -> None:
@@ -103,10 +103,10 @@ class QueueLine(Static):
 
 
 def read_queue() -> QueueState:
-    """Raises as reading files does."""
+    """Return the state of the queue. Raises what reading its files raises (see ``READ_ERRORS``)."""
     if not (home() / "queue").is_dir():
         return QueueState()
-    from aapo_desk.studies import queue  # most homes have none, and the first frame does not wait for it
+    from aapo_desk.studies import queue  # imported late, so that Home opens faster for users without a queue
 
     found = queue.entries()
     now = next(((entry.label, entry.state) for entry in found if entry.state in LIVE_STATES), None)
@@ -116,7 +116,7 @@ def read_queue() -> QueueState:
 
 
 def described(state: QueueState) -> Content:
-    """The line; empty where there is nothing to say."""
+    """Return the text of the line; empty if nothing trains, waits or has failed."""
     parts: list[Content] = []
     if state.now:
         name, current = state.now

@@ -1,4 +1,4 @@
-"""The line that says which runs are listed: what they are filtered by, how many match, what the signs mean."""
+"""The line above the runs: the filter, how many runs match it, and what the signs mean."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from aapo_desk.tui.widgets.runtable import MARKED, PINNED
 
 
 class FilterInput(Input):
-    """Filters as one types."""
+    """An input that filters the runs as the user types."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,down", "screen.to_runs", "To the runs", key_display="enter", tooltip="Back to the runs"),
+        Binding("enter,down", "screen.to_runs", "To the runs", key_display="enter", tooltip="Return to the runs"),
     ]
 
 
 class RunFilter(Horizontal):
-    """The runs' title, and the filter while there is one."""
+    """The title of the list of runs, and the filter while it is open."""
 
     def compose(self) -> ComposeResult:
         yield Static("runs", id="runs-title", classes="list-title", markup=False)
@@ -31,7 +31,7 @@ class RunFilter(Horizontal):
 
     def on_mount(self) -> None:
         self.input.display = False
-        self.input.cursor_blink = False  # a screen at rest draws nothing
+        self.input.cursor_blink = False  # an idle screen should draw nothing
 
     @property
     def input(self) -> FilterInput:
@@ -39,27 +39,27 @@ class RunFilter(Horizontal):
 
     @property
     def text(self) -> str:
-        """What is filtered by; "" where all runs are listed."""
+        """Return the text of the filter; "" if all runs are listed."""
         return self.input.value
 
     def open(self) -> None:
         self.input.display = True
-        self.screen.set_focus(self.input)  # at once: what is typed right behind is no key
+        self.screen.set_focus(self.input)  # at once, so that the next key is typed into the field
 
     def close(self) -> None:
-        """List all runs again."""
+        """Close the filter and list all runs again."""
         self.input.value = ""
         self.input.display = False
 
     def describe(self, listed: int, total: int, marked: int, pinned: int) -> None:
-        """Say how many of the runs are listed, marked and pinned."""
-        notes = [f"{listed} of {total}, esc lists all"] if self.text.strip() else []
+        """Show how many runs are listed, marked and pinned."""
+        notes = [f"{listed} of {total}, esc shows all"] if self.text.strip() else []
         notes += [f"{MARKED} {marked} marked"] if marked else []
         notes += [f"{PINNED} pinned"] if pinned else []
         put(self.query_one("#runs-note", Static), " · ".join(notes))
 
 
 def put(widget: Static, text: Content | str) -> None:
-    """Have it show this text. What it shows already is left alone: to lay out the screen again costs the most."""
+    """Show a text in a widget, unless it shows it already: the screen's new layout would be the largest cost."""
     if str(widget.content) != str(text):
         widget.update(text)

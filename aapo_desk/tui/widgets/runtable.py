@@ -1,4 +1,4 @@
-"""The table of runs: what is drawn of a run, how wide, and the keys that act on the one under the cursor."""
+"""The table of runs: its cells, the widths of its columns, and the keys that act on the run under the cursor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCROLLBAR, GAP = 1, 1
 
 
 class RunTable(DataTable[Text]):
-    """The runs; the arrows move, Enter opens."""
+    """A table of runs. The arrow keys move the cursor, Enter opens the run under it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"run-table--trend"}
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -38,11 +38,11 @@ class RunTable(DataTable[Text]):
         Binding("k", "cursor_up", "Up", show=False),
         Binding("g", "scroll_top", "First run", show=False),
         Binding("G", "scroll_bottom", "Last run", show=False),
-        Binding("space", "screen.mark", "Mark", tooltip="Mark this run, or take its mark away"),
-        Binding("p", "screen.pin", "Pin", tooltip="Pin this run as a baseline, on top of the list, or let it go"),
-        Binding("t", "screen.chat", "Chat", tooltip="Ask this run's base and tuned model", show=False),
-        Binding("r", "screen.rename", "Rename", tooltip="Give this run another name", show=False),
-        Binding("d,delete", "screen.delete", "Delete", tooltip="Delete this run from the disk; asks first", show=False),
+        Binding("space", "screen.mark", "Mark", tooltip="Mark or unmark this run"),
+        Binding("p", "screen.pin", "Pin", tooltip="Pin this run to the top of the list as a baseline, or unpin it"),
+        Binding("t", "screen.chat", "Chat", tooltip="Chat with this run's base and tuned models", show=False),
+        Binding("r", "screen.rename", "Rename", tooltip="Rename this run", show=False),
+        Binding("d,delete", "screen.delete", "Delete", tooltip="Delete this run from disk, after asking", show=False),
     ]
 
     def __init__(self, id: str) -> None:
@@ -52,11 +52,11 @@ class RunTable(DataTable[Text]):
 
     @property
     def under_cursor(self) -> RunRow | None:
-        """The run that the cursor is on."""
+        """Return the run under the cursor, or None if the table is empty."""
         return self._shown[self.cursor_row] if 0 <= self.cursor_row < len(self._shown) else None
 
     async def on_click(self, event: Click) -> None:
-        """A click moves the cursor, another opens, in whatever column; one at the left edge marks."""
+        """Move the cursor to a clicked run, open the run under the cursor, or mark a run clicked at its left edge."""
         row, column = event.style.meta.get("row", -1), event.style.meta.get("column", -1)
         if not 0 <= row < len(self._shown):
             return
@@ -67,10 +67,13 @@ class RunTable(DataTable[Text]):
             self.action_select_cursor()
         else:
             return
-        event.prevent_default()  # DataTable's own wants the same cell twice
+        event.prevent_default()  # DataTable selects a row only if the same cell is clicked twice
 
     def show(self, rows: Sequence[RunRow], marked: Collection[str], order: Order, now: float, width: int) -> None:
-        """Draw these rows in ``width`` characters; the cursor stays on its run. ``now``: for their ages."""
+        """Draw these rows in ``width`` characters, with the cursor on the same run as before.
+
+        ``now`` is the time in seconds from which the runs' ages are counted.
+        """
         longest = {
             column: max((cell_len(text(row)) for row in rows), default=0)
             for column, text in (("step", _steps), ("name", _name), ("model", _model))
@@ -108,9 +111,10 @@ class RunTable(DataTable[Text]):
 
 
 def column_widths(room: int, longest: Mapping[str, int]) -> dict[str, int]:
-    """The columns' widths without the gap behind each: name, model and trend share what the others leave.
+    """Return the widths of the columns, without the gap after each.
 
-    ``longest``: of the texts in the columns step, name and model. A name takes what no model needs.
+    Name, model and trend share the room that the others leave, and the name column gets what no model needs.
+    ``longest`` holds the widths of the longest texts in the columns step, name and model.
     """
     fixed = FIXED | {"step": max(FIXED["step"], longest["step"])}
     left = room - SCROLLBAR - sum(fixed.values()) - GAP * (len(fixed) + len(LEAST)) - sum(LEAST.values())
@@ -124,7 +128,7 @@ def column_widths(room: int, longest: Mapping[str, int]) -> dict[str, int]:
 
 
 def _label(column: str, order: Order, width: int) -> str:
-    """The column's name; an arrow behind it says that it is sorted by, and which way."""
+    """Return the column's name, followed by an arrow for the direction if the table is sorted by it."""
     if column == MARK:
         return ""
     arrow = ("↓" if order.descending else "↑") if column == order.column else ""
@@ -158,13 +162,13 @@ def _model(row: RunRow) -> str:
 
 
 def _steps(row: RunRow) -> str:
-    """``12/300``; ``12, 34 %`` where a budget ends the run, whose share takes less room than its words."""
-    said = progress(row.step, row.steps, row.budget)
-    return f"{row.step}, {percent(row.budget.share)}" if row.budget and "/" not in said else said
+    """Return the step as in ``12/300``, or as in ``12, 34 %`` if a budget ends the run, whose text would be longer."""
+    text = progress(row.step, row.steps, row.budget)
+    return f"{row.step}, {percent(row.budget.share)}" if row.budget and "/" not in text else text
 
 
 def _placed(text: str, width: int, right: bool) -> str:
-    """The text in ``width`` cells: cut with an ellipsis, or filled up."""
+    """Return the text in ``width`` cells: cut with an ellipsis, or padded on the left if ``right``."""
     if cell_len(text) > width:
         return set_cell_size(text, width - 1) + "…"
     return " " * (width - cell_len(text)) + text if right else text

@@ -1,4 +1,4 @@
-"""One pair of completions in full: prompt, answer, the terms of the advantage, both texts with what differs marked."""
+"""A pair of completions in full: prompt, answer, terms of the advantage, both texts with their differences marked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_FOUND = 500
 
 
 class SampleDetail(Pane, can_focus=False):
-    """Shows one pair; the prompt in its first lines, unless ``show_whole`` asks for all of it."""
+    """A view of one pair, with the first lines of its prompt or, after ``show_whole(True)``, all of it."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -48,14 +48,14 @@ class SampleDetail(Pane, can_focus=False):
                     yield Static(classes="sample-side-text", markup=False)
 
     def show(self, pair: Pair | None, absent: str, wanted: str) -> None:
-        """Another pair, or why there is none; ``wanted`` is marked in its texts."""
+        """Show a pair, or the reason ``absent`` why there is none; ``wanted`` is marked in its texts."""
         if pair != self._pair:
             self.scroll_home(animate=False)
         self._pair, self._absent, self._wanted = pair, absent, wanted
         self._update()
 
     def show_whole(self, whole: bool) -> None:
-        """The prompt in full, or in its first lines."""
+        """Show the prompt in full, or only its first lines."""
         self.set_class(whole, "-whole")
         self._show_prompt()
 
@@ -101,7 +101,7 @@ class SampleDetail(Pane, can_focus=False):
 
 
 def _fitting(text: str, cells: int) -> int:
-    """How many characters fit into so many cells, if they are like these."""
+    """Return how many characters fit into ``cells``, if they are as wide as those of ``text`` on average."""
     return max(1, int(cells * len(text) / max(1, cell_len(text))))
 
 
@@ -126,15 +126,15 @@ def _terms(pair: Pair) -> Content:
 
 
 def _likeness(difference: Difference, texts: Sequence[str]) -> Content:
-    """What the marks mean, or why there are none."""
+    """Return what the marks mean, or why there are none."""
     if texts[0] == texts[1]:
-        words = "both alike"
+        words = "identical"
     elif difference.shared is None:
         words = "too long to compare"
     elif difference.told:
         words = "underlined: not in the other"
     else:
-        words = "next to nothing in common"
+        words = "almost nothing in common"
     return Content.styled(f"  {words}", MUTED)
 
 
@@ -151,5 +151,5 @@ def _side_head(side: str, sample: Sample | None) -> Content:
 
 
 def _missing(side: str) -> Content:
-    words = "not kept" if side == "policy" else "none: this algorithm or step samples no reference"
+    words = "not saved" if side == "policy" else "none: this algorithm or step samples no reference"
     return Content.styled(words, MUTED)

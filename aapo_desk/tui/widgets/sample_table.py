@@ -1,4 +1,4 @@
-"""The step's pairs of completions in a table."""
+"""A table of a step's pairs of completions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_MORE = 30
 
 
 class SampleTable(DataTable[Text], inherit_bindings=False):
-    """Shows pairs in the order given, the cursor on one of them; the keys are the screen's."""
+    """A table that shows pairs in the given order, with the cursor on one of them. The screen handles the keys."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, cursor_type="row", cell_padding=0)
@@ -30,7 +30,7 @@ class SampleTable(DataTable[Text], inherit_bindings=False):
     def show(
         self, items: Sequence[Pair], columns: Sequence[Column], sorted_by: str, descending: bool, place: int
     ) -> None:
-        """Fill the table anew, the cursor on the pair at ``place``."""
+        """Fill the table with these pairs and put the cursor on the one at index ``place``."""
         mark = DESCENDING if descending else ASCENDING
         self.shown = list(items)
         self._columns = list(columns)
@@ -42,7 +42,7 @@ class SampleTable(DataTable[Text], inherit_bindings=False):
             self._fill(self.cursor_row)
 
     def _fitting(self) -> list[int]:
-        """The columns' widths. The prompts get what is left over."""
+        """Return the widths of the columns; the prompt column also gets the room that is left over."""
         widths = [
             max(column.width, cell_len(title) + 1) for column, title in zip(self._columns, self._titles, strict=True)
         ]
@@ -68,12 +68,15 @@ class SampleTable(DataTable[Text], inherit_bindings=False):
 
     @property
     def chosen(self) -> Pair | None:
-        """The pair under the cursor."""
+        """Return the pair under the cursor, or None if the table is empty."""
         return self.shown[self.cursor_row] if 0 <= self.cursor_row < len(self.shown) else None
 
 
 def _cell(column: Column, words: str, width: int) -> Text:
-    """Numbers to the right; prompts to the left, two blanks before them, by their end where they are too long."""
+    """Return a cell: numbers are right-aligned, prompts left-aligned after two blanks.
+
+    Of a prompt that is too long, the end is shown.
+    """
     if column.key != "prompt":
         return Text(words, justify="right", no_wrap=True)
     if cell_len(words) > width - len(GAP):

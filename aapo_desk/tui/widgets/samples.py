@@ -1,4 +1,4 @@
-"""One policy completion and its reference's, side by side or one above the other."""
+"""A completion of the policy and one of the reference, side by side or one above the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aapo_desk.tui.widgets.pane import Pane, put
 
 
 def terms(sample: Sample) -> str:
-    """Reward by function and the advantage's terms, in one line."""
+    """Return the rewards by function, the terms of the advantage and the number of tokens in one line."""
     reward = "unscorable" if sample.reward is None else f"reward {number(sample.reward)}"
     if len(sample.rewards) > 1:
         reward += f" ({', '.join(f'{one_line(name, 40)} {number(score)}' for name, score in sample.rewards.items())})"
@@ -29,7 +29,7 @@ def terms(sample: Sample) -> str:
 
 
 class CompletionPane(Pane):
-    """One completion: who wrote it, its terms, its text."""
+    """A completion: which model wrote it, its rewards and advantage, and its text."""
 
     def __init__(self, who: str, *, id: str) -> None:
         super().__init__(id=id)
@@ -48,7 +48,7 @@ class CompletionPane(Pane):
 
 
 class SampleView(Container):
-    """A pair of completions with the problem above; ``turn`` goes to the next pair."""
+    """A pair of completions with their problem above."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -62,13 +62,13 @@ class SampleView(Container):
             yield CompletionPane("reference", id="reference")
 
     def show(self, samples: list[Sample]) -> None:
-        """The samples of another step; the place in the list is kept where it can be."""
+        """Show the samples of another step, at the same position in the list if it has as many pairs."""
         self._pairs = pairs(samples)
         self.place = min(self.place, max(0, len(self._pairs) - 1))
         self._update()
 
     def turn(self, by: int) -> None:
-        """Go on by so many pairs, round and round."""
+        """Move ``by`` pairs forward or back; the first pair follows the last."""
         if self._pairs:
             self.place = (self.place + by) % len(self._pairs)
             self._update()
@@ -77,7 +77,7 @@ class SampleView(Container):
         problem = self.query_one("#problem", Static)
         policy, reference = (self.query_one(f"#{name}", CompletionPane) for name in ("policy", "reference"))
         if not self._pairs:
-            put(problem, Content.assemble(("completions", "bold"), "  none kept of this step"))
+            put(problem, Content.assemble(("completions", "bold"), "  none saved for this step"))
             policy.show(None, "")
             reference.show(None, "")
             return
@@ -94,5 +94,5 @@ class SampleView(Container):
                 one_line(some.answer),
             ),
         )
-        policy.show(pair.policy, "not kept")
+        policy.show(pair.policy, "not saved")
         reference.show(pair.reference, "none: this algorithm or step samples no reference")

@@ -1,4 +1,4 @@
-"""The scrubber: one line that shows, and takes, the step being looked at."""
+"""The scrubber: a line that shows the selected step and lets the user select another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRACK, DONE, KNOB = "─", "━", "●"
 
 
 class Scrubber(Drawn):
-    """Click or drag on the track to go to a step; click the word at its end to follow the run again."""
+    """A track of steps: a click or drag selects a step, a click on the word at its end follows the run again."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"scrubber--label", "scrubber--track", "scrubber--knob", "scrubber--live"}
     ALLOW_SELECT = False
@@ -29,14 +29,14 @@ class Scrubber(Drawn):
     live: reactive[bool] = reactive(True)
 
     class Moved(Message):
-        """A step was chosen on the track."""
+        """The user selected a step on the track."""
 
         def __init__(self, step: int) -> None:
             super().__init__()
             self.step = step
 
     class Follow(Message):
-        """The newest step is wanted, and the ones to come."""
+        """The user wants to follow the newest step."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -99,14 +99,14 @@ class Scrubber(Drawn):
 
 
 def place(step: int, first: int, last: int, width: int) -> int:
-    """The column of a step on a track."""
+    """Return the column of a step on a track of ``width`` columns."""
     if last <= first:
         return width - 1
     return min(width - 1, max(0, round((step - first) / (last - first) * (width - 1))))
 
 
 def step_at(column: int, first: int, last: int, width: int) -> int:
-    """The step at a column of a track."""
+    """Return the step at a column of a track of ``width`` columns."""
     if width < 2 or last <= first:
         return last
     return first + round(column / (width - 1) * (last - first))

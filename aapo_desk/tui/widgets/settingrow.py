@@ -1,4 +1,4 @@
-"""One setting of the form: its name, what it is edited with, and what is to be said of it."""
+"""A row of the settings form: a setting's name, the control that edits it, and a note."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from aapo_desk.tui.labels import clipped
 from aapo_desk.tui.text import one_line
 from aapo_desk.tui.widgets.choice import ChoiceView
 
-NAME = 26  # columns, with what is left free behind it
-NUMBER = 12  # as in new_run.tcss
+NAME = 26  # width in characters, with the gap after the name
+NUMBER = 12  # must match new_run.tcss
 LEAST_NOTE = 10
 LONGEST_BEFORE = 40
 FAINT = "$foreground 70%"
 
 
 class SettingRow(Widget):
-    """A row of the form. Its note is the error, else the preset's value where it is another, else the bounds.
+    """A row of the form. Its note is the error, else the preset's value if it was changed, else the bounds.
 
-    Name and note are drawn by the row itself, around the control: the form opens twice as fast as with a widget for
-    each. A number's note stands behind it, the others' below.
+    The row itself draws name and note around the control: with a widget for each, the form would take twice as long to
+    open. The note of a number is at its right, other notes are below their control.
     """
 
     class Edited(Message):
-        """The text in a row is another now."""
+        """The user changed the text of the setting ``path``."""
 
         def __init__(self, path: str, text: str) -> None:
             super().__init__()
@@ -48,7 +48,7 @@ class SettingRow(Widget):
         self._behind = setting.kind in ("integer", "number")
         self.control = self._make_control()
         if not isinstance(self.control, ChoiceView):
-            self.control.cursor_blink = False  # a screen at rest draws nothing
+            self.control.cursor_blink = False  # an idle screen should draw nothing
         self.control.styles.margin = (0, 0, 0, NAME)
         if self._behind:
             self.control.styles.width = NUMBER
@@ -67,7 +67,7 @@ class SettingRow(Widget):
         yield self.control
 
     def set_text(self, text: str) -> None:
-        """Put another text there, without a word about it."""
+        """Replace the text without posting ``Edited``."""
         self._text = text
         with self.prevent(Input.Changed, TextArea.Changed):
             if isinstance(self.control, Input):
@@ -78,14 +78,17 @@ class SettingRow(Widget):
                 self.control.chosen = text
 
     def tell(self, before: str | None, error: str) -> None:
-        """``before``: the preset's text where it is another, else None. ``error``: what is wrong, "" where nothing."""
+        """Set what the note shows.
+
+        ``before`` is the preset's text if it was changed, else None. ``error`` is what is wrong, or "".
+        """
         if (before, error) != (self._changed_from, self._error):
             self._changed_from, self._error = before, error
             self._make_room()
             self.refresh()
 
     def set_current(self, current: bool) -> None:
-        """Whether the cursor is here."""
+        """Set whether the cursor is on this row."""
         self._current = current
         self.refresh()
 
@@ -97,7 +100,7 @@ class SettingRow(Widget):
             self.control.focus()
 
     def _note(self) -> list[str]:
-        """The note in lines."""
+        """Return the note, wrapped into lines."""
         if self._error:
             note = f"✗ {one_line(self._error)}"
         elif self._changed_from is not None:
@@ -111,7 +114,7 @@ class SettingRow(Widget):
         return NAME + NUMBER + 2 if self._behind else NAME
 
     def _make_room(self) -> None:
-        """Below the control, for the lines of the note that do not stand behind it."""
+        """Reserve room below the control for the lines of the note that are not at its right."""
         lines = len(self._note())
         below = max(0, lines - 1) if self._behind else lines
         if self.control.styles.margin.bottom != below:

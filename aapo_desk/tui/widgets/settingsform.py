@@ -1,4 +1,4 @@
-"""The form: every setting in its section, with a cursor that moves from row to row."""
+"""The settings form: every setting in its section, with a cursor that moves from row to row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aapo_desk.tui.widgets.settingrow import SettingRow
 
 
 class SectionTitle(Static):
-    """The name of a section, and what is wrong with it as a whole."""
+    """The name of a section, with any error that concerns the section as a whole."""
 
     def __init__(self, section: str) -> None:
         super().__init__(markup=False)
@@ -40,22 +40,22 @@ class SectionTitle(Static):
 
 
 class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
-    """While it has the focus itself, the keys move its cursor; while a field in it has, they go from field to field."""
+    """The form. While it has the focus, the keys move its cursor; while a field has it, they move between fields."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,j", "move(1)", "Next field", show=False),
-        Binding("up,k", "move(-1)", "Field before", show=False),
+        Binding("up,k", "move(-1)", "Previous field", show=False),
         Binding("enter,i", "enter", "Edit", show=False, tooltip="Edit the field under the cursor"),
-        Binding("left,h", "choose(-1)", "Choice before", show=False),
+        Binding("left,h", "choose(-1)", "Previous choice", show=False),
         Binding("right,l,space", "choose(1)", "Next choice", show=False),
-        Binding("pagedown,ctrl+d", "move(10)", "Ten fields on", show=False),
-        Binding("pageup,ctrl+u", "move(-10)", "Ten fields back", show=False),
+        Binding("pagedown,ctrl+d", "move(10)", "Ten fields down", show=False),
+        Binding("pageup,ctrl+u", "move(-10)", "Ten fields up", show=False),
         Binding("home,g", "move(-1000)", "First field", show=False),
         Binding("end,G", "move(1000)", "Last field", show=False),
     ]
 
     class Moved(Message):
-        """The cursor is on another setting."""
+        """The cursor moved to another setting."""
 
         def __init__(self, setting: Setting) -> None:
             super().__init__()
@@ -77,30 +77,34 @@ class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
         self._put_cursor(self._current)
 
     def watch_has_focus(self, _has_focus: bool) -> None:
-        """Textual would style every row anew, which is felt; nothing in a row is styled by the form's focus."""
+        """Update the style of the form alone.
+
+        Textual would update every row as well, which causes a noticeable delay; no row's style depends on the focus.
+        """
         self.app.stylesheet.update_nodes([self], animate=True)
 
     @property
     def current(self) -> Setting:
-        """The setting under the cursor."""
+        """Return the setting under the cursor."""
         return self._current.setting
 
     def set_text(self, path: str, text: str) -> None:
         self._rows[path].set_text(text)
 
     def tell(self, changes: Mapping[str, tuple[str, str]], errors: Mapping[str, str]) -> None:
-        """Mark what is changed and what is wrong, by path; an error of no setting stands at its section."""
+        """Mark changed settings and errors by path; an error that belongs to no setting is shown at its section."""
         for path, row in self._rows.items():
             row.tell(changes[path][0] if path in changes else None, errors.get(path, ""))
         for section, title in self._titles.items():
-            title.tell("" if section in self._rows else errors.get(section, ""))  # rewards are section and field
+            # ``rewards`` is a section and a setting, and its row shows the error already.
+            title.tell("" if section in self._rows else errors.get(section, ""))
 
     def find(self, text: str) -> int:
-        """Show only the settings with every word of ``text`` in their path or help; how many there are."""
+        """Show only the settings with every word of ``text`` in their path or help, and return their number."""
         words = text.lower().split()
         for row in self._rows.values():
-            said = f"{row.setting.path} {row.setting.help}".lower()
-            row.display = all(word in said for word in words)
+            searched = f"{row.setting.path} {row.setting.help}".lower()
+            row.display = all(word in searched for word in words)
         shown = self._shown()
         sections = {row.setting.section for row in shown}
         for section, title in self._titles.items():
@@ -116,7 +120,7 @@ class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
         self._current.set_current(False)
         self._current = row
         row.set_current(True)
-        # The section's name with its first setting.
+        # Scroll to the section's title too if this is its first setting.
         first = next(other for other in self._rows.values() if other.setting.section == row.setting.section)
         if row is first:
             self.scroll_to_widget(self._titles[row.setting.section], animate=False)
@@ -153,7 +157,7 @@ class SettingsForm(VerticalScroll, can_focus=True, inherit_bindings=False):
             self._current.control.action_choose(step)
 
     def go_to(self, path: str) -> None:
-        """Put the cursor on a setting, also one that a search hides; the field gets the focus."""
+        """Put the cursor on a setting and focus its field. A setting hidden by a search is shown again."""
         if row := self._rows.get(path):
             row.display = True
             self._put_cursor(row)

@@ -1,4 +1,4 @@
-"""A curve in one line of blocks: a pure function from numbers to characters."""
+"""A curve drawn as one line of block characters: a pure function from numbers to text."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-BARS = "▁▂▃▄▅▆▇"  # no full block: it would grow into the line above
+BARS = "▁▂▃▄▅▆▇"  # without the full block, which would touch the line above
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """At most ``width`` characters, each the mean of what falls into it, a blank where that is nothing.
+    """Return a curve of at most ``width`` characters, each the mean of its share of the values; blank if it has none.
 
-    The lowest bar is 0, or the lowest value where some are negative; the highest bar is the highest value.
+    The lowest bar stands for 0, or for the lowest mean if any is negative; the highest bar for the highest mean.
     """
     count = min(width, len(values))
     edges = [len(values) * place // count for place in range(count + 1)] if count else []

@@ -1,4 +1,4 @@
-"""A comparison as text: the runs and their figures, their evaluations, the settings that differ."""
+"""A comparison of runs as text: their progress and values, their evaluations, and the settings that differ."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ SETTINGS = "what differs"
 WIDEST_VALUE = 26
 ROOMY = 100
 LEAD = len("A ") + SAMPLE + 2
-MOST_EVALUATED = 70  # characters of an evaluation in short, without its lead
+MOST_EVALUATED = 70  # largest width of an evaluation in its short form, without its lead
 
 Row = Sequence[str]
 
 
 def runs_text(comparison: Comparison, axis: Axis, x: float | None, width: int) -> Content:
-    """A line a run: how far it is, its smoothed value at ``x`` or at its end, and how far that is from the baseline."""
+    """Return a line for each run: its progress, its smoothed value and the difference from the baseline's.
+
+    The value is that at ``x``, or the last one if ``x`` is None.
+    """
     baseline = comparison.baseline
     roomy = width >= ROOMY
     counted = ["completions"] if roomy else []
@@ -60,7 +63,7 @@ def runs_text(comparison: Comparison, axis: Axis, x: float | None, width: int) -
 
 
 def evaluations_text(comparison: Comparison, width: int) -> Content:
-    """A line a run: greedy held-out accuracy of base and tuned model, its gain, its distance to the baseline."""
+    """Return a line for each run: greedy held-out accuracy, base and tuned, the gain, the distance to the baseline."""
     baseline = comparison.baseline
     short = width < ROOMY
     rows: list[Row] = [["held out: base → tuned", "gain", f"tuned, vs {baseline.letter}"]]
@@ -79,14 +82,14 @@ def evaluations_text(comparison: Comparison, width: int) -> Content:
             paired, unpaired = paired or found.paired, unpaired or not found.paired
             against = interval(found.estimate, "+") + ("" if found.paired else "*")
         rows.append([f"{before} → {after}", interval(final.greedy.gain, "+"), against])
-    notes = ["[95 % interval]" + (f"; vs {baseline.letter}: paired, the same problems" if paired else "")]
-    notes += ["* not paired: other problems, or another judge"] if unpaired else []
+    notes = ["[95 % interval]" + (f"; vs {baseline.letter}: paired by problem" if paired else "")]
+    notes += ["* not paired: different problems or another scoring reward"] if unpaired else []
     notes += [f"{one.letter}, {note}" for one in comparison.entries if one.final for note in one.final.greedy.notes]
     return _table(comparison.entries, rows, [], left={0, 1, 2}, notes=notes, sampled=width >= LEAD + MOST_EVALUATED)
 
 
 def settings_text(comparison: Comparison, width: int) -> Content:
-    """A line a setting that is not the same in all runs."""
+    """Return a line for each setting that differs between the runs."""
     differing = comparison.differing()
     if not differing:
         return Content.styled("all settings are the same", FAINT)
@@ -105,7 +108,7 @@ def settings_text(comparison: Comparison, width: int) -> Content:
 
 
 def interval(estimate: Estimate | None, sign: str = "") -> str:
-    """``0.56 [0.46, 0.66]``"""
+    """Format an estimate with its 95 % interval, as in ``0.56 [0.46, 0.66]``."""
     if estimate is None:
         return "–"
     value, low, high = (format(each, f"{sign}.2f") for each in (estimate.mean, estimate.low, estimate.high))
@@ -113,7 +116,7 @@ def interval(estimate: Estimate | None, sign: str = "") -> str:
 
 
 def amount(count: float | None) -> str:
-    """``812``, ``12.3k``, ``4.56M``"""
+    """Format a count in short form, as in ``812``, ``12.3k`` or ``4.56M``."""
     if count is None:
         return "–"
     for size, letter, digits in ((1e9, "G", 2), (1e6, "M", 2), (1e3, "k", 1)):
@@ -148,9 +151,9 @@ def _table(
     notes: Sequence[str],
     sampled: bool = True,
 ) -> Content:
-    """A heading and a line a run, led by its letter and, where ``sampled``, by a piece of its line.
+    """Return a heading and a line for each run, led by its letter and, if ``sampled``, by a piece of its curve.
 
-    ``widths`` are those of the first columns, ``left`` the numbers of the columns that are set flush left.
+    ``widths`` are the widths of the first columns; ``left`` holds the indices of the columns that are left-aligned.
     """
     sizes = [*widths, *_widths(rows)[len(widths) :]]
     leads = [("", FAINT)]
@@ -167,10 +170,10 @@ def _table(
 
 
 def _fit(text: str, width: int) -> str:
-    """Exactly so many cells."""
+    """Return the text in exactly ``width`` cells, cut with an ellipsis or padded."""
     return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
 
 
 def _fit_end(text: str, width: int) -> str:
-    """A path's end says most."""
+    """Return a path in ``width`` cells; if it is too long its start is cut, since its end tells the most."""
     return f"{text:<{width}}" if len(text) <= width else f"…{text[1 - width :]}"

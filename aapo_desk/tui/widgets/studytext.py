@@ -1,4 +1,4 @@
-"""A study as text: how far it is, what its arms ended at, what they have used up, its runs."""
+"""A study as text: its progress, the final accuracy of its arms, the resources they used, and its runs."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Row = Sequence[str]
 
 
 def progress_text(findings: Findings) -> Content:
-    """How many runs are through, and which one trains."""
-    said = f"{findings.done} of {len(findings.runs)} runs finished"
+    """Return how many runs have finished or failed, and which one is training."""
+    counts = f"{findings.done} of {len(findings.runs)} runs finished"
     if findings.failed:
-        said += f", {len(findings.failed)} failed"
-    parts = [(f"{said}  ", "bold")]
+        counts += f", {len(findings.failed)} failed"
+    parts = [(f"{counts}  ", "bold")]
     parts += [(f"{one_line(run.name, 40)}: {_state(run)}  ", "") for run in findings.runs if run.live]
     if findings.left and not findings.at_work:
-        parts.append(("nothing works at it", FAINT))
+        parts.append(("not running", FAINT))
     return Content.assemble(*parts)
 
 
 def outcomes_text(findings: Findings, width: int) -> Content:
-    """A line an arm: held-out accuracy of its base and of what it ended at, and how far it is from the first arm."""
+    """Return a line for each arm: held-out accuracy before and after training, difference from the first arm."""
     roomy = width >= ROOMY
     first = findings.arms[0]
     rows: list[Row] = [
@@ -50,14 +50,14 @@ def outcomes_text(findings: Findings, width: int) -> Content:
         rows.append([base, interval(outcome.tuned), *([interval(outcome.gain, "+")] if roomy else []), against])
     seeds = max((arm.sides["greedy"].against.seeds for arm in findings.arms if arm.sides["greedy"].against), default=0)
     note = "[95 % interval] over seeds and problems, paired by problem" if seeds != 1 else (
-        "[95 % interval] over problems; one seed says nothing of others"
+        "[95 % interval] over problems; other seeds may differ"
     )  # fmt: skip
     notes = [f"{arm.letter}, {line}" for arm in findings.arms for line in arm.sides["greedy"].notes]
     return _arms(findings, rows, "\n".join([note, *notes]), left=True)
 
 
 def spent_text(findings: Findings, width: int) -> Content:
-    """A line an arm: what its runs have used up and learned from, means over seeds."""
+    """Return a line for each arm: the resources its runs used and the share of rows they learned from, as means."""
     rows: list[Row] = [["runs", "steps", "completions", "tokens", "time", "teach: group", "with margin"]]
     for arm in findings.arms:
         seconds = arm.mean("seconds")
@@ -73,7 +73,7 @@ def spent_text(findings: Findings, width: int) -> Content:
 
 
 def runs_text(findings: Findings, width: int) -> Content:
-    """A line a run, in the order in which they train."""
+    """Return a line for each run, in the order in which they train."""
     lines = [Content.styled(f"   {'run':<32}  {'state':<22}  {findings.metric:>8}  held out", FAINT)]
     for place in range(len(findings.study.seeds)):
         for arm in findings.arms:
@@ -106,7 +106,7 @@ def _style(arm: ArmFindings) -> str:
 
 
 def _arms(findings: Findings, rows: Sequence[Row], note: str, left: bool) -> Content:
-    """A heading and a line an arm, led by its letter, a piece of its line and its label."""
+    """Return a heading and a line for each arm, led by its letter, a piece of its curve and its label."""
     widths = [max(cell_len(row[column]) for row in rows) for column in range(len(rows[0]))]
     labels = [_fit_most(one_line(arm.label)) for arm in findings.arms]
     widest = max(map(cell_len, labels))
@@ -130,5 +130,5 @@ def _fit_most(text: str) -> str:
 
 
 def _fit(text: str, width: int) -> str:
-    """Exactly so many cells."""
+    """Return the text in exactly ``width`` cells, cut with an ellipsis or padded."""
     return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"

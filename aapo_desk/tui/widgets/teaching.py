@@ -1,4 +1,4 @@
-"""Rows that teach: the share of completions with an advantage, by the group alone and with the margin."""
+"""Rows that teach: the share of completions with a non-zero advantage, from the group alone and with the margin."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LONG_LABELS = 72
 
 @dataclass(frozen=True)
 class Shares:
-    """A share at the step looked at, and its way up to there."""
+    """A share at the selected step, and its values up to that step."""
 
     now: float | None = None
     before: Sequence[float] = field(default_factory=list)
 
 
 class TeachingView(Part):
-    """Two labelled bars: in one line where there is only one, else one below the other with their history."""
+    """A panel of two labelled bars, next to each other in one line or below each other with their history."""
 
     KIND = "teaching"
     COMPONENT_CLASSES: ClassVar[set[str]] = {"teaching--title", "teaching--label", "teaching--group", "teaching--all"}
@@ -36,9 +36,9 @@ class TeachingView(Part):
         self._margin = True
 
     def show(self, group: Shares, everything: Shares, margin: bool = True) -> None:
-        """``group``: rows with a group advantage. ``everything``: rows with any advantage.
+        """Show the shares of rows with a group advantage (``group``) and with any advantage (``everything``).
 
-        Without a ``margin`` there is no difference to show, and ``everything`` stands alone.
+        For an algorithm without a ``margin`` the two are the same, and only ``everything`` is shown.
         """
         if (group, everything, margin) != (self._group, self._all, self._margin):
             self._group, self._all, self._margin = group, everything, margin
