@@ -173,7 +173,7 @@ def introduction(ready: Said) -> list[str]:
 
 
 def _lines(stream: Iterable[str]) -> Iterator[str]:
-    """Yield the questions of a pipe, one per line. Each undecodable byte becomes a replacement character."""
+    """Return an iterator over the lines of a pipe, each a question; undecodable bytes become replacement characters."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure:
         reconfigure(errors="replace")

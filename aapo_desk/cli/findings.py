@@ -19,7 +19,7 @@ ASKED: dict[Side, str] = {
 
 
 def lines(findings: Findings) -> list[str]:
-    """Return the findings as text: progress, cost, share of rows with a gradient, and final accuracy."""
+    """Return the findings as text: progress, cost, share of completions that teach, and accuracy."""
     study = findings.study
     return [
         printable(f"study {study.name}: {study.words}"),

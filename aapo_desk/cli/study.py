@@ -71,7 +71,7 @@ def start(
         Budget,
         typer.Option(
             "--budget",
-            help="What all runs get the same of: steps, seconds of training, or completions, the reference's included.",
+            help="What is equal for all runs: steps, seconds of training, or completions (including the reference's).",
         ),
     ] = Budget.STEPS,
     amount: Annotated[

@@ -130,9 +130,8 @@ def _work(study: Study, json: bool, plot: Path | None, detach: bool) -> None:
 
     with interrupts() as stop:
         done = running.work(study, tell, stop)
-    _report(
-        StudyReader(find_study(study.id)).read(), json, plot
-    )  # read it again: its budget may have been set meanwhile
+    # Read the study again, because its budget may have been set meanwhile.
+    _report(StudyReader(find_study(study.id)).read(), json, plot)
     if stop.count or not done:
         raise typer.Exit(1)
 
