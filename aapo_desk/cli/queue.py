@@ -99,7 +99,9 @@ def remove(
         list[str] | None,
         typer.Argument(metavar="ENTRY...", help="Entry numbers or names.", show_default=False),
     ] = None,
-    ended: Annotated[bool, typer.Option("--ended", help="Remove all entries that finished, failed or were stopped.")] = False,
+    ended: Annotated[
+        bool, typer.Option("--ended", help="Remove all entries that finished, failed or were stopped.")
+    ] = False,
 ) -> None:
     """Remove entries from the queue. Their runs, if any, are kept; an entry that is training cannot be removed."""
     from aapo_desk.studies import queue
