@@ -1,4 +1,4 @@
-"""``python -m aapo_desk`` is ``aapo-desk``."""
+"""Entry point of ``python -m aapo_desk``, the same as ``aapo-desk``."""
 
 from aapo_desk.cli import main
 

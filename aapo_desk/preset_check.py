@@ -1,6 +1,6 @@
-"""Whether presets hold what they promise: valid, of layers the model has, as their name says, and within the memory.
+"""Checks that presets are valid, name layers that the model has, match their names, and fit in memory.
 
-Nothing is fetched, and neither torch nor a card is needed.
+Nothing is downloaded, and neither torch nor a GPU is needed.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from aapo_desk.models.sources import check_id
 from aapo_desk.presets import Preset
 
 SCHEME = re.compile(r"(?P<model>.+)_(?P<method>qlora|lora|paper)_(?P<memory>cpu|[1-9]\d*gb)")
-"""What a shipped preset's name says. ``paper``: settings of a paper, quantised or not."""
+"""The pattern of a shipped preset's name. ``paper``: settings of a paper, quantized or not."""
 
 CPU_GIGABYTES = 4
-"""Free memory that a preset for the processor may count on."""
+"""Free memory in GB that a preset for the CPU may rely on."""
 
 HEADER = ("Model ", "Needs ", "Trains ", "Launch ")
-"""What a shipped preset's header says, a line or more each."""
+"""The entries that a shipped preset's header must have, one or more lines each."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found of a preset. ``problems`` is empty where it is good."""
+    """The result of checking a preset. ``problems`` is empty if it is good."""
 
     name: str
     own: bool
     problems: tuple[str, ...] = ()
     fit: fit.Fit | None = None
-    """None: there was nothing to hold it against, or the model's size is not known."""
+    """None if there was no memory size to check against, or the model's size is unknown."""
     note: str = ""
-    """Why its fit is not known."""
+    """Why ``fit`` is None."""
 
 
 def check_preset(preset: Preset, gigabytes: float | None = None) -> Outcome:
-    """Look at one preset. Its memory is held against a card of ``gigabytes``, else against what its name says."""
+    """Check one preset. Its memory is checked against a GPU with ``gigabytes``, or by default the size in its name."""
     outcome = Outcome(preset.name, preset.own)
     if preset.error:
         return replace(outcome, problems=(preset.error,))
@@ -52,14 +52,14 @@ def check_preset(preset: Preset, gigabytes: float | None = None) -> Outcome:
         problems += [*_of_header(preset), *_of_name(preset.name, config)]
     room = _room(preset.name, config, gigabytes)
     if room is None:
-        return replace(outcome, problems=tuple(problems), note="its name says no memory; --vram does")
+        return replace(outcome, problems=tuple(problems), note="its name has no memory size; give one with --vram")
     try:
         shape = fit.shape_of(config.model)
     except ValueError as error:
         return replace(outcome, problems=tuple(problems), note=str(error))
     found = fit.judge(shape, config, room)
     if found.verdict == "too large":
-        problems.append(f"takes {found.least / 2**30:.1f} GB at the least; {room.name} has {room.free / 2**30:g} GB")
+        problems.append(f"needs at least {found.least / 2**30:.1f} GB; {room.name} has {room.free / 2**30:g} GB")
     elif not preset.own and gigabytes is None:
         problems += _of_batches(shape, config, room)
     return replace(outcome, problems=tuple(problems), fit=found)
@@ -70,7 +70,7 @@ def _lines(error: ConfigError) -> tuple[str, ...]:
 
 
 def _refusals(config: RunConfig) -> Iterator[str]:
-    """What a start would refuse without a model at hand."""
+    """Yield the problems that starting a run would report before loading a model."""
     checks: tuple[Callable[[], None], ...] = (
         lambda: check_id(config.model),
         lambda: tasks.check(config.task),
@@ -84,7 +84,7 @@ def _refusals(config: RunConfig) -> Iterator[str]:
 
 
 def _of_model(config: RunConfig) -> Iterator[str]:
-    """Adapters on layers that the model has not, and texts longer than it can read."""
+    """Yield problems with adapter targets that the model lacks, and with texts longer than its context."""
     try:
         said, shape = fit.configuration_of(config.model), fit.shape_of(config.model)
     except ValueError:
@@ -95,14 +95,14 @@ def _of_model(config: RunConfig) -> Iterator[str]:
     longest = (said.get("text_config") or said).get("max_position_embeddings")
     wanted = config.task.max_prompt_tokens + max(config.rollout.max_new_tokens, config.evaluation_tokens)
     if longest and wanted > longest:
-        yield f"prompt and completion may have {wanted} tokens; the model reads {longest}"
+        yield f"prompt and completion may have {wanted} tokens; the model's context is {longest}"
 
 
 def _of_header(preset: Preset) -> Iterator[str]:
     text = "\n".join(preset.notes)
     missing = [word.strip() for word in HEADER if not re.search(rf"^{word}", text, flags=re.MULTILINE)]
     if missing:
-        yield f"its header does not say: {', '.join(missing)}"
+        yield f"its header lacks: {', '.join(missing)}"
     if "gated" not in text.lower():
         yield "its header does not say whether the model is gated"
     launch = "aapo-desk demo" if preset.name == "demo" else f"aapo-desk train {preset.name}"
@@ -111,7 +111,7 @@ def _of_header(preset: Preset) -> Iterator[str]:
 
 
 def _of_name(name: str, config: RunConfig) -> Iterator[str]:
-    """What a name promises and the preset does not hold."""
+    """Yield the differences between a preset's name and its settings."""
     if name == "demo":
         return
     said = SCHEME.fullmatch(name)
@@ -131,14 +131,14 @@ def _of_name(name: str, config: RunConfig) -> Iterator[str]:
 
 
 def _of_batches(shape: ModelShape, config: RunConfig, room: fit.Room) -> Iterator[str]:
-    """Batches so small that it would train, but at a crawl: less than a group of the policy's and the reference's."""
+    """Yield a problem if batches are so small that training would crawl: below a group of policy and reference each."""
     rows = plan(shape, config, room.free, room.device).batch_rows
     if rows < 2 * config.rollout.group_size:
-        yield f"only {rows} completions at once in {room.free / 2**30:g} GB"
+        yield f"decodes only {rows} completions at once in {room.free / 2**30:g} GB"
 
 
 def _room(name: str, config: RunConfig, gigabytes: float | None) -> fit.Room | None:
-    """The memory to hold a preset against."""
+    """Return the memory to check a preset against, or None if neither the name nor ``gigabytes`` gives one."""
     said = SCHEME.fullmatch(name)
     memory = "cpu" if name == "demo" else said["memory"] if said else None
     if gigabytes is None:
@@ -149,5 +149,5 @@ def _room(name: str, config: RunConfig, gigabytes: float | None) -> fit.Room | N
     else:
         device = "cpu" if config.model.device == "cpu" else "cuda"
     size = int(gigabytes * 2**30)
-    name = "such a machine" if device == "cpu" else "such a card"
+    name = "such a computer" if device == "cpu" else "such a GPU"
     return fit.Room("cpu" if device == "cpu" else "cuda", name, size, size)

@@ -1,7 +1,7 @@
-"""Presets: the YAML files that come with the package, and the user's own beside them.
+"""Presets: YAML configuration files that are shipped with the package or written by the user.
 
-A preset's first comment line is its title, the comment lines after it say what it needs and how it is launched.
-A preset of the user's own hides a shipped one of the same name.
+The first comment line of a preset is its title; the comment lines after it say what it needs and how to launch it. A
+user's own preset takes precedence over a shipped one of the same name.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class Preset:
-    """One preset file: its mapping as it stands in the file, not yet checked to be a ``RunConfig``.
+    """A preset file: its mapping as read, not yet validated as a ``RunConfig``.
 
-    ``notes`` are the header's comment lines after the title. ``error`` says why a file cannot be used at all (then
-    ``data`` is empty).
+    ``notes`` are the comment lines of the header after the title. ``error`` says why the file could not be read; then
+    ``data`` is empty. ``own``: whether it is the user's own preset.
     """
 
     name: str
@@ -42,25 +42,25 @@ class Preset:
 
 
 def shipped_folder() -> Path:
-    """The presets inside the installed package, or beside it in a checkout."""
+    """Return the folder of shipped presets: inside the installed package, or next to it in a source checkout."""
     package = Path(__file__).parent
     installed = package / "_presets"
     return installed if installed.is_dir() else package.parent / "presets"
 
 
 def settings_folder() -> Path:
-    """``$AAPO_DESK_CONFIG``, or the platform's folder for user settings."""
+    """Return ``$AAPO_DESK_CONFIG`` or, if that is not set, the platform's folder for user settings."""
     chosen = os.environ.get("AAPO_DESK_CONFIG")
     return user_path(chosen) if chosen else platformdirs.user_config_path("aapo-desk")
 
 
 def own_folder() -> Path:
-    """Where a user's own presets are."""
+    """Return the folder of the user's own presets."""
     return settings_folder() / "presets"
 
 
 def list_presets() -> list[Preset]:
-    """All presets by name. One that cannot be read is among them, with its ``error``."""
+    """Return all presets, sorted by name. One that cannot be read is included, with its ``error``."""
     found: dict[str, Preset] = {}
     for folder, own in ((shipped_folder(), False), (own_folder(), True)):
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -71,7 +71,7 @@ def list_presets() -> list[Preset]:
 
 
 def find(name_or_path: str) -> Preset:
-    """The preset of a name, or a YAML file. Raises ConfigError with the nearest name, or why it cannot be read."""
+    """Return the preset with this name or path. Raises ConfigError with the nearest name, or why it cannot be read."""
     preset = locate(name_or_path)
     if preset.error:
         raise ConfigError(Problem("preset", preset.error))
@@ -79,7 +79,7 @@ def find(name_or_path: str) -> Preset:
 
 
 def locate(name_or_path: str) -> Preset:
-    """As ``find``, but one that cannot be read is given with its ``error``."""
+    """Return the preset as ``find`` does, but one that cannot be read is returned with its ``error``."""
     path = user_path(name_or_path)
     preset = named(name_or_path)
     if preset is None and path.is_file():
@@ -92,10 +92,10 @@ def locate(name_or_path: str) -> Preset:
 
 
 def named(name: str) -> Preset | None:
-    """One's own preset of a name, else the shipped one; None where there is neither. It may hold an ``error``."""
+    """Return the user's own preset with this name, else the shipped one, else None. It may have an ``error``."""
     if not name or "/" in name:
         return None
-    # The others are not read: the screen waits for this.
+    # Read only this file, because the UI waits for the result.
     for folder, own in ((own_folder(), True), (shipped_folder(), False)):
         for suffix in SUFFIXES:
             path = folder / f"{name}{suffix}"
@@ -106,33 +106,34 @@ def named(name: str) -> Preset | None:
 
 def _unknown(name: str, path: Path) -> Problem:
     if path.suffix in SUFFIXES or path.name != name:
-        return Problem("preset", "there is no such file", name)
+        return Problem("preset", "the file does not exist", name)
     names = [preset.name for preset in list_presets()]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    message = "there is no such preset; `aapo-desk presets` lists them"
+    message = "there is no such preset; to list all presets: aapo-desk presets"
     return Problem("preset", message, name, nearest=close[0] if close else None)
 
 
 def load(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """The configuration of a preset with dotted ``overrides`` laid over it. Raises ConfigError."""
+    """Return the configuration of a preset with dotted ``overrides`` applied. Raises ConfigError."""
     preset = find(name_or_path)
     return resolve(preset.data, overrides, origin=preset.path.name)
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be a preset's name. Raises ConfigError."""
+    """Check that ``name`` can be a preset's name. Raises ConfigError."""
     if name.endswith(SUFFIXES):
-        raise ConfigError(Problem("preset", f"a preset's name has no ending: {Path(name).stem}", name))
+        raise ConfigError(Problem("preset", f"give the name without the file ending: {Path(name).stem}", name))
     if not NAME.fullmatch(name):
-        message = "letters, digits, . _ and - make a name; it begins with a letter or a digit, and 100 are the most"
+        message = "a name has at most 100 letters, digits, . _ or -, and begins with a letter or a digit"
         raise ConfigError(Problem("preset", message, name))
 
 
 def save_preset(name: str, config: RunConfig, notes: Sequence[str] = ()) -> Path:
-    """Write a preset of one's own and give its path; one's own of the same name is replaced, a shipped one hidden.
+    """Write a user's own preset and return its path.
 
-    It holds what differs from the defaults, under a header with ``notes`` (a line each) and the launch line. A reader
-    sees the old file or the new one. Raises ConfigError for a name that is none, or a folder that cannot be written.
+    An own preset of the same name is replaced; a shipped one is kept, but the new preset takes precedence. The file has
+    the values that differ from the defaults, below a header with ``notes`` (one line each) and the launch line. It is
+    written atomically. Raises ConfigError for an invalid name or a folder that cannot be written.
     """
     check_name(name)
     folder = own_folder()
@@ -148,7 +149,7 @@ def save_preset(name: str, config: RunConfig, notes: Sequence[str] = ()) -> Path
             aside.write(f"{header}\n{body}")
         Path(aside.name).replace(path)
     except OSError as error:
-        raise ConfigError(Problem("preset", f"{folder} cannot be written: {error.strerror or error}")) from error
+        raise ConfigError(Problem("preset", f"cannot write to {folder}: {error.strerror or error}")) from error
     return path
 
 
@@ -164,7 +165,7 @@ def _read(path: Path, own: bool) -> Preset:
 
 
 def _header(text: str) -> list[str]:
-    """The comment lines that a file begins with, without their marks, from the first that says something."""
+    """Return the comment lines at the start of a file, without # marks and leading blank lines."""
     lines: list[str] = []
     for line in text.splitlines():
         if not line.startswith("#"):

@@ -1,11 +1,11 @@
-"""What a run's data looks like to its model: a process that loads the tokenizer and never the weights.
+"""A process that previews a run's data as the model sees it, loading the tokenizer but never the weights.
 
-    python -m aapo_desk.preview preflight < config.json    what a run needs to know; fetches the tokenizer
-    python -m aapo_desk.preview data < config.json         how the data were understood; fetches no model
+    python -m aapo_desk.preview preflight < config.json    what a run would use; downloads the tokenizer
+    python -m aapo_desk.preview data < config.json         how the data were read; downloads no model
 
-Standard output holds one JSON object: what was found, ``{"ok": true, ...}``; what the user must mend,
-``{"ok": false, "problems": [...]}``, exit status 2; or what failed, ``{"ok": false, "error": "..."}``, exit status 1.
-Standard error holds a JSON object a line while it works, ``{"progress": "..."}``, and whatever libraries say besides.
+Standard output has one JSON object: the result, ``{"ok": true, ...}``; configuration problems that the user must fix,
+``{"ok": false, "problems": [...]}``, with exit status 2; or a failure, ``{"ok": false, "error": "..."}``, with exit
+status 1. Standard error has one JSON object per line of progress, ``{"progress": "..."}``, and the libraries' output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Progress = Callable[[str], None]
 
 
 def _without_share(progress: Progress) -> hub.Progress:
-    """For what also tells how far it is, 0 to 1: the words say it too."""
+    """Return ``progress`` as a callback that ignores the share done (0 to 1), which the text says too."""
 
     def told(text: str, _share: float | None = None) -> None:
         progress(text)
@@ -41,10 +41,10 @@ def _without_share(progress: Progress) -> hub.Progress:
 
 
 def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
-    """What a run of ``config`` would find: numbers of problems, prompt lengths in tokens, the first prompts as text.
+    """Return what a run of ``config`` would use: problem counts, prompt lengths in tokens, the first prompts as text.
 
-    The data come first, so that a slip there is known before a model is fetched. Raises ConfigError for what the user
-    can mend in the configuration, ModelError and HubError where the model or the data cannot be had.
+    The data are read first, so that a mistake there is reported before the model is downloaded. Raises ConfigError for
+    what the user can fix in the configuration, and ModelError or HubError if the model or the data are unavailable.
     """
     told = _without_share(progress)
     sources.check_id(config.model)
@@ -86,16 +86,19 @@ def preflight(config: RunConfig, progress: Progress) -> dict[str, Any]:
 
 
 def _backend_notes(config: RunConfig) -> list[str]:
-    """Whether it works is seen in the run: to import it takes as long as all of the preflight."""
+    """Return a note if unsloth is missing.
+
+    It is not imported, as that takes as long as the whole preflight; the run finds out whether it works.
+    """
     if config.model.backend != "unsloth" or unsloth.installed():
         return []
-    return [f"unsloth is not installed ({unsloth.INSTALL}): the run will go on with transformers"]
+    return [f"unsloth is not installed ({unsloth.INSTALL}): the run will use transformers"]
 
 
 def show_data(config: RunConfig, progress: Progress) -> dict[str, Any]:
-    """How the data of ``config`` were understood, and the first problems; as prompts where the tokenizer is at hand.
+    """Return how the data of ``config`` were read, and the first problems (as prompts if the tokenizer is local).
 
-    No model is fetched, and with the id ``NO_MODEL`` none is needed. Raises ConfigError where the data cannot be had.
+    No model is downloaded; the id ``NO_MODEL`` stands for none. Raises ConfigError if the data cannot be read.
     """
     progress(f"reading {config.task.source}")
     data = tasks.load(config.task, config.run.seed, _without_share(progress))
@@ -140,9 +143,9 @@ def _shown(problem: tasks.Problem, prompt: str | None, tokens: int | None) -> di
 
 
 def _tokenizer_at_hand(config: RunConfig, progress: Progress) -> tuple[Any, str | None]:
-    """The model's tokenizer where nothing has to be fetched for it, else None and why."""
+    """Return the model's tokenizer if it needs no download, else None and the reason."""
     if config.model.id == NO_MODEL:
-        return None, "no model is named"
+        return None, "no model is given"
     if model_config(config.model) is None:
         return None, f"{config.model.id} is not on this machine yet"
     try:
@@ -153,50 +156,50 @@ def _tokenizer_at_hand(config: RunConfig, progress: Progress) -> tuple[Any, str 
 
 
 def _refuse_if_beyond(context: int | None, longest: int, config: RunConfig) -> None:
-    """Raise ConfigError where the longest prompt and the longest completion are more than the model takes."""
+    """Raise ConfigError if the longest prompt plus the longest completion exceed the model's context length."""
     asked = {"rollout.max_new_tokens": config.rollout.max_new_tokens}
     if config.evaluated_problems and config.evaluation.max_new_tokens:
         asked["evaluation.max_new_tokens"] = config.evaluation.max_new_tokens
     for path, tokens in asked.items():
         if context is not None and longest + tokens > context:
             message = (
-                f"with the longest prompt ({longest} tokens) it is more than the {context} tokens the model takes; "
-                f"{context - longest} is the most"
+                f"with the longest prompt ({longest} tokens) it exceeds the model's context of {context} tokens; "
+                f"{context - longest} is the maximum"
                 if longest < context
-                else f"the longest prompt ({longest} tokens) fills the {context} tokens the model takes; "
+                else f"the longest prompt ({longest} tokens) fills the model's context of {context} tokens; "
                 f"lower task.max_prompt_tokens to less than that"
             )
             raise ConfigError(Problem(path, message, tokens))
 
 
 def _model_config(resolved: sources.ResolvedModel, config: RunConfig) -> Any:
-    """The model's own configuration; None where only its tokenizer is at hand so far. Raises ModelError."""
+    """Return the model's own configuration, or None if only its tokenizer is local so far. Raises ModelError."""
     if not Path(resolved.path, "config.json").is_file():
         return None
     return sources.load_config(resolved, config.model.trust_remote_code)
 
 
 def _refuse_float16(model: Any, config: RunConfig) -> None:
-    """Raise ConfigError where the model would compute in float16 and cannot, before its weights are fetched."""
+    """Raise ConfigError if the run would use float16 and the model overflows in it, before downloading its weights."""
     if model is None or overflowing(model) is None or config.model.compute_dtype not in ("auto", "float16"):
         return
-    from aapo_desk.models.loading import check_dtype, choose_device  # torch tells what auto means
+    from aapo_desk.models.loading import check_dtype, choose_device  # needs torch, to resolve auto
 
     check_dtype(config.model, model, choose_device(config.model.device))
 
 
 def _context_length(model: Any, tokenizer: Any) -> int | None:
-    """Tokens the model takes at most, from its configuration, else from its tokenizer; None where neither says."""
+    """Return the model's context length in tokens, from its configuration or tokenizer, or None if it is unknown."""
     if model is not None:
         length = getattr(model.get_text_config(), "max_position_embeddings", None)
     else:
         length = getattr(tokenizer, "model_max_length", None)
-    # A tokenizer that does not know says so with a number beyond all models.
+    # A tokenizer that does not know its limit reports a number far above that of any model.
     return int(length) if length and length < 10**9 else None
 
 
 def main(arguments: list[str]) -> int:
-    """The process: configuration on standard input, the answer on standard output."""
+    """Run the process: read a configuration from standard input, write the answer to standard output."""
     work = {"preflight": preflight, "data": show_data}.get(" ".join(arguments))
     if work is None:
         sys.stderr.write("usage: python -m aapo_desk.preview preflight|data < config.json\n")
@@ -228,14 +231,14 @@ def _read_config(stream: IO[str]) -> RunConfig:
 
 
 def own_standard_output() -> IO[str]:
-    """Standard output for the answer alone: what libraries print there goes to standard error from now on."""
+    """Return standard output, reserved for the answer: from now on, what libraries print goes to standard error."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers
 
 
 def silence_libraries() -> None:
-    """Before they are imported, since they read these then. What a user has set already is kept."""
+    """Set the environment that silences libraries. Call it before importing them; values set by the user are kept."""
     for name, value in (
         ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
         ("HF_HUB_VERBOSITY", "error"),

@@ -79,7 +79,7 @@ def test_a_followed_runs_lines_tell_what_each_step_has_used_up(timed: RunDirecto
 
 def test_the_last_word_of_a_stopped_run_tells_the_time(timed: RunDirectory, capsys: Output) -> None:
     assert run(["watch", "timed"]) == 1
-    assert f"stopped after step 2, 60 of 120 s; go on with: aapo-desk resume {timed.id}" in capsys.readouterr().err
+    assert f"stopped after step 2, 60 of 120 s; resume with: aapo-desk resume {timed.id}" in capsys.readouterr().err
 
 
 def test_a_run_that_ended_by_its_budget_while_followed_has_taken_all_its_steps(

@@ -194,11 +194,11 @@ def test_the_command_writes_it_here_under_the_runs_name(crashed: RunDirectory, c
 @pytest.mark.parametrize(
     ("arguments", "status", "expected"),
     [
-        (["last"], 2, r"--bundle: is missing; an adapter is taken away by: aapo-desk export RUN"),
+        (["last"], 2, r"--bundle: is missing; to export an adapter, run: aapo-desk export RUN"),
         (["nobody", "--bundle"], 2, "RUN = 'nobody': there is no such run"),
-        (["last", "--bundle", "--to", "out.tar"], 2, "--to = 'out.tar': must be a folder that is there, or a name"),
+        (["last", "--bundle", "--to", "out.tar"], 2, "--to = 'out.tar': must be an existing folder or a file name"),
         (["last", "--bundle", "--to", "no/out.zip"], 2, "/here/no does not exist"),
-        (["last", "--bundle", "--to", "taken.zip"], 2, "exists already; give another name or remove it"),
+        (["last", "--bundle", "--to", "taken.zip"], 2, "already exists; give another name or remove it"),
         (["last", "--bundle", "--to", f"{'x' * 300}.zip"], 2, "cannot be used: File name too long"),
         (["last", "--bundle", "--to", f"{'x' * 250}.zip"], 1, "cannot be written: File name too long"),
     ],

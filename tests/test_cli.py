@@ -155,8 +155,8 @@ def test_watching_an_ended_run_tells_it_in_order_and_its_last_word(finished: Run
     assert "base " in captured.out
     assert "tuned, step 12" in captured.out
     assert f"adapter: {finished.checkpoints}/step_000012/adapter" in lines
-    assert f"the best by evaluation: {finished.checkpoints}/step_000006/adapter" in lines
-    assert lines[-1] == f"finished, 12 of 12 steps; see it with: aapo-desk watch {finished.id}"
+    assert f"best by evaluation: {finished.checkpoints}/step_000006/adapter" in lines
+    assert lines[-1] == f"finished, 12 of 12 steps; watch it with: aapo-desk watch {finished.id}"
 
 
 def test_watching_a_failed_run_gives_its_reason_and_status_1(finished: RunDirectory, capsys: Output) -> None:
@@ -169,7 +169,7 @@ def test_watching_a_failed_run_gives_its_reason_and_status_1(finished: RunDirect
 def test_watching_a_stopped_run_says_how_it_goes_on(finished: RunDirectory, capsys: Output) -> None:
     status(finished, "stopped", step=4)
     assert run(["watch", "sums"]) == 1
-    assert f"stopped after step 4 of 12; go on with: aapo-desk resume {finished.id}" in capsys.readouterr().err
+    assert f"stopped after step 4 of 12; resume with: aapo-desk resume {finished.id}" in capsys.readouterr().err
 
 
 def test_a_step_fits_a_line_and_leads_with_what_tells() -> None:

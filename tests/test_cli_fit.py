@@ -81,14 +81,14 @@ def test_what_is_said_to_help_helps_as_it_stands(capsys: Output) -> None:
 def test_lines_show_the_bar_the_table_and_the_phase(capsys: Output) -> None:
     assert run(["fit", "small.yaml", "--vram", "6"]) == 0
     first, bar, *rest = capsys.readouterr().out.splitlines()
-    assert first.endswith("models/small on a card of 6 GB: tight")
+    assert first.endswith("models/small on a GPU with 6 GB: tight")
     assert re.fullmatch(r"\[#+\.+\] at least 2\.\d of 6\.0 GB free, peak in the update", bar)
     columns = [line.split() for line in rest]
     weights = next(line for line in columns if line[:2] == ["always", "weights"])
     assert weights[2] == weights[3]
     shares = [float(line[-1]) for line in columns[2:] if len(line) > 3 and re.fullmatch(r"\d+\.\d\d", line[-2])]
-    together = next(line for line in columns if line[:1] == ["together"])
-    assert sum(shares) == pytest.approx(float(together[-1]), abs=0.05)
+    total = next(line for line in columns if line[:1] == ["total"])
+    assert sum(shares) == pytest.approx(float(total[-1]), abs=0.05)
     assert any(line.startswith("planned: up to ") for line in rest)
     assert any("drives a desktop" in line for line in rest)
 
@@ -100,10 +100,14 @@ def test_a_card_that_others_fill_is_said_to_be_enough_without_them(
     monkeypatch.setattr(hardware, "machine", lambda: hardware.Machine(8, 3.0, 32000, 21000, (busy,)))
     document = judged(capsys, "small.yaml")
     assert document["verdict"] == "too large"
-    assert any("other programs hold 6.8 GB of it; without them it would be: " in note for note in document["notes"])
+    assert any(
+        "other programs use 6.8 GB of it; without them the verdict would be: " in note for note in document["notes"]
+    )
 
 
-@pytest.mark.parametrize(("wsl", "said"), [(True, "the estimate decides: do not start"), (False, "run out of memory")])
+@pytest.mark.parametrize(
+    ("wsl", "said"), [(True, "trust the estimate: do not start"), (False, "not have enough memory")]
+)
 def test_a_run_that_is_too_large_spills_on_wsl_and_fails_elsewhere(
     capsys: Output, monkeypatch: pytest.MonkeyPatch, wsl: bool, said: str
 ) -> None:
@@ -115,7 +119,7 @@ def test_a_run_that_is_too_large_spills_on_wsl_and_fails_elsewhere(
 
 def test_where_nothing_helps_it_is_said(capsys: Output) -> None:
     assert run(["fit", "large.yaml", "--vram", "2"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "nothing that can be set makes it fit: take a smaller model"
+    assert capsys.readouterr().out.splitlines()[-1] == "no setting makes it fit: use a smaller model"
 
 
 def test_a_model_of_unknown_size_is_said_to_be_one(capsys: Output) -> None:
@@ -123,31 +127,34 @@ def test_a_model_of_unknown_size_is_said_to_be_one(capsys: Output) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     said = "the model's size is not known until it has been fetched"
-    assert captured.err == f"aapo-desk: whether nobody/has-this fits cannot be said: {said}\n"
+    assert captured.err == f"aapo-desk: cannot estimate the memory for nobody/has-this: {said}\n"
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {
     "no preset": ([], "Missing argument 'PRESET|FILE'"),
     "an unknown preset": (["demmo"], "preset = 'demmo': there is no such preset"),
-    "a file that is not there": (["gone.yaml"], "preset = 'gone.yaml': there is no such file"),
+    "a file that is not there": (["gone.yaml"], "preset = 'gone.yaml': the file does not exist"),
     "an unknown setting": (["small.yaml", "--set", "lora.rank=8"], "did you mean lora.r"),
     "a setting without a value": (["small.yaml", "--set", "lora.r"], "--set wants PATH=VALUE"),
     "a setting out of bounds": (["small.yaml", "--set", "lora.r=0"], "lora.r = 0"),
-    "no memory": (["small.yaml", "--vram", "0"], "--vram = 0.0: must be the GB of a card, above 0 and up to 1024"),
-    "less than none": (["small.yaml", "--vram", "-8"], "--vram = -8.0: must be the GB of a card"),
-    "no number": (["small.yaml", "--vram", "nan"], "--vram = nan: must be the GB of a card"),
-    "endless memory": (["small.yaml", "--vram", "inf"], "--vram = inf: must be the GB of a card"),
+    "no memory": (
+        ["small.yaml", "--vram", "0"],
+        "--vram = 0.0: must be the memory of a GPU in GB, above 0 and at most 1024",
+    ),
+    "less than none": (["small.yaml", "--vram", "-8"], "--vram = -8.0: must be the memory of a GPU"),
+    "no number": (["small.yaml", "--vram", "nan"], "--vram = nan: must be the memory of a GPU"),
+    "endless memory": (["small.yaml", "--vram", "inf"], "--vram = inf: must be the memory of a GPU"),
     "words": (
         ["small.yaml", "--vram", "much"],
         "Invalid value for '--vram': Input should be a valid number, unable to parse string as a number, not 'much'. ",
     ),
     "a card for a run on the processor": (
         ["small.yaml", "--vram", "8", "--set", "model.device=cpu"],
-        "--vram = 8.0: the run is for the processor, which has no such memory; --set model.device=cuda",
+        "--vram = 8.0: applies to GPUs, but this run uses the CPU; add --set model.device=cuda",
     ),
     "a GPU that is not there": (
         ["small.yaml", "--set", "model.device=cuda"],
-        "model.device = 'cuda': this machine shows no NVIDIA GPU; say which card you mean, as in --vram 12",
+        "model.device = 'cuda': found no NVIDIA GPU on this machine; give the memory of a GPU in GB, such as --vram 12",
     ),
 }
 

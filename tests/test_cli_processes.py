@@ -65,7 +65,7 @@ def test_an_output_without_room_is_not_taken_for_the_homes_disk(desk_home: Path)
             [sys.executable, "-m", "aapo_desk", "presets"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
         )
     assert ended.returncode == 1
-    said = f"the disk that this writes to is full (not that of {desk_home}); make room there, or write elsewhere"
+    said = f"the disk written to is full (not the disk of {desk_home}); free some space on it, or write elsewhere"
     assert ended.stderr == f"aapo-desk: {said}\n"
 
 
@@ -109,8 +109,8 @@ def test_ctrl_c_in_a_headless_run_asks_it_to_stop_and_waits_for_its_end(living: 
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "asked it to write a checkpoint and stop" in err
-    assert "stopped after step 3 of 12; go on with: aapo-desk resume" in err
+    assert "asked the run to write a checkpoint and stop" in err
+    assert "stopped after step 3 of 12; resume with: aapo-desk resume" in err
     assert launch.state(living) == "stopped"
 
 
@@ -120,11 +120,11 @@ def test_a_second_ctrl_c_ends_it_at_once(living: RunDirectory) -> None:
     with following(living, "ends") as process:
         process.send_signal(signal.SIGINT)
         assert process.stderr
-        assert "asked it" in process.stderr.readline()
+        assert "asked the run" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "ended at once" in err
+    assert "killed the run" in err
     assert launch.state(living) == "crashed"
 
 
@@ -133,7 +133,7 @@ def test_ctrl_c_while_watching_leaves_the_run_running(living: RunDirectory) -> N
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert f"the run goes on; see it again with: aapo-desk watch {living.id}" in err
+    assert f"the run continues; watch it again with: aapo-desk watch {living.id}" in err
     time.sleep(0.1)
     assert launch.state(living) == "running"
     assert not list(living.commands.iterdir())

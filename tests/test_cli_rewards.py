@@ -77,7 +77,7 @@ def test_plain_lines_say_what_was_scored_what_not_and_how_long_it_took(capsys: O
     assert run(["rewards", "try", "done.jsonl", "--reward", "numeric", "--reward", "{name: tags, weight: 2}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "4 completions of up to 20 tokens"
-    assert lines[1].split() == ["reward", "weight", "mean", "least", "most", "unscored"]
+    assert lines[1].split() == ["reward", "weight", "mean", "min", "max", "unscored"]
     assert lines[2].split() == ["numeric", "1.000", "0.333", "0.000", "1.000", "1"]
     assert lines[3].split() == ["tags", "2.000", "0.062", "0.000", "0.250", "0"]
     assert lines[4].split() == ["weighted", "sum", "0.500", "0.000", "1.000", "1"]
@@ -94,7 +94,7 @@ def test_a_reward_that_ends_its_worker_leaves_a_row_unscored(capsys: Output) -> 
 
 MATH = ("--reward", "math")
 REFUSED: dict[str, tuple[list[str], str]] = {
-    "no reward": (["done.jsonl"], "--reward: is missing: name at least one"),
+    "no reward": (["done.jsonl"], "--reward: is missing: give at least one"),
     "an unknown reward": (["done.jsonl", "--reward", "maths"], "rewards.0.name = 'maths': there is no such reward"),
     "an option that does not fit": (
         ["done.jsonl", *MATH, "--reward", "{name: numeric, options: {relative: -1}}"],
@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a file that is not there": (["gone.jsonl", *MATH], "gone.jsonl cannot be read: No such file"),
     "a folder": ([".", *MATH], "FILE = '.': must end in .jsonl, .json, .csv, .parquet"),
     "another kind of file": (["notes.txt", *MATH], "FILE = 'notes.txt': must end in"),
-    "an empty file": (["empty.jsonl", *MATH], "empty.jsonl holds no rows"),
+    "an empty file": (["empty.jsonl", *MATH], "empty.jsonl has no rows"),
     "a broken line": (["broken.jsonl", *MATH], "broken.jsonl line 2 is not valid JSON"),
     "no such completion column": (
         ["done.csv", *MATH, "--answer-column", "gold"],

@@ -182,7 +182,7 @@ def test_a_file_that_cannot_be_written_is_status_1(option: list[str], tmp_path: 
     assert run(["compare", "one", "two", option[0], str(target), "--json"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == f"aapo-desk: {target} cannot be written: No such file or directory\n"
+    assert captured.err == f"aapo-desk: cannot write {target}: No such file or directory\n"
 
 
 @pytest.mark.usefixtures("runs")
@@ -191,7 +191,7 @@ def test_a_run_that_cannot_be_read_is_status_1(capsys: Output) -> None:
     assert run(["compare", "one", "two", "--json"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert re.fullmatch(r"aapo-desk: run two cannot be read: .*run\.db is damaged: .*\n", captured.err)
+    assert re.fullmatch(r"aapo-desk: cannot read run two: .*run\.db is damaged: .*\n", captured.err)
 
 
 @pytest.mark.usefixtures("runs")

@@ -64,7 +64,7 @@ def test_a_presets_data_are_shown_as_the_prompts_that_the_model_gets(capsys: Out
         "answer  the column target (a guess)",
     ]
     assert re.fullmatch(r"used    1\d problems to train on, [12] held out", told[4])
-    assert re.fullmatch(r"prompts \d+ to \d+ tokens; 1 too long and left out", told[5])
+    assert re.fullmatch(r"prompts \d+ to \d+ tokens; 1 too long, left out", told[5])
     assert told.count("   <|im_start|>assistant") == 3
 
 
@@ -74,7 +74,7 @@ def test_the_lines_say_what_was_guessed_and_left_out(capsys: Output) -> None:
     assert captured.err == "reading file:sums.jsonl\n"
     told = captured.out.splitlines()
     assert "used    13 problems to train on, 0 held out" in told
-    assert "prompts not measured: no model is named" in told
+    assert "prompts not measured: no model is given" in told
     assert "note    took the column question for the problem; another: --set task.problem_column=NAME" in told
     assert "note    1 row without an answer: left out" in told
     assert told[-3:] == ["3  train-2", "   What is 2 + 2?", "   answer: 4"]
@@ -83,7 +83,7 @@ def test_the_lines_say_what_was_guessed_and_left_out(capsys: Output) -> None:
 def test_a_file_alone_is_looked_at_without_a_model(capsys: Output) -> None:
     found = document("sums.jsonl", "--set", "task.answer_column=id", capsys=capsys)
     assert found["prompts"] is None
-    assert found["no_prompts"] == "no model is named"
+    assert found["no_prompts"] == "no model is given"
     assert [problem["answer"] for problem in found["problems"]] == ["0", "1", "2"]
     assert found["problems"][0]["problem"] == "What is 0 + 0?"
     assert found["reading"]["answer"]["how"] == "named"

@@ -78,7 +78,7 @@ def test_another_card_is_held_against_on_request(capsys: Output, own: Path) -> N
     assert run(["presets", "check", "mine", "--vram", "12"]) == 0
     assert "fits in 12 GB" in capsys.readouterr().out
     assert run(["presets", "check", "qwen3-8b_qlora_16gb", "--vram", "4"]) == 1
-    assert "GB at the least; such a card has 4 GB" in capsys.readouterr().out
+    assert "GB; such a GPU has 4 GB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_wrong_use_is_refused(arguments: list[str], said: str, capsys: Output) -
         ("rewards: [{name: maths}]", "there is no such reward"),
         ("rewards: [{name: format}]", "rewards.0.options.pattern"),
         ("lora: {targets: [qkv_proj, o_proj]}", "the model has no layers qkv_proj; it has down_proj, gate_proj"),
-        ("rollout: {max_new_tokens: 41000}", "may have 41512 tokens; the model reads 40960"),
+        ("rollout: {max_new_tokens: 41000}", "may have 41512 tokens; the model's context is 40960"),
         ("evaluation: {max_new_tokens: 41000}", "may have 41512 tokens"),
     ],
 )
@@ -130,13 +130,13 @@ task: {source: arithmetic}
     ("name", "old", "new", "said"),
     [
         ("qwen3-0.6b_qlora_8gb", "", "", ""),
-        ("qwen3-0.6b_qlora_8gb", "# Needs    a card\n", "", "does not say: Needs"),
+        ("qwen3-0.6b_qlora_8gb", "# Needs    a card\n", "", "its header lacks: Needs"),
         ("qwen3-0.6b_qlora_8gb", ", not gated", "", "whether the model is gated"),
         ("qwen3-0.6b_qlora_8gb", "train qwen3-0.6b_qlora_8gb", "train x", "does not end in: Launch"),
         ("qwen3-1.7b_qlora_8gb", "", "", "its name says qwen3-1.7b, its model is Qwen/Qwen3-0.6B"),
         ("qwen3-0.6b_lora_8gb", "", "", "its name says lora, its model.quantization is nf4"),
         ("qwen3-0.6b_qlora_cpu", "", "", "its name says cpu, its model.device is cuda"),
-        ("qwen3-0.6b_qlora_1gb", "", "", "such a card has 1 GB"),
+        ("qwen3-0.6b_qlora_1gb", "", "", "such a GPU has 1 GB"),
         (
             "qwen3-0.6b_qlora_3gb",
             "arithmetic}",

@@ -151,7 +151,7 @@ def test_prompts_and_completions_that_exceed_the_models_context_are_refused(conf
     assert look(config, rollout__max_new_tokens=1024 - longest)[0]["longest_prompt"] == longest
     said = refusal(config, rollout__max_new_tokens=1025 - longest)
     assert said.startswith(f"rollout.max_new_tokens = {1025 - longest}: with the longest prompt ({longest} tokens)")
-    assert f"{1024 - longest} is the most" in said
+    assert f"{1024 - longest} is the maximum" in said
     assert refusal(config, evaluation__max_new_tokens=1024).startswith("evaluation.max_new_tokens = 1024: ")
     assert look(config, evaluation__max_new_tokens=1024, evaluation__problems=0)
 
@@ -187,7 +187,7 @@ def test_an_unsloth_that_is_not_there_is_noted_before_a_run_begins(
 ) -> None:
     monkeypatch.setitem(sys.modules, "unsloth", None)
     found, said = look(config, model__backend="unsloth")
-    line = "unsloth is not installed (pip install 'aapo-desk[unsloth]'): the run will go on with transformers"
+    line = "unsloth is not installed (pip install 'aapo-desk[unsloth]'): the run will use transformers"
     assert found["notes"] == [line]
     assert line in said
     assert look(config)[0]["notes"] == []

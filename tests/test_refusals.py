@@ -62,7 +62,7 @@ def algorithm(name: str, *sets: str) -> list[str]:
 LABELS = ("--set", "rewards=[{name: math}]")
 REFUSED: dict[str, tuple[list[str], str]] = {
     "an unknown preset": (["train", "demmo"], r"demmo.*no such preset.*did you mean demo\?"),
-    "a preset file that is not there": (["train", "no/such.yaml"], r"no/such\.yaml.*there is no such file"),
+    "a preset file that is not there": (["train", "no/such.yaml"], r"no/such\.yaml.*the file does not exist"),
     "a preset file that is no YAML": (["train", "broken.yaml"], r"broken\.yaml.*not valid YAML \(line 2\)"),
     "an unknown key": (
         ["train", "tiny.yaml", "--set", "rollout.group_sise=8"],
@@ -244,12 +244,12 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "an unknown option": (["demo", "--hedless"], r"No such option: --hedless.*--headless"),
     "a screen's option for a command without one": (
         ["--read-only", "runs"],
-        r"--read-only is nothing to the command runs",
+        r"--read-only is not supported by runs",
     ),
     "an unknown command": (["trian"], r"No such command 'trian'"),
     "no such run": (["watch", "nobody"], r"RUN = 'nobody': there is no such run"),
     "removing without being asked": (["runs", "rm", "taken"], r"--yes: is needed"),
-    "the screen without a terminal": ([], r"the screen needs a terminal"),
+    "the screen without a terminal": ([], r"the terminal UI needs an interactive terminal"),
 }
 if not hardware.gpus():
     REFUSED["a GPU preset without a GPU"] = (

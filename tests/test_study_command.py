@@ -37,12 +37,12 @@ MEASURED = "must be the same in all arms: it is what they are measured by, or th
 WRONG: dict[str, tuple[list[str], str]] = {
     "nothing to compare": (
         [],
-        "--algorithms: give either --algorithms A,B,... or --vary PATH=V,W,...: that is what a study compares",
+        "--algorithms: give either --algorithms A,B,... or --vary PATH=V,W,..., to say what the study compares",
     ),
     "both": (
         ["--algorithms", "aapo,grpo", "--vary", "lora.r=4,8"],
-        "--algorithms = 'aapo,grpo': give either --algorithms A,B,... or --vary PATH=V,W,...: that is what a study "
-        "compares",
+        "--algorithms = 'aapo,grpo': give either --algorithms A,B,... or --vary PATH=V,W,..., to say what the "
+        "study compares",
     ),
     "unknown": (
         ["--algorithms", "aapo,gppo"],
@@ -62,7 +62,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "no path": (
         ["--vary", "index,mean"],
-        "--vary = 'index,mean': wants PATH=V,W,..., such as algorithm.pairing=index,mean",
+        "--vary = 'index,mean': must be PATH=V,W,..., such as algorithm.pairing=index,mean",
     ),
     "unknown setting": (
         ["--vary", "algorithm.pairings=index,mean"],
@@ -179,7 +179,7 @@ def test_a_study_is_told_in_lines(desk_home: Path, capsys: Output) -> None:
     assert re.search(r"^A  aapo  3 of 3 +10 +640 +\d+ +60  0\.\d+ \[0\.\d+, 0\.\d+\] +25% +75%$", text, re.M)
     assert re.search(r"^B  grpo  2 of 3 +20 +640 ", text, re.M)
     assert re.search(r"^B  grpo .* -0\.\d\d \[-0\.\d\d, \+0\.\d\d\] no difference seen$", text, re.M)
-    assert "2 seeds: they hold for other seeds and other problems" in text
+    assert "2 seeds: the intervals are valid for other seeds and problems" in text
 
 
 def test_json_is_one_document_with_all_of_it(desk_home: Path, capsys: Output) -> None:

@@ -1,4 +1,7 @@
-"""The command line. Thin: parse, call, print. Whatever is heavy is imported inside the command that needs it."""
+"""The command line, a thin layer that parses arguments, calls other packages and prints.
+
+Heavy imports are made inside the command that needs them, so that every other command starts fast.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ __all__ = ["main"]
 
 
 def main() -> NoReturn:
-    """Run the process's command line and end the process with its exit status."""
+    """Run the process's command line, then exit with its status."""
     with without_collecting():
         from aapo_desk.cli.app import run
     sys.exit(run())

@@ -1,4 +1,4 @@
-"""The program: its commands, and what becomes of an error."""
+"""The command-line program: its commands, and the messages and exit statuses that errors become."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Fine-tune a small language model with AAPO and watch it learn. Without a command: the terminal UI.",
-    epilog="RUN is a run's id, the beginning of it, its name, or: last. Exit status: 0 done, 1 failed, 2 wrong use.",
+    help="Fine-tune a small language model with AAPO and watch it learn. Without a command, open the terminal UI.",
+    epilog="RUN is a run's id, a unique start of it, its name, or: last. Exit status: 0 done, 1 failed, 2 usage error.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -82,7 +82,7 @@ def _version(wanted: bool) -> None:
 def desk(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     read_only: ReadOnly = False,
     ascii_only: Ascii = None,
@@ -91,22 +91,27 @@ def desk(
     if context.invoked_subcommand is not None:
         if read_only:
             command = context.invoked_subcommand
-            where = (
-                "belongs behind the command: watch" if command == "watch" else f"is nothing to the command {command}"
+            advice = (
+                "must come after the command: aapo-desk watch RUN --read-only"
+                if command == "watch"
+                else f"is not supported by {command}"
             )
-            raise typer.BadParameter(f"--read-only {where}")
+            raise typer.BadParameter(f"--read-only {advice}")
         return
     if not interactive():
-        complain("the screen needs a terminal; for the commands see: aapo-desk --help")
+        complain("the terminal UI needs an interactive terminal; to see the commands, run: aapo-desk --help")
         raise typer.Exit(WRONG_USE)
     raise typer.Exit(open_screen(read_only=read_only, ascii_only=ascii_only))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line (by default the process's own). Gives the exit status; nothing is raised for the user."""
+    """Run one command line (by default the process's own) and return its exit status.
+
+    Errors become messages on standard error; none is raised.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? and does not break the work
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? instead of raising an error
     try:
         status = app(arguments, prog_name=PROGRAM, standalone_mode=False)
         return status if isinstance(status, int) else DONE
@@ -116,19 +121,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (LaunchError, StoreError, HubError) as error:
         complain(str(error))
         return FAILED
-    except typer.TyperException as error:  # wrong use of the command line itself
+    except typer.TyperException as error:  # a usage error
         _complain_of_use(error)
         return error.exit_code
     except typer.Abort:
-        complain("nothing was done")
+        complain("cancelled; nothing was done")
         return FAILED
-    except Exception as error:  # noqa: BLE001 - the last place that can turn it into a line for the user
+    except Exception as error:  # noqa: BLE001 - the last place to turn an error into a message for the user
         complain(_of_the_disk(error) or _unexpected(error))
         return FAILED
 
 
 def _complain_of_use(error: typer.TyperException) -> None:
-    """What is wrong with a command line, with what was given; of a family of commands without one, its help."""
+    """Print a usage error with the value given; for a command group called without a command, print its help."""
     message = error.format_message()
     if message.startswith("Usage: "):
         complain(message, prefix="")
@@ -146,20 +151,20 @@ def _command_of(error: typer.TyperException) -> str:
 
 
 def _of_the_disk(error: Exception) -> str | None:
-    """What a file that cannot be written means for the user; None where the error is another."""
+    """Return a message about a file that cannot be written, or None if ``error`` is not an OSError."""
     if not isinstance(error, OSError):
         return None
     if not isinstance(error.filename, str):
-        if error.errno == errno.ENOSPC and free(home()) > LITTLE:  # such as standard output, in a file elsewhere
-            return f"the disk that this writes to is full (not that of {home()}); make room there, or write elsewhere"
+        if error.errno == errno.ENOSPC and free(home()) > LITTLE:  # such as standard output redirected to another disk
+            return f"the disk written to is full (not the disk of {home()}); free some space on it, or write elsewhere"
         return trouble(error, home())
     if Path(error.filename).is_relative_to(home()) and not home().is_dir() and error.errno in NO_FOLDER:
-        return f"{home()} is no folder and cannot be made one ({error.strerror}); set AAPO_DESK_HOME to another"
+        return f"cannot create the folder {home()} ({error.strerror}); set AAPO_DESK_HOME to another folder"
     return trouble(error, Path(error.filename).parent)
 
 
 def _unexpected(error: Exception) -> str:
-    """One line on an error nobody foresaw, and where its traceback lies."""
+    """Return one line about an unforeseen error, with the file that its traceback was written to."""
     said = " ".join(str(error).split())
     line = f"unexpected error: {type(error).__name__}: {said}" if said else f"unexpected {type(error).__name__}"
     if os.environ.get("AAPO_DESK_DEBUG") == "1":
@@ -168,8 +173,8 @@ def _unexpected(error: Exception) -> str:
     try:
         log = _write_traceback(error)
     except OSError:
-        return f"{line} (AAPO_DESK_DEBUG=1 shows where)"
-    return f"{line} (traceback: {log}; AAPO_DESK_DEBUG=1 shows it here)"
+        return f"{line} (set AAPO_DESK_DEBUG=1 to see the traceback)"
+    return f"{line} (traceback: {log}; set AAPO_DESK_DEBUG=1 to print it here)"
 
 
 def _write_traceback(error: Exception) -> Path:

@@ -1,4 +1,4 @@
-"""bench: how fast this device is, in our hands and in others'."""
+"""The ``bench`` command: how fast this device trains, with this program and with TRL."""
 
 from __future__ import annotations
 
@@ -35,25 +35,29 @@ def add_to(app: typer.Typer) -> None:
 
 
 def bench(
-    preset: Annotated[str, typer.Argument(metavar="[PRESET|FILE]", help="A preset's name, or a YAML file.")] = "demo",
+    preset: Annotated[str, typer.Argument(metavar="[PRESET|FILE]", help="Preset name or YAML file.")] = "demo",
     sets: Sets = None,
-    against: Annotated[Rival | None, typer.Option("--against", help="Measure TRL's GRPO trainer beside ours.")] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is measured, in turn.")] = 3,
-    ui: Annotated[bool, typer.Option("--ui", help="Measure the terminal UI over a long run instead.")] = False,
-    steps: Annotated[int, typer.Option("--steps", min=100, help="With --ui: how long a run.")] = 100_000,
+    against: Annotated[
+        Rival | None, typer.Option("--against", help="Also measure TRL's GRPO trainer, for comparison.")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How many times each is measured, in turn.")] = 3,
+    ui: Annotated[bool, typer.Option("--ui", help="Measure the terminal UI on a long run instead.")] = False,
+    steps: Annotated[
+        int, typer.Option("--steps", min=100, help="With --ui: the length of that run, in steps.")
+    ] = 100_000,
     training: Annotated[
-        bool, typer.Option("--training", help="With --ui: only how the preset's training fares beside the UI.")
+        bool, typer.Option("--training", help="With --ui: measure only how much the UI slows the preset's training.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
     offline: Offline = False,
 ) -> None:
-    """Measure a preset's steps on this device: time by phase, tokens a second, memory.
+    """Measure a preset's training steps on this device: time by phase, tokens per second, memory.
 
-    Each of our fast paths beside the plain one, the update beside the device's matmuls, and with --against trl the
-    whole step beside TRL's. It takes minutes, beside TRL many. With --ui: the terminal UI.
+    Compares each fast path with the plain one, the update with the device's matmul speed and, with --against trl, the
+    whole step with TRL's. Takes minutes, with TRL many minutes. With --ui, measures the terminal UI instead.
     """
     if (training and not ui) or (ui and against):
-        complain("--training goes with --ui, --against without it")
+        complain("--training needs --ui, and --against cannot be combined with --ui")
         raise typer.Exit(2)
     if ui:
         _bench_ui(configuration(preset, sets or [], None) if training else None, steps, rounds, json)
@@ -63,7 +67,7 @@ def bench(
         complain(missing)
         raise typer.Exit(2)
     if config.model.backend == "unsloth":
-        _progress("bench measures the transformers backend, not unsloth")
+        _progress("bench measures the transformers backend instead of unsloth")
     from aapo_desk import launch
     from aapo_desk.bench import bench as measure
 
@@ -78,7 +82,7 @@ def bench(
 
 
 def _bench_ui(config: RunConfig | None, steps: int, rounds: int, json: bool) -> None:
-    """Of the UI over a long run or, with a configuration, beside its training."""
+    """Measure the UI on a long run or, given a configuration, how much the UI slows its training; print the result."""
     if config is None:
         from aapo_desk.bench.ui import bench_ui
 
@@ -99,7 +103,7 @@ def _progress(line: str) -> None:
 
 
 def _measured(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a measurement gives. What failed, or Ctrl-C, ends the command with a line."""
+    """Return the measurement's document. A failure or Ctrl-C prints a message and exits."""
     from aapo_desk.bench.jobs import BenchError
 
     try:
@@ -113,7 +117,7 @@ def _measured(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _trl_missing() -> str | None:
-    """Why TRL cannot be measured, and what to do."""
+    """Return why TRL cannot be measured and how to install it, or None if it can be measured."""
     from importlib.metadata import PackageNotFoundError, version
 
     from packaging.version import Version
@@ -129,7 +133,7 @@ def _trl_missing() -> str | None:
 
 
 def lines(document: Mapping[str, Any]) -> list[str]:
-    """The bench's document for people."""
+    """Return the benchmark's document as lines of text."""
     shape = document["shape"]
     rows = [[row["what"], *(_number(row.get(column)) for column in COLUMNS)] for row in document["rows"]]
     return [
@@ -143,13 +147,13 @@ def lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def ui_lines(document: Mapping[str, Any]) -> list[str]:
-    """The document of the UI's bench for people."""
+    """Return the document of the UI benchmark as lines of text."""
     if "pairs" in document:
         rows = [[f"{pair['without']:.3f}", f"{pair['with']:.3f}"] for pair in document["pairs"]]
         slower = document["slowdown_percent"]
         return [
-            "seconds a step, in pairs",
-            *table(["without the UI", "with it"], rows, right=["without the UI", "with it"]),
+            "seconds per step, measured in pairs",
+            *table(["without the UI", "with the UI"], rows, right=["without the UI", "with the UI"]),
             f"slower by {slower['mean']:.1f} % [{slower['low']:.1f}, {slower['high']:.1f}]",
             f"the UI: {document['cpu_percent']:.1f} % of a core, {document['reads']} reads, "
             f"the longest {document['longest_read_ms']:.1f} ms; write-ahead log up to {document['wal_mb']:.1f} MiB",

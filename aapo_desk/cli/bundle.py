@@ -1,4 +1,4 @@
-"""runs export: one archive of a run for a bug report."""
+"""The ``runs export`` command: an archive of a run for a bug report."""
 
 from __future__ import annotations
 
@@ -21,23 +21,21 @@ def add_to(runs: typer.Typer) -> None:
 
 def export(
     run: Run,
-    bundle: Annotated[bool, typer.Option("--bundle", help="A zip archive for a bug report.")] = False,
+    bundle: Annotated[bool, typer.Option("--bundle", help="Write a zip archive for a bug report.")] = False,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="FILE", help="Where to write it; by default here, named after the run."),
+        typer.Option("--to", metavar="FILE", help="File or folder to write to (default: the current folder)."),
     ] = None,
-    with_samples: Annotated[bool, typer.Option("--with-samples", help="Take prompts and completions in too.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    with_samples: Annotated[bool, typer.Option("--with-samples", help="Include prompts and completions.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
-    """Collect what a bug report needs of a run: settings, metrics, events, log, versions, machine.
+    """Collect what a bug report about a run needs: settings, metrics, events, log, versions, machine.
 
-    Tokens, prompts and completions are left out. The run may be at work, crashed or damaged.
+    Access tokens, prompts and completions are left out. The run may be running, crashed or damaged.
     """
     if not bundle:
         raise ConfigError(
-            Problem(
-                "--bundle", "is missing; an adapter is taken away by: aapo-desk export RUN --format adapter --to DIR"
-            )
+            Problem("--bundle", "is missing; to export an adapter, run: aapo-desk export RUN --format adapter --to DIR")
         )
     found = find_run(run)
     from aapo_desk.bundle import BundleError, file_name, make
@@ -55,11 +53,11 @@ def export(
         complain(problem)
     say(printable(f"{made.path}: {', '.join(made.files)}"))
     kept = "with prompts and completions" if with_samples else "without prompts and completions"
-    say(f"{kept}, without tokens; look through train.log before you send it")
+    say(f"{kept}, without access tokens; check train.log before you send it")
 
 
 def _target(to: str | None, name: str) -> Path:
-    """Raises ConfigError where nothing is to be written."""
+    """Return the archive's path. Raises ConfigError if no archive may be written there."""
     target = (user_path(to) if to is not None else Path(name)).absolute()
     try:
         if target.is_dir():
@@ -68,9 +66,9 @@ def _target(to: str | None, name: str) -> Path:
     except OSError as error:
         raise ConfigError(Problem("--to", f"cannot be used: {error.strerror or error}", to)) from None
     if target.suffix.lower() != ENDING:
-        raise ConfigError(Problem("--to", f"must be a folder that is there, or a name ending in {ENDING}", to))
+        raise ConfigError(Problem("--to", f"must be an existing folder or a file name ending in {ENDING}", to))
     if not target.parent.is_dir():
         raise ConfigError(Problem("--to", f"the folder {target.parent} does not exist", to))
     if taken:
-        raise ConfigError(Problem("--to", "exists already; give another name or remove it", str(target)))
+        raise ConfigError(Problem("--to", "already exists; give another name or remove it", str(target)))
     return target

@@ -1,4 +1,4 @@
-"""chat: a run's base and tuned model answer the same questions."""
+"""The ``chat`` command: a run's base and tuned models answer the same questions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aapo_desk.chat import Answering, Said, Side
     from aapo_desk.store import RunDirectory
 
-WHY = {"end": "", "length": ", cut off", "context": ", cut off: the model takes no more", "cancelled": ", stopped"}
+WHY = {"end": "", "length": ", cut off", "context": ", cut off: the model's context is full", "cancelled": ", stopped"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,39 +27,43 @@ def add_to(app: typer.Typer) -> None:
 
 
 def chat(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or: last.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, unique start of an id, name, or: last.")],
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", metavar="TEXT", help="Answer this and end; may be given several times."),
+        typer.Option("--prompt", metavar="TEXT", help="Answer this and exit. Repeatable."),
     ] = None,
     step: Annotated[
         str | None,
-        typer.Option("--step", metavar="N|best|last", help="Which checkpoint; by default best, of a live run last."),
+        typer.Option(
+            "--step", metavar="N|best|last", help="Checkpoint to load (default: best; last while the run is training)."
+        ),
     ] = None,
     base_only: Annotated[bool, typer.Option("--base-only", help="Only the base model answers.")] = False,
     tuned_only: Annotated[bool, typer.Option("--tuned-only", help="Only the tuned model answers.")] = False,
-    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option("--top-p", help="Of the likeliest tokens with this share together.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="Sampling temperature; 0 is greedy decoding.")
+    ] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Nucleus sampling threshold.")] = 1.0,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", help="Longest answer; by default 256, or the run's own.")
+        int | None, typer.Option("--max-new-tokens", help="Longest answer in tokens (default: 256, or the run's own).")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
     offline: Offline = False,
 ) -> None:
-    """Ask a run's base and its tuned model the same questions, side by side.
+    """Ask a run's base and tuned models the same questions, side by side.
 
-    In a terminal it is a conversation, and /help lists what it understands. In a pipe each line of standard input is
-    a question by itself. The model is loaded once, in a process of its own.
+    In a terminal this is a conversation; /help lists its commands. In a pipe, each line of standard input is a separate
+    question. The model is loaded once, in a separate process.
     """
     from aapo_desk.chat import SIDES, Answering
 
     if base_only and tuned_only:
-        raise ConfigError(Problem("--base-only", "and --tuned-only leave nobody to answer; give one of them"))
+        raise ConfigError(Problem("--base-only", "cannot be combined with --tuned-only; give one of them"))
     answering = Answering(temperature, top_p, max_new_tokens)
     answering.check()
     talks = interactive() and not prompt
     if talks and json:
-        raise ConfigError(Problem("--json", "goes with --prompt, or with questions on standard input, one a line"))
+        raise ConfigError(Problem("--json", "needs --prompt, or questions on standard input, one per line"))
     sides: Sequence[Side] = ("base",) if base_only else ("tuned",) if tuned_only else SIDES
     directory = find_run(run)
     try:
@@ -83,11 +87,11 @@ def chat(
 
 
 class ChatFailed(Exception):
-    """The model process has ended; the message says why."""
+    """Raised when the model process has ended; the message says why."""
 
 
 class Talk:
-    """The model process, once it is ready, and its answers."""
+    """A connection to the model process: it loads the model, sends questions and receives messages."""
 
     def __init__(self, run: RunDirectory, step: str | None, sides: Sequence[Side]) -> None:
         from aapo_desk.chat import ChatProcess
@@ -99,7 +103,7 @@ class Talk:
         self._asked = 0
 
     def load(self) -> None:
-        """Wait until it is ready, saying what it does. Raises ConfigError and ChatFailed."""
+        """Wait until the model is ready, printing progress. Raises ConfigError and ChatFailed."""
         while not self.ready:
             said = self._next()
             if said["kind"] == "progress":
@@ -108,7 +112,7 @@ class Talk:
                 self.ready = said
 
     def ask(self, question: dict[str, Any], answering: Answering) -> Iterator[Said]:
-        """Ask a question; gives what is said to it, until it is ``done`` or ``refused``."""
+        """Send a question and return an iterator over the messages about it, up to ``done`` or ``refused``."""
         self._asked += 1
         self._process.send({"ask": self._asked, **question, **answering.as_json()})
         return self._said()
@@ -122,11 +126,11 @@ class Talk:
                     return
 
     def cancel(self) -> None:
-        """End the answer that is on its way."""
+        """Stop the answer that is being generated."""
         self._process.send({"cancel": self._asked})
 
     def reset(self) -> None:
-        """Forget what was said."""
+        """Clear the conversation."""
         self._process.send({"reset": True})
 
     def end(self) -> None:
@@ -154,20 +158,22 @@ def _loaded(run: RunDirectory, step: str | None, sides: Sequence[Side]) -> Itera
 
 
 def introduction(ready: Said) -> list[str]:
-    """Who is there to answer."""
+    """Return lines that say which run, checkpoint and model answer."""
     model = f"{ready['model'].partition('#')[0].rpartition('/')[2]} on {ready['device']}"
     lines = [
         f"run {ready['name']}, step {ready['step']} ({ready['chosen']}), {model}, {ready['seconds']:.1f} s to load"
     ]
     if ready["live"]:
-        lines.append("this run is still training: this is its checkpoint of that step, and the two share the machine")
+        lines.append(
+            "this run is still training: answers come from the checkpoint above, and the two share the machine"
+        )
     if ready["note"]:
         lines.append(f"the run's own problems: {ready['note']}")
     return lines
 
 
 def _lines(stream: Iterable[str]) -> Iterator[str]:
-    """The questions in a pipe. Bytes that are no text become one sign each."""
+    """Return an iterator over the lines of a pipe, each a question; undecodable bytes become replacement characters."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure:
         reconfigure(errors="replace")
@@ -175,7 +181,7 @@ def _lines(stream: Iterable[str]) -> Iterator[str]:
 
 
 def _answered(talk: Talk, questions: Iterable[str], answering: Answering, tell: bool) -> list[dict[str, Any]]:
-    """Each question by itself; with ``tell`` the answers are lines as soon as they are there."""
+    """Ask each question in a new conversation. With ``tell``, print each answer as soon as it is complete."""
     answers = []
     for question in questions:
         talk.reset()
@@ -195,7 +201,7 @@ def _answered(talk: Talk, questions: Iterable[str], answering: Answering, tell: 
 
 
 def _tell(answer: dict[str, Any], sides: Sequence[Side]) -> None:
-    """A question and its answers in lines, each with who says it."""
+    """Print a question and its answers, each line labelled with the side that said it."""
     say(f"asked  {shown(answer['question'])[0]}")
     if "error" in answer:
         complain(answer["error"])
@@ -206,12 +212,12 @@ def _tell(answer: dict[str, Any], sides: Sequence[Side]) -> None:
 
 
 def shown(text: str) -> list[str]:
-    """A model's text in lines, with what a terminal would obey shown and not obeyed."""
+    """Return a model's text as lines, with control characters shown instead of sent to the terminal."""
     return [printable(line.expandtabs(4)) for line in text.replace("\r\n", "\n").split("\n")]
 
 
 def count(said: Said) -> str:
-    """``12 tokens, 0.8 s, cut off``"""
+    """Return an answer's statistics, such as ``12 tokens, 0.8 s, cut off``."""
     return f"{said['tokens']} tokens, {said['seconds']:.1f} s{WHY[said['why']]}"
 
 

@@ -1,4 +1,4 @@
-"""The work of ``compare``: what stands beside each other, and how it is said."""
+"""The implementation of ``compare``: reads the runs, compares them, and prints or writes the result."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from aapo_desk.studies.files import PICTURES, TABLES
 
 SIDES: tuple[Side, ...] = ("greedy", "sampled")
 KeptByRun = Mapping[str, Mapping[str, Kept]]
-"""By a run's letter, then by what was asked."""
+"""Saved ``aapo-desk eval`` results by run letter, then by a key for what was asked."""
 
 
 def compare(
     references: Sequence[str], metric: str | None, by: By, plot: Path | None, csv: Path | None, json: bool
 ) -> None:
-    """Say how runs compare, and write what is asked for. ``metric``: None takes the usual one."""
+    """Print a comparison of runs and write the requested files. ``metric``: None means ``DEFAULT_METRIC``."""
     metric = metric or DEFAULT_METRIC
     runs = [find_run(reference) for reference in references]
     check_runs(runs)
@@ -56,7 +56,7 @@ def compare(
         check_matplotlib()
     compared = Comparer(runs).read(metric, SMOOTHING)
     if broken := next((entry for entry in compared.entries if entry.problem), None):
-        complain(f"run {broken.name} cannot be read: {broken.problem}")
+        complain(f"cannot read run {broken.name}: {broken.problem}")
         raise typer.Exit(1)
     check_metric(metric, compared.metrics)
     written = _write(compared, by, [path for path in (plot, csv) if path])
@@ -69,7 +69,7 @@ def compare(
 
 
 def check_matplotlib() -> None:
-    """End the program with what to install, where it is missing."""
+    """If matplotlib is missing, print how to install it and exit with status 2."""
     from aapo_desk.studies import pictures
 
     try:
@@ -80,18 +80,18 @@ def check_matplotlib() -> None:
 
 
 def _write(compared: Comparison, by: By, paths: list[Path]) -> list[str]:
-    """Write the files that are asked for; the lines that say so."""
+    """Write the comparison to each path; return a line for each. Exit with status 1 if one cannot be written."""
     for path in paths:
         try:
             save(path, compared, by.value)
         except OSError as error:
-            complain(f"{path} cannot be written: {error.strerror or error}")
+            complain(f"cannot write {path}: {error.strerror or error}")
             raise typer.Exit(1) from None
     return [f"written: {printable(str(path))}" for path in paths]
 
 
 def lines(compared: Comparison, by: By, kept: KeptByRun) -> list[str]:
-    """All of it in plain lines: the runs, their evaluations, the settings that differ."""
+    """Return the comparison as text: the runs, their evaluations, and the settings that differ."""
     return [*_runs(compared, by), "", *_evaluations(compared), *_tasks(compared, kept), "", *_settings(compared)]
 
 
@@ -128,7 +128,7 @@ def _runs(compared: Comparison, by: By) -> list[str]:
             ]
         )
     right = ("steps", "seconds", "tokens", "completions", compared.metric)
-    said = f"{compared.metric} by {by.value}, exponential mean ({compared.smoothing:g})"
+    said = f"{compared.metric} by {by.value}, exponential moving average ({compared.smoothing:g})"
     return [printable(said), *table([printable(title) for title in header], rows, right=right)]
 
 
@@ -156,12 +156,12 @@ def _evaluations(compared: Comparison) -> list[str]:
         )
     header = ["", "base", "tuned", "gain", f"tuned, against {baseline.letter}"]
     notes = [f"{one.letter}, {note}" for one in compared.entries if one.final for note in one.final.greedy.notes]
-    title = "share of held-out problems answered right, greedily, with 95 % intervals"
+    title = "share of held-out problems answered right (greedy decoding), with 95 % intervals"
     return [title, *table(header, rows), *notes]
 
 
 def _tasks(compared: Comparison, kept: KeptByRun) -> list[str]:
-    """What ``aapo-desk eval`` has kept of the runs, a table for each thing that was asked."""
+    """Return the saved ``aapo-desk eval`` results of the runs, one table for each evaluation setup."""
     baseline = compared.baseline
     said = []
     for key, first in {key: found for one in reversed(list(kept.values())) for key, found in one.items()}.items():
@@ -195,7 +195,7 @@ def _between(base: Kept | None, found: Kept) -> Difference | None:
 def _against(found: Difference | None) -> str:
     if found is None:
         return "-"
-    how = f"paired over {found.problems} problems" if found.paired else "not paired: other problems or another judge"
+    how = f"paired over {found.problems} problems" if found.paired else "not paired: different problems or scoring"
     return f"{_interval(found.estimate, '+')} {how}"
 
 
@@ -220,7 +220,8 @@ def _setting(value: Any) -> str:
 
 
 def document(compared: Comparison, by: By, kept: KeptByRun) -> dict[str, Any]:
-    """The same as JSON. ``settings`` holds a value a run, in their order; ``points`` the curves, thinned."""
+    """Return the comparison as JSON. ``settings`` has one value per run, in the order of the runs; ``points`` has the
+    curves, thinned out."""
     return {
         "metric": compared.metric,
         "by": by.value,

@@ -1,4 +1,4 @@
-"""data: how a preset's data, or a file of one's own, are understood."""
+"""The ``data`` command: how the data of a preset or a file are read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def data(
         str,
         typer.Argument(
             metavar="PRESET|FILE",
-            help="A preset's name, its YAML file, or data: a JSONL, JSON, CSV or Parquet file, a folder, hub:NAME.",
+            help="Preset name, its YAML file, or data: a JSONL, JSON, CSV or Parquet file, a folder, or hub:NAME.",
             show_default=False,
         ),
     ],
@@ -35,11 +35,11 @@ def data(
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, such as task.answer_column=target."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
-    """Show how data are understood: columns, numbers, what is left out and why, the first problems.
+    """Preview a data set: columns, counts, what is left out and why, the first problems.
 
-    No model is fetched. Where its tokenizer is on this machine, problems are shown as the prompts that it gets.
+    No model is downloaded. If its tokenizer is on this machine, problems are shown as the prompts the model gets.
     """
     from aapo_desk import tasks
 
@@ -53,15 +53,14 @@ def data(
 
 
 def _configuration(what: str, overrides: Mapping[str, Any]) -> RunConfig:
-    """Of a preset; of data alone, a configuration without a model. Raises ConfigError."""
+    """Return a preset's configuration or, for data alone, one without a model. Raises ConfigError."""
     from aapo_desk import presets
     from aapo_desk.models.ids import NO_MODEL
 
     path = user_path(what)
     named = what.startswith(SOURCES)
-    of_data = (
-        path.is_file() and path.suffix.lower() not in PRESET_SUFFIXES
-    )  # .txt, .xlsx: refused with what may be read
+    # Any other existing file counts as data, so that .txt or .xlsx is refused with the list of readable formats.
+    of_data = path.is_file() and path.suffix.lower() not in PRESET_SUFFIXES
     if named or of_data or path.suffix.lower() in SUFFIXES or (path.is_dir() and not _is_preset(what)):
         frame = {"model": {"id": NO_MODEL}, "task": {"source": what if named else f"file:{what}", "held_out": 0}}
         return resolve(frame, overrides, origin=what)
@@ -75,12 +74,12 @@ def _is_preset(name: str) -> bool:
 
 
 def _tell(line: str) -> None:
-    """Progress, out of the way of what is asked for."""
+    """Print progress on standard error, so that standard output has only the result."""
     sys.stderr.write(f"{printable(line)}\n")
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
-    """The document for people."""
+    """Return the document as lines of text."""
     facts = [("source", found["source"])]
     if reading := found["reading"]:
         rows = ", ".join(f"{name} {count} rows" for name, count in reading["splits"].items())
@@ -111,7 +110,7 @@ def _column(column: Mapping[str, Any]) -> str:
 
 def _left_out(measured: Mapping[str, int]) -> str:
     parts = [
-        f"{measured[key]} {words} and left out"
+        f"{measured[key]} {words}, left out"
         for key, words in (("too_long", "too long"), ("too_short", "too short"))
         if measured[key]
     ]

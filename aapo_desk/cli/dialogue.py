@@ -1,4 +1,4 @@
-"""A conversation in a terminal: base and tuned in two columns where there is room, else one after the other."""
+"""A conversation in a terminal: base and tuned in two columns if they fit, else one after the other."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from aapo_desk.cli.output import complain, printable, say
 from aapo_desk.config import ConfigError
 
 LEAST_COLUMN = 40
-"""Characters a column; with less, the answers come one after the other."""
+"""Minimum column width in characters; on narrower terminals the answers come one after the other."""
 GAP = " | "
 LISTED = 10
 HELP = """\
-/prompts [N]      the run's own problems, ten from the Nth on; /3 asks the third, by itself
-/set NAME VALUE   temperature (0 is greedy), top-p, tokens (the longest answer)
-/reset            forget what was said
-/quit             leave; so does Ctrl-D. Ctrl-C ends an answer
-A question that begins with / needs a blank before it."""
+/prompts [N]      list ten of the run's own problems, from number N; /3 asks number 3 in a new conversation
+/set NAME VALUE   set temperature (0 is greedy), top-p or tokens (the longest answer)
+/reset            clear the conversation
+/quit             leave, as does Ctrl-D; Ctrl-C stops an answer
+To ask a question that begins with /, put a space before it."""
 
 
 class Dialogue:
-    """Reads lines and answers them, until the user leaves."""
+    """A loop that reads lines and answers them until the user leaves."""
 
     def __init__(self, talk: Talk, answering: Answering) -> None:
         self._talk = talk
@@ -39,11 +39,11 @@ class Dialogue:
         self._listed = 0
 
     def run(self) -> None:
-        """Raises ChatFailed where the model process ends by itself."""
+        """Read and answer lines until the user leaves. Raises ChatFailed if the model process ends by itself."""
         with suppress(ImportError):
-            import readline  # noqa: F401 (input() then knows the arrows)
+            import readline  # noqa: F401 (gives input() line editing and history)
         self._say_how()
-        say("/prompts lists the run's own problems, /help what else there is; Ctrl-C ends an answer, Ctrl-D the chat.")
+        say("/prompts lists the run's own problems, /help all commands; Ctrl-C stops an answer, Ctrl-D ends the chat.")
         while True:
             try:
                 line = input("> ")
@@ -71,10 +71,10 @@ class Dialogue:
             self._set(rest)
         elif name == "/reset":
             self._talk.reset()
-            say("What was said is forgotten.")
+            say("Conversation cleared.")
         else:
             if name != "/help":
-                complain(f"there is no {name}", prefix="")
+                complain(f"unknown command {name}", prefix="")
             say(HELP)
 
     # The run's own problems
@@ -82,7 +82,7 @@ class Dialogue:
     def _list(self, start: str) -> None:
         problems = self._talk.ready["problems"]
         if not problems:
-            say(f"None are at hand: {printable(self._talk.ready['note'])}.")
+            say(f"None available: {printable(self._talk.ready['note'])}.")
             return
         first = int(start) - 1 if start.strip().isdecimal() else self._listed
         first = first if 0 <= first < len(problems) else 0
@@ -90,12 +90,12 @@ class Dialogue:
             text, answer = (printable(" ".join(problem[name].split())) for name in ("problem", "answer"))
             say(_fitting(f"/{place:<4} {text}", _columns() - 1 - len(answer) - 4) + f"  [{answer}]")
         self._listed = first + LISTED
-        say(f"{len(problems)} in all, the right answers in brackets; /prompts again for the next.")
+        say(f"{len(problems)} in total, with the right answers in brackets; /prompts again shows the next.")
 
     def _ask_own(self, number: int) -> None:
         problems = self._talk.ready["problems"]
         if not 1 <= number <= len(problems):
-            complain(f"there is no problem {number}: {len(problems)} are at hand", prefix="")
+            complain(f"there is no problem {number}: {len(problems)} are available", prefix="")
             return
         problem = problems[number - 1]
         for line in shown(problem["problem"]):
@@ -136,7 +136,8 @@ class Dialogue:
 
 @contextmanager
 def _ctrl_c(act: Callable[[], None]) -> Iterator[None]:
-    """Inside, Ctrl-C does this instead; the second raises KeyboardInterrupt, should the first be of no use."""
+    """Inside the block, the first Ctrl-C calls ``act``. A second one raises KeyboardInterrupt as usual, in case
+    ``act`` had no effect."""
     before = signal.getsignal(signal.SIGINT)
 
     def interrupted(*_: object) -> None:
@@ -151,19 +152,19 @@ def _ctrl_c(act: Callable[[], None]) -> Iterator[None]:
 
 
 class Shape(ABC):
-    """Draws the answers to one question as they come."""
+    """A layout that draws the answers to one question as they arrive."""
 
     @abstractmethod
     def add(self, side: Side, text: str) -> None:
-        """A piece of one answer."""
+        """Draw the next piece of one answer."""
 
     @abstractmethod
     def end(self, said: Said) -> None:
-        """The end of one answer, with its whole text."""
+        """Draw the end of one answer, given its complete text and statistics."""
 
 
 class OneAfterTheOther(Shape):
-    """The first side's answer as it comes; the next one's, as far as it has come, behind it."""
+    """A layout that draws the first answer as it arrives, then what has arrived of the next one."""
 
     def __init__(self, sides: Sequence[Side]) -> None:
         self._left = list(sides)
@@ -189,7 +190,7 @@ class OneAfterTheOther(Shape):
 
 
 class Columns(Shape):
-    """Two columns of ``width`` characters. A line is left behind once nothing more can come into it."""
+    """A layout of two columns of ``width`` characters. A row is final once neither column can still change it."""
 
     def __init__(self, sides: Sequence[Side], width: int) -> None:
         self._width = width
@@ -224,8 +225,10 @@ class Columns(Shape):
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """A model's text in lines of ``width`` cells, broken between words where it can be. More text at its end changes
-    the last line alone."""
+    """Return a model's text in lines of ``width`` cells, broken between words if possible.
+
+    Appending to the text changes only the last line.
+    """
     lines = []
     for paragraph in shown(text):
         line = ""
@@ -233,7 +236,7 @@ def wrapped(text: str, width: int) -> list[str]:
             longer = f"{line} {word}" if place else word
             if cell_len(longer) <= width:
                 line = longer
-            if cell_len(longer) <= width or not word:  # a blank at the end of a full line begins no other
+            if cell_len(longer) <= width or not word:  # a space at the end of a full line starts no new line
                 continue
             if place:
                 lines.append(line)
@@ -248,7 +251,7 @@ def _columns() -> int:
 
 
 def _fitting(text: str, width: int) -> str:
-    """``text`` in so many cells, with dots where it was cut."""
+    """Return ``text`` cut to ``width`` cells, ending in dots if it was cut."""
     return text if cell_len(text) <= width else f"{chop_cells(text, max(1, width - 3))[0]}..."
 
 

@@ -1,4 +1,4 @@
-"""doctor: what this machine lacks for training, and what to do."""
+"""The ``doctor`` command: what this machine lacks for training, and how to fix it."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Train one tiny step for real, and compare the fast paths with the plain.")
+        bool,
+        typer.Option("--probe", help="Run one tiny training step, and compare the fast paths with the plain ones."),
     ] = False,
     offline: Offline = False,
 ) -> None:
-    """Say what this machine lacks for training, and what to do.
+    """Check what this machine lacks for training, and how to fix it.
 
-    Exit status 1: training cannot work; where there is an NVIDIA GPU, cannot work on it.
+    Exit status 1 means that training cannot work or, if there is an NVIDIA GPU, cannot work on it.
     """
     from aapo_desk.doctor import findings, look
 
     if not json and sys.stderr.isatty():
-        typer.echo("looking at this machine; it takes some seconds", err=True)
+        typer.echo("checking this machine; this takes some seconds", err=True)
     facts = look(offline=offline, probe=probe)
     found = findings(facts)
     works = not any(finding.state == "problem" for finding in found)
@@ -50,7 +51,7 @@ def doctor(
 
 
 def lines(findings: Sequence[Finding], width: int | None = None) -> list[str]:
-    """The findings in columns, what to do below each. ``width``: where lines are broken; None: nowhere."""
+    """Return the findings as columns, with the advice below each. Lines wrap at ``width``; None disables wrapping."""
     names = max(len(finding.name) for finding in findings)
     states = max(len(finding.state) for finding in findings)
     indent = names + states + 4

@@ -1,4 +1,4 @@
-"""eval: how many problems a model answers right, and whether the tuned one answers more than its base."""
+"""The ``eval`` command: how many problems a model answers right, and whether tuning made it better."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def evaluate(
     reference: Annotated[
         str,
         typer.Argument(
-            metavar="RUN|MODEL", help="A run (its adapter and its base), or a folder or hub id.", show_default=False
+            metavar="RUN|MODEL",
+            help="A run (its adapter and its base model), a model folder or a hub id.",
+            show_default=False,
         ),
     ],
     task: Annotated[
@@ -42,36 +44,36 @@ def evaluate(
         typer.Option(
             "--task",
             metavar="TASK",
-            help="gsm8k, svamp, math500, aime24, amc23, minerva, olympiadbench; file:PATH or hub:OWNER/DATASET; "
-            "own: the run's held-out problems, the default for a run.",
+            help="gsm8k, svamp, math500, aime24, amc23, minerva, olympiadbench, file:PATH, hub:OWNER/DATASET, or own: "
+            "the run's held-out problems (default for a run: own).",
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="PATH", help="A named task's local copy: a file, or a folder.")
+        str | None, typer.Option("--data", metavar="PATH", help="Local copy of a named task: a file or a folder.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="Of a data set: by default test.")
+        str | None, typer.Option("--split", metavar="NAME", help="Split of a data set to use (default: test).")
     ] = None,
     problems: Annotated[
-        int | None, typer.Option("--problems", min=1, help="So many of them, the same ones each time; by default all.")
+        int | None, typer.Option("--problems", min=1, help="Number of problems, always the same ones (default: all).")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers a problem, with --temperature.")] = 1,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers per problem; needs --temperature.")] = 1,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", help="Sample the answers; by default they are greedy.")
+        float | None, typer.Option("--temperature", help="Sampling temperature (default: greedy decoding).")
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer; by default the task's.")
+        int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer in tokens (default: the task's).")
     ] = None,
     step: Annotated[
-        str | None, typer.Option("--step", metavar="N|best|last", help="The run's checkpoint; by default last.")
+        str | None, typer.Option("--step", metavar="N|best|last", help="Checkpoint of the run (default: last).")
     ] = None,
     sets: Sets = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
     offline: Offline = False,
 ) -> None:
-    """Ask a model problems and count the right answers; of a run its base and its tuned model, in the same batches.
+    """Ask a model problems and count the right answers; for a run, ask its base and tuned models in the same batches.
 
-    Every answer is kept. What was interrupted goes on with the same command, and ends with the same numbers.
+    Every answer is saved. After an interruption, run the same command to resume; the result is the same.
     """
     from aapo_desk.evaluation.request import Wanted, request
 
@@ -86,21 +88,21 @@ def evaluate(
 
 
 def _checked(asked: Request) -> Request:
-    """The request where nothing of it is to be refused, to be used from anywhere. Raises ConfigError."""
+    """Return the request with absolute paths, after checking its configuration. Raises ConfigError."""
     from aapo_desk import launch
 
     launch.check(asked.config)
     if asked.run and launch.is_alive(asked.run):
-        _note(f"run {asked.run.name} is training: the two share the device's memory")
+        _note(f"run {asked.run.name} is training: it and this evaluation share the device's memory")
     return replace(asked, config=launch.with_absolute_paths(asked.config))
 
 
 def _worked(asked: Request) -> tuple[Path, Mapping[str, Any]]:
-    """The results. What fails, or Ctrl-C, ends the command with a line."""
+    """Run the evaluation and return its folder and results. A failure or Ctrl-C prints a message and exits."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Notes of the libraries to their own developers are nothing for the reader.
+    # These warnings are meant for the developers of the libraries, not for users.
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     _note("loading torch and transformers")
@@ -121,17 +123,17 @@ def _worked(asked: Request) -> tuple[Path, Mapping[str, Any]]:
         complain(str(kept))
         raise typer.Exit(130) from None
     except KeyboardInterrupt:
-        complain("cancelled before anything was asked")
+        complain("cancelled before any problem was asked")
         raise typer.Exit(130) from None
 
 
 def _note(line: str) -> None:
-    """On standard error: standard output is for the results alone."""
+    """Print a line on standard error, because standard output has only the results."""
     typer.echo(printable(line), err=True)
 
 
 class Progress:
-    """A line now and then."""
+    """A progress callback that prints at most one line every ``SECONDS_BETWEEN_LINES``."""
 
     def __init__(self) -> None:
         self._said = time.monotonic()
@@ -150,7 +152,7 @@ def _duration(seconds: float) -> str:
 
 
 def lines(head: Mapping[str, Any]) -> list[str]:
-    """An evaluation's head for people."""
+    """Return an evaluation's summary as lines of text."""
     summary = head["summary"]
     rows = [
         [
@@ -177,7 +179,7 @@ def lines(head: Mapping[str, Any]) -> list[str]:
 
 
 def what(head: Mapping[str, Any]) -> str:
-    """What was asked, in one line."""
+    """Return one line that describes the evaluation setup: task, problems, decoding, limits."""
     asked, sampling = head["asked"], head["asked"]["sampling"]
     how = "greedy"
     if sampling:
@@ -187,7 +189,7 @@ def what(head: Mapping[str, Any]) -> str:
         how += f", top-k {sampling['top_k']}" if sampling["top_k"] else ""
     count, total = head["problems"], head["total"]
     some = f"{count} problems" if count == total else f"{count} of {total} problems"
-    dropped = f", {head['dropped']} left out: their prompts are too long" if head["dropped"] else ""
+    dropped = f", {head['dropped']} left out because their prompts are too long" if head["dropped"] else ""
     return f"{head['task']}: {some}, {how}, up to {head['max_new_tokens']} new tokens, 95 % intervals{dropped}"
 
 

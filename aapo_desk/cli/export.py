@@ -1,4 +1,4 @@
-"""export: take a run's adapter away, for peft, transformers, llama.cpp and Ollama."""
+"""The ``export`` command: write a run's adapter for peft, transformers, llama.cpp or Ollama."""
 
 from __future__ import annotations
 
@@ -38,34 +38,39 @@ def add_to(app: typer.Typer) -> None:
 
 def export(
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or: last.", show_default=False)
+        str | None, typer.Argument(metavar="RUN", help="Id, unique start of an id, name, or: last.", show_default=False)
     ] = None,
     form: Annotated[
         As | None,
         typer.Option("--format", help="adapter: for peft; merged: 16-bit weights; gguf: for llama.cpp, Ollama."),
     ] = None,
     quant: Annotated[
-        str | None, typer.Option("--quant", metavar="Q", help="Of GGUF: f16, q8_0, q6_k, q5_k_m, q4_k_m or q3_k_m.")
+        str | None,
+        typer.Option(
+            "--quant", metavar="Q", help="GGUF type: f16, q8_0, q6_k, q5_k_m, q4_k_m or q3_k_m (default: f16)."
+        ),
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", metavar="DIR", help="The folder to make.")] = None,
-    step: Annotated[str, typer.Option("--step", metavar="N|best|last", help="Which checkpoint.")] = "best",
-    force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
-    no_eval: Annotated[bool, typer.Option("--no-eval", help="Do not measure its held-out accuracy.")] = False,
+    to: Annotated[str | None, typer.Option("--to", metavar="DIR", help="Folder to create.")] = None,
+    step: Annotated[str, typer.Option("--step", metavar="N|best|last", help="Checkpoint to export.")] = "best",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing export.")] = False,
+    no_eval: Annotated[bool, typer.Option("--no-eval", help="Do not measure the export's held-out accuracy.")] = False,
     offline: Offline = False,
     check: Annotated[
         str | None,
-        typer.Option("--check", metavar="DIR", help="Only look whether an export is still as it was proved."),
+        typer.Option(
+            "--check", metavar="DIR", help="Only check that an existing export is unchanged since it was verified."
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
-    """Take a run's adapter away: as it is, merged into its base, or as a GGUF file.
+    """Export a run's adapter: as it is, merged into its base model, or as a GGUF file.
 
-    It is loaded again and held against the unquantised base plus adapter, and asked the run's held-out problems. What
-    is not what it should be is called broken, kept as DIR.broken, and the exit status is 1.
+    The export is loaded again, compared with the unquantized base plus adapter, and asked the run's held-out problems.
+    If it does not match, it is kept as DIR.broken and the exit status is 1.
     """
     if check is not None:
         if run is not None or form is not None or to is not None:
-            raise ConfigError(Problem("--check", "goes without RUN, --format and --to", check))
+            raise ConfigError(Problem("--check", "cannot be combined with RUN, --format or --to", check))
         raise typer.Exit(_check(user_path(check), json))
     request = _request(run, form, quant, to, step, force, offline)
     record = _made(request, evaluated=not no_eval)
@@ -79,15 +84,15 @@ def export(
 def _request(
     run: str | None, form: As | None, quant: str | None, to: str | None, step: str, force: bool, offline: bool
 ) -> Request:
-    """What is asked for. Raises ConfigError for all that can be refused without a model."""
+    """Return the export request. Raises ConfigError for everything that can be checked without loading a model."""
     from aapo_desk.export import Request, check_request, choose
 
     missing = [
         Problem(name, message)
         for name, message, given in (
-            ("RUN", "is missing: which run? see: aapo-desk runs", run),
-            ("--format", "is missing: adapter, merged or gguf", form),
-            ("--to", "is missing: the folder to make", to),
+            ("RUN", "is missing; to list the runs: aapo-desk runs", run),
+            ("--format", "is missing: give adapter, merged or gguf", form),
+            ("--to", "is missing: give the folder to create", to),
         )
         if given is None
     ]
@@ -99,7 +104,7 @@ def _request(
 
 
 def _made(request: Request, evaluated: bool) -> dict[str, Any]:
-    """The export's record. What failed, or Ctrl-C, ends the command with a line."""
+    """Export, and return the export's record. A failure or Ctrl-C prints a message and exits."""
     from aapo_desk import rewards
     from aapo_desk.preview import silence_libraries
 
@@ -107,7 +112,7 @@ def _made(request: Request, evaluated: bool) -> dict[str, Any]:
     if evaluated:
         rewards.check(source.config.rewards)
     silence_libraries()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that it does without
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about optional kernels that are missing
     from aapo_desk.checkpoint import CheckpointError
     from aapo_desk.export import ExportError
     from aapo_desk.export.exporting import export as make
@@ -137,8 +142,10 @@ def _progress(line: str) -> None:
 
 
 def _on_one_rule(request: Request) -> Request:
-    """The request with the run's evaluations counted as the export's answers will be. (As in ``_judged``, exports and
-    evaluations meet here.)"""
+    """Return the request with the run's evaluations recounted by the rule that the export's answers are counted by.
+
+    This is done here because the export package does not import the evaluation package.
+    """
     from aapo_desk.evaluation.accuracy import recounted
 
     return replace(request, source=replace(request.source, evaluations=recounted(request.source.evaluations)))
@@ -146,8 +153,10 @@ def _on_one_rule(request: Request) -> Request:
 
 @contextmanager
 def _judged(config: RunConfig) -> Iterator[Judge]:
-    """Scores answers by what the run's own evaluations score them by. (Exports and evaluations know nothing of each
-    other; this is where they meet.)"""
+    """Yield a function that scores answers with the reward that the run's own evaluations use.
+
+    It is built here because the export and evaluation packages do not import each other.
+    """
     from aapo_desk.evaluation.accuracy import measure
     from aapo_desk.evaluation.asking import READABLE
     from aapo_desk.evaluation.held_out import judged_by
@@ -167,7 +176,7 @@ def _judged(config: RunConfig) -> Iterator[Judge]:
 
 
 def lines(record: dict[str, Any]) -> list[str]:
-    """The record for people."""
+    """Return the export's record as lines of text."""
     from aapo_desk.export.card import agreement, proof_lines
 
     size = sum(file["bytes"] for file in record["files"].values()) / 2**20
@@ -188,7 +197,7 @@ def lines(record: dict[str, Any]) -> list[str]:
 
 
 def _check(folder: Path, json: bool) -> int:
-    """Say whether an export is still what was proved; the exit status."""
+    """Report whether an export is unchanged since it was verified; return the exit status."""
     from aapo_desk.export import check_folder
 
     try:
@@ -199,7 +208,11 @@ def _check(folder: Path, json: bool) -> int:
         say_json({"path": str(folder), "whole": not problems, "problems": problems})
     elif not problems:
         form = f"{record['form']} {record['quant'] or ''}".rstrip()
-        say(printable(f"{folder}: {form} of step {record['step']} of run {record['name']}, as it was proved"))
+        say(
+            printable(
+                f"{folder}: {form} of step {record['step']} of run {record['name']}, unchanged since it was verified"
+            )
+        )
     for problem in problems:
         complain(f"{folder}: {problem}")
     return 1 if problems else 0

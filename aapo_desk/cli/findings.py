@@ -1,4 +1,4 @@
-"""What a study has found, in plain lines and as JSON."""
+"""A study's findings as text and as JSON."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from aapo_desk.studies.findings import ArmFindings, Contrast, Findings, SeedRun
 from aapo_desk.studies.held_out import SIDES
 
 ASKED: dict[Side, str] = {
-    "greedy": "share of held-out problems answered right, greedily",
-    "sampled": "the same, sampled as in the rollout",
+    "greedy": "share of held-out problems answered right (greedy decoding)",
+    "sampled": "share of held-out problems answered right (sampled as in the rollout)",
 }
 
 
 def lines(findings: Findings) -> list[str]:
-    """All of it: how far it is, what was spent and learned from, what it ended at."""
+    """Return the findings as text: progress, cost, share of completions that teach, and accuracy."""
     study = findings.study
     return [
         printable(f"study {study.name}: {study.words}"),
         *_progress(findings),
         "",
-        f"{findings.metric}: at the end, exponential mean, over seeds [lowest, highest]; shares: rows that teach",
+        f"{findings.metric}: exponential moving average at the end, mean over seeds [lowest, highest]",
+        "by group, with margin: share of completions whose advantage is not zero, without and with AAPO's margin",
         *_spent(findings),
         *(line for side in SIDES for line in ["", ASKED[side], *_outcomes(findings, side)]),
         "",
@@ -40,7 +41,7 @@ def _progress(findings: Findings) -> list[str]:
             why = f": {run.reason}" if run.reason else ""
             said.append(printable(f"{run.name} is {run.state}{why}"))
     if findings.left and not findings.at_work:
-        said.append(f"go on with: aapo-desk study run {findings.study.id}")
+        said.append(f"resume with: aapo-desk study run {findings.study.id}")
     return said
 
 
@@ -86,16 +87,19 @@ def _against(contrast: Contrast | None) -> str:
 
 
 def notes(findings: Findings) -> list[str]:
-    """What the figures hold for."""
+    """Return notes on what the intervals are valid for."""
     seeds = {arm.sides["greedy"].against.seeds for arm in findings.arms if arm.sides["greedy"].against}
-    said = ["[95 % intervals]: pairs are of the same problem and the same seed, asked and judged alike."]
+    said = ["[95 % intervals]: each pair has the same problem, seed, prompt and scoring."]
     if not seeds:
         return [*said, "Nothing to compare yet."]
     fewest = min(seeds)
     if fewest == 1:
-        return [*said, "One seed so far: they hold for other problems, and say nothing of other seeds."]
+        return [*said, "One seed so far: the intervals are valid for other problems, but not for other seeds."]
     counted = f"{fewest}" if len(seeds) == 1 else f"{fewest} to {max(seeds)}"
-    return [*said, f"{counted} seeds: they hold for other seeds and other problems; more seeds make them narrower."]
+    return [
+        *said,
+        f"{counted} seeds: the intervals are valid for other seeds and problems; more seeds make them narrower.",
+    ]
 
 
 def _interval(estimate: Estimate | None, sign: str = "") -> str:
@@ -111,7 +115,7 @@ def _share(value: float | None) -> str:
 
 
 def document(findings: Findings) -> dict[str, Any]:
-    """The same as JSON."""
+    """Return the findings as JSON."""
     study = findings.study
     return {
         "id": study.id,

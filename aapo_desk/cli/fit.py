@@ -1,4 +1,4 @@
-"""fit: will a preset's run fit this machine, or a card of so much memory."""
+"""The ``fit`` command: whether a preset's run fits this machine, or a GPU with a given amount of memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BAR = 40
 MOST_VRAM = 1024
 
 SPILLS = (
-    "on Windows and WSL the driver does not fail where the card's memory runs out: it goes on in system memory, and a "
-    "step takes several times as long. So the estimate decides: do not start this run as it is."
+    "on Windows and WSL the driver does not fail when GPU memory runs out: it continues in system memory, and a "
+    "step takes several times as long. So trust the estimate: do not start this run with these settings."
 )
-FAILS = "started as it is, it would run out of memory"
+FAILS = "with these settings the run would not have enough memory"
 DESKTOP = (
-    "a card that also drives a desktop has 0.5 to 1 GB less, and how much less changes while it trains: close browsers "
-    "and games before a long run"
+    "a GPU that also drives a desktop has 0.5 to 1 GB less, and the amount changes during training: close browsers and "
+    "games before a long run"
 )
 
 
@@ -35,21 +35,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def fit(
-    preset: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML file.", show_default=False)
-    ],
+    preset: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="Preset name or YAML file.", show_default=False)],
     sets: Sets = None,
     vram: Annotated[
         float | None,
-        typer.Option(
-            "--vram", metavar="GB", help="Hold it against a card of so much memory, not against this machine."
-        ),
+        typer.Option("--vram", metavar="GB", help="Check against a GPU with this much memory instead of this machine."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
-    """Say whether a run fits, what takes the memory, and what to change where it does not.
+    """Check whether a run fits in memory, what takes the memory, and what to change if it does not.
 
-    Nothing is fetched or loaded.
+    Nothing is downloaded or loaded.
     """
     from aapo_desk import fit as fitting
     from aapo_desk import memory, presets
@@ -59,7 +55,7 @@ def fit(
     try:
         shape = fitting.shape_of(config.model)
     except ValueError as error:
-        complain(f"whether {config.model.id} fits cannot be said: {error}")
+        complain(f"cannot estimate the memory for {config.model.id}: {error}")
         raise typer.Exit(1) from None
     found = fitting.judge(shape, config, room)
     document = {
@@ -89,23 +85,25 @@ def fit(
 
 
 def _room(config: RunConfig, vram: float | None) -> Room:
-    """The memory to hold it against. Raises ConfigError where there is no such device."""
+    """Return the memory to check against. Raises ConfigError if the device does not exist."""
     from aapo_desk import fit as fitting
     from aapo_desk import hardware
 
     if vram is None:
         room = fitting.room(config.model.device, hardware.machine())
         if room is None:
-            message = "this machine shows no NVIDIA GPU; say which card you mean, as in --vram 12"
+            message = "found no NVIDIA GPU on this machine; give the memory of a GPU in GB, such as --vram 12"
             raise ConfigError(Problem("model.device", message, config.model.device))
         return room
     if not 0 < vram <= MOST_VRAM or math.isnan(vram):
-        raise ConfigError(Problem("--vram", f"must be the GB of a card, above 0 and up to {MOST_VRAM}", vram))
+        raise ConfigError(
+            Problem("--vram", f"must be the memory of a GPU in GB, above 0 and at most {MOST_VRAM}", vram)
+        )
     if config.model.device == "cpu":
-        message = "the run is for the processor, which has no such memory; --set model.device=cuda"
+        message = "applies to GPUs, but this run uses the CPU; add --set model.device=cuda"
         raise ConfigError(Problem("--vram", message, vram))
     size = int(vram * 2**30)
-    return fitting.Room("cuda", f"a card of {vram:g} GB", size, size, fitting.spills())
+    return fitting.Room("cuda", f"a GPU with {vram:g} GB", size, size, fitting.spills())
 
 
 def _changes(shape: ModelShape, config: RunConfig, found: Fit) -> list[Change]:
@@ -115,7 +113,7 @@ def _changes(shape: ModelShape, config: RunConfig, found: Fit) -> list[Change]:
 
 
 def _plan_json(plan: Plan, found: Fit) -> dict[str, Any] | None:
-    """What the run would compute at once; None where there is no room for anything."""
+    """Return the planned batch sizes as JSON, or None if the run is too large."""
     if found.verdict == "too large":
         return None
     return {
@@ -148,16 +146,16 @@ def _notes(shape: ModelShape, config: RunConfig, found: Fit, given: bool) -> lis
         alone = judge(shape, config, replace(room, free=room.total))
         if alone.verdict != "too large":
             held = gigabytes(room.total - room.free)
-            notes.append(f"other programs hold {held} GB of it; without them it would be: {alone.verdict}")
+            notes.append(f"other programs use {held} GB of it; without them the verdict would be: {alone.verdict}")
     elif found.verdict == "tight":
-        notes.append(f"it trains in smaller batches, slower than with the {gigabytes(found.full)} GB of full speed")
+        notes.append(f"it trains in smaller batches, slower than at full speed, which needs {gigabytes(found.full)} GB")
     if room.device == "cuda" and (given or room.free - found.needed < 2**30):
         notes.append(DESKTOP)
     return notes
 
 
 def lines(document: dict[str, Any]) -> list[str]:
-    """The document for people."""
+    """Return the document as lines of text."""
     verdict, needed, free = document["verdict"], document["needed"], document["free"]
     least = "" if verdict == "fits" else "at least "
     place = document["card"] if document["device"] == "cuda" else "the memory of this machine"
@@ -170,27 +168,27 @@ def lines(document: dict[str, Any]) -> list[str]:
 
 
 def bar(share: float) -> str:
-    """A share of the whole as a bar; what goes beyond fills it with exclamation marks."""
+    """Return a bar of ``BAR`` characters for a share of the whole; all exclamation marks if it is above 1."""
     return "!" * BAR if share > 1 else ("#" * max(1, round(share * BAR))).ljust(BAR, ".")
 
 
 def _table(document: dict[str, Any]) -> list[str]:
-    """The terms; those that make up the peak have their share in the last column, which adds up to what is needed."""
+    """Return the memory terms as a table. The last column has the terms of the peak and adds up to what is needed."""
     rows = [
         [term["phase"], term["name"], _gigabytes(term["bytes"]), _gigabytes(term["bytes"]) if term["at_peak"] else ""]
         for term in document["terms"]
     ]
-    rows.append(["", "together", "", _gigabytes(document["needed"])])
+    rows.append(["", "total", "", _gigabytes(document["needed"])])
     return table(["when", "what", "GB", "at the peak"], rows, right=("GB", "at the peak"))
 
 
 def _plan_lines(plan: dict[str, Any] | None) -> list[str]:
     if plan is None:
         return []
-    saves = "computes layers again on the way back" if plan["gradient_checkpointing"] else "keeps the activations"
-    keeps = ", weights at hand dequantised" if plan["shadow_weights"] else ""
+    saves = "recomputes activations in the backward pass" if plan["gradient_checkpointing"] else "keeps the activations"
+    keeps = ", with dequantized weights kept" if plan["shadow_weights"] else ""
     return [
-        f"planned: up to {plan['token_budget']} tokens in a micro-batch of the update, which {saves}; up to "
+        f"planned: up to {plan['token_budget']} tokens per micro-batch of the update, which {saves}; up to "
         f"{plan['batch_rows']} rows decoded at once{keeps}"
     ]
 
@@ -199,9 +197,9 @@ def _advice(document: dict[str, Any]) -> list[str]:
     if document["verdict"] != "too large":
         return []
     if not document["changes"]:
-        return ["nothing that can be set makes it fit: take a smaller model"]
+        return ["no setting makes it fit: use a smaller model"]
     many = len(document["changes"]) > 1
-    said = ["each of these makes it fit, the first costs the least:" if many else "this makes it fit:"]
+    said = ["each of these makes it fit, the cheapest first:" if many else "this makes it fit:"]
     for change in document["changes"]:
         sets = " ".join(_set(path, value) for path, value in change["set"].items())
         said += [f"  {sets}", f"      {'; '.join(change['costs'])}: {change['verdict']}, {_change_room(change)}"]
@@ -219,7 +217,7 @@ def _set(path: str, value: Any) -> str:
 
 
 def gigabytes(count: float) -> str:
-    """Bytes in GB, as cards are sold."""
+    """Return bytes as GB (2**30 bytes), the unit that GPUs are sold by."""
     return f"{count / 2**30:.1f}"
 
 

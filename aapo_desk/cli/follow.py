@@ -1,4 +1,4 @@
-"""Follow a run in plain lines until it ends."""
+"""Follow a run as lines of text until it ends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from aapo_desk.store import SPENT_BY, Budget, Delta, RunDirectory, RunReader, pl
 
 SECONDS_BETWEEN_LOOKS = 0.5
 PAUSES = frozenset({"disk_full", "rewards_failing"})
-"""Events with which a run pauses by itself."""
+"""Kinds of events with which a run pauses by itself."""
 
 
 class Follower:
-    """What has been said of a run so far, and the next lines."""
+    """A reader of a run that remembers what it has printed and returns the lines that are new."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
@@ -39,17 +39,17 @@ class Follower:
         self._why_paused = ""
 
     def read_plan(self) -> None:
-        """See how many steps the run is to take, and what it may use up besides."""
+        """Read the planned number of steps and the budget, if there is one."""
         self.steps = int(self.run.read_settings().get("run", {}).get("steps", 0))
         self.budget = planned_budget(self.run)
 
     def skip(self) -> None:
-        """Take what there is as said."""
+        """Mark everything up to now as already printed."""
         for _ in self._lines(self.reader.poll()):
             pass
 
     def look(self) -> Iterator[str]:
-        """The lines for what is new."""
+        """Yield the lines for what is new since the last call."""
         status = self.run.read_status()
         message = str(status.get("message") or "")
         slow = status.get("state") == "starting" or status.get("phase") in ("evaluation", "warm start")
@@ -58,24 +58,24 @@ class Follower:
             yield printable(message)
         try:
             delta = self.reader.poll()
-        except sqlite3.OperationalError:  # busy for longer than the reader waits, on a disk without WAL: next time
+        except sqlite3.OperationalError:  # locked for longer than the reader waits (a disk without WAL): try next time
             return
         by_itself = status.get("state") == "paused" and message not in ("", "paused")
         yield from self._lines(delta, PAUSES if by_itself else frozenset())
-        if by_itself and message != self._why_paused:  # it says what to do, too
+        if by_itself and message != self._why_paused:  # the message also says what to do
             yield printable(message)
         self._why_paused = message if by_itself else ""
 
     def _lines(self, delta: Delta, unsaid: frozenset[str] = frozenset()) -> Iterator[str]:
-        """All lines but those of events of the kinds in ``unsaid``."""
+        """Yield the lines of a delta, except those of events whose kind is in ``unsaid``."""
         fresh = [event for event in delta.events if event.id > self._event]
         if delta.reset:
             self.evaluations.clear()
             self._spent = 0.0
             back_to = [int(event.data.get("from_step", 0)) for event in fresh if event.kind == "resumed"]
             self._step = min([self._step, *back_to])
-        # In the order of the steps: what came before the first, then each step, its evaluation and what happened after.
-        # An evaluation has no time of its own, and times alone would put it wherever this look happened to be.
+        # Order the lines by step: what came before the first, then each step, its evaluation, and what happened after.
+        # An evaluation has no timestamp, so sorting by time would place it by when this poll happened to read it.
         lines: list[tuple[int, int, str]] = []
         for step, _, metrics in delta.metrics:
             budget = self._spend(metrics)
@@ -94,12 +94,12 @@ class Follower:
             if event.kind in ("checkpoint", "finished"):
                 self.best = event.data.get("best")
             if event.kind not in unsaid and (text := event_line(event.kind, event.data)):
-                after = event.step or event.kind == "warm_start"  # the base is measured before it
+                after = event.step or event.kind == "warm_start"  # the base model is evaluated before a warm start
                 lines.append((event.step, 3 if after else 0, text))
         yield from (line for _, _, line in sorted(lines, key=lambda item: item[:2]))
 
     def _spend(self, metrics: Mapping[str, float | None]) -> Budget | None:
-        """What is gone of the budget with this step."""
+        """Return the budget including what this step spent, or None if the run has no budget."""
         if self.budget is None:
             return None
         self._spent += sum(metrics.get(key) or 0.0 for key in SPENT_BY[self.budget.unit])
@@ -107,16 +107,16 @@ class Follower:
 
 
 def follow(follower: Follower, ends_the_run: bool) -> int:
-    """Say what a run does until it ends; the exit status: 0 finished (or left alone by Ctrl-C), 1 anything else.
+    """Print what a run does until it ends. Return 0 if it finished or Ctrl-C detached from it, else 1.
 
-    With ``ends_the_run`` Ctrl-C (or SIGTERM) asks the trainer to checkpoint and stop, and a second one ends it at
-    once; without it, Ctrl-C ends the following and leaves the run running.
+    With ``ends_the_run``, Ctrl-C (or SIGTERM) asks the trainer to write a checkpoint and stop, and a second one kills
+    it. Without it, Ctrl-C only stops following, and the run continues.
     """
     run = follower.run
     with interrupts() as asked:
         answered = 0
         while True:
-            current = state(run)  # before the look, so that a run that has ended has nothing left unsaid
+            current = state(run)  # read before look(), so that nothing of an ended run stays unprinted
             for line in follower.look():
                 say(line)
             if current not in LIVE:
@@ -124,9 +124,9 @@ def follow(follower: Follower, ends_the_run: bool) -> int:
             asked.wait(SECONDS_BETWEEN_LOOKS)
             if asked.count > answered:
                 if not ends_the_run:
-                    complain(f"the run goes on; see it again with: aapo-desk watch {run.id}")
+                    complain(f"the run continues; watch it again with: aapo-desk watch {run.id}")
                     return 0
-                answered += 1  # one at a time: another may come while this one is answered
+                answered += 1  # one at a time: another may arrive while this one is handled
                 _answer(run, first=answered == 1)
 
 
@@ -134,16 +134,16 @@ def _answer(run: RunDirectory, first: bool) -> None:
     try:
         if first:
             request(run, "stop")
-            complain("asked it to write a checkpoint and stop; Ctrl-C again ends it at once")
+            complain("asked the run to write a checkpoint and stop; press Ctrl-C again to kill it")
         else:
             kill(run)
-            complain("ended at once; what came after the last checkpoint is lost")
-    except LaunchError as error:  # it has just ended by itself
+            complain("killed the run; the steps after its last checkpoint are lost")
+    except LaunchError as error:  # the run has just ended by itself
         complain(str(error))
 
 
 class Interrupts:
-    """How often an end was asked for."""
+    """A counter of interrupts (Ctrl-C and SIGTERM) that can be waited on."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -154,14 +154,14 @@ class Interrupts:
         self._event.set()
 
     def wait(self, seconds: float) -> None:
-        """Until the next interrupt, at most ``seconds``."""
+        """Wait for the next interrupt, at most ``seconds``."""
         self._event.wait(seconds)
         self._event.clear()
 
 
 @contextmanager
 def interrupts() -> Iterator[Interrupts]:
-    """Count Ctrl-C and SIGTERM instead of dying of them."""
+    """Inside the block, count Ctrl-C and SIGTERM instead of ending the process."""
     counted = Interrupts()
     before = {number: signal.signal(number, counted.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -172,10 +172,10 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 def last_word(follower: Follower, current: str) -> int:
-    """How the run ended, what came of it, and what to do next."""
+    """Print how the run ended, its results and what to do next; return the exit status."""
     run = follower.run
     done = int(run.read_status().get("step", 0))
-    follower.read_plan()  # a budget that is used up has changed it
+    follower.read_plan()  # a budget that ran out has changed the number of steps
     for line in base_against_tuned(follower.evaluations):
         say(line)
     found = adapters(run)
@@ -183,20 +183,20 @@ def last_word(follower: Follower, current: str) -> int:
         newest = max(found)
         say(f"adapter: {found[newest]}")
         if follower.best in found and follower.best != newest:
-            say(f"the best by evaluation: {found[follower.best]}")
+            say(f"best by evaluation: {found[follower.best]}")
     if current == "finished":
-        say(f"finished, {done} of {follower.steps} steps; see it with: aapo-desk watch {run.id}")
+        say(f"finished, {done} of {follower.steps} steps; watch it with: aapo-desk watch {run.id}")
         return 0
     if current == "stopped":
         where = progress(done, follower.steps, follower.budget, " of ")
-        complain(f"stopped after step {where}; go on with: aapo-desk resume {run.id}")
+        complain(f"stopped after step {where}; resume with: aapo-desk resume {run.id}")
     else:
         why = printable(reason(run) or "no reason given")
-        complain(f"run {run.name} {current}: {why} (log: {run.log}; try again with: aapo-desk resume {run.id})")
+        complain(f"run {run.name} {current}: {why} (log: {run.log}; resume with: aapo-desk resume {run.id})")
     return 1
 
 
 def adapters(run: RunDirectory) -> dict[int, Path]:
-    """The folders of the adapters in the run's checkpoints, by their step."""
+    """Return the adapter folders of the run's checkpoints, by step."""
     found = sorted(run.checkpoints.glob("step_*/adapter/adapter_config.json"))
     return {int(path.parent.parent.name.removeprefix("step_")): path.parent for path in found}

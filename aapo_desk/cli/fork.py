@@ -1,4 +1,4 @@
-"""fork: a new run from a checkpoint of another one."""
+"""The ``fork`` command: a new run from a checkpoint of another one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fork(
     run: Run,
     step: Annotated[
         int | None,
-        typer.Option("--step", metavar="N", help="The checkpoint; by default the newest.", show_default=False),
+        typer.Option("--step", metavar="N", help="Step of the checkpoint (default: the newest).", show_default=False),
     ] = None,
     sets: Sets = None,
     name: Name = None,
@@ -34,8 +34,8 @@ def fork(
 ) -> None:
     """Start a new run from a checkpoint of another one, with other settings.
 
-    It has the other's history up to there. Where nothing is changed, it ends as the other does. What the checkpoint
-    belongs to stays: the model and the adapter's shape.
+    The new run has the old one's history up to the checkpoint; with unchanged settings it ends like the old one. The
+    model and the adapter's shape cannot be changed.
     """
     parent = find_run(run)
     checkpoint = launch.kept_checkpoint(parent, step)
@@ -54,5 +54,5 @@ def fork(
         return
     if interactive() and not headless:
         raise typer.Exit(open_screen(run=child, ascii_only=ascii_only))
-    say(f"run {child.name} started; see it also with: aapo-desk watch {child.id}")
+    say(f"run {child.name} started; you can also watch it with: aapo-desk watch {child.id}")
     raise typer.Exit(follow(follower, ends_the_run=True))

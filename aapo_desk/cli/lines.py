@@ -1,4 +1,4 @@
-"""A run in plain lines: a step, an event, an evaluation, the last word."""
+"""Lines of text about a run: its steps, events, evaluations and final result."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from aapo_desk.store.unscorable import evaluation_notes
 Metrics = Mapping[str, float | None]
 Answers = Mapping[str, Any]
 
-# Events that say nothing a line of its own would not say better.
+# Events that get no line because another line says the same and more.
 SILENT_EVENTS = frozenset({"evaluation", "finished", "failed", "stopped"})
 
 
 def step_line(step: int, steps: int, metrics: Metrics, budget: Budget | None = None) -> str:
-    """A step in about 100 columns. The loss is left out: it does not tell whether the model learns."""
+    """Return a line of about 100 columns for a step, without the loss, which does not show whether the model learns."""
     seconds = sum(metrics.get(f"seconds_{part}") or 0.0 for part in ("rollout", "reward", "update"))
     done = progress(step, steps, budget)
-    if budget and "/" not in done:  # both numbers grow, each in its place
+    if budget and "/" not in done:  # pad both growing numbers, so that the columns stay aligned
         number, _, spent = done.partition(", ")
         done = f"{number:>4}, {spent:>{len(replace(budget, spent=budget.limit).words)}}"
     parts = [
@@ -43,12 +43,12 @@ def _number(value: float | None, form: str, width: int) -> str:
 
 
 def event_line(kind: str, data: Mapping[str, Any]) -> str | None:
-    """What happened, in one line; None where another line says it."""
+    """Return one line for an event, or None if another line covers it."""
     return None if kind in SILENT_EVENTS else printable(event_words(kind, data))
 
 
 def evaluation_line(step: int, data: Answers) -> str:
-    """An evaluation: accuracy with its 95 % interval, the change against the base model, unscorable answers."""
+    """Return a line for an evaluation: accuracies with 95 % intervals, change from the base, unscorable answers."""
     who = "base model" if step == 0 else f"after step {step}"
     parts = [f"evaluation, {who}: greedy {interval(data['greedy'], 'accuracy')}"]
     if data.get("difference"):
@@ -60,7 +60,7 @@ def evaluation_line(step: int, data: Answers) -> str:
 
 
 def interval(data: Mapping[str, float | None], key: str, sign: str = "", digits: int = 2) -> str:
-    """``0.31 [0.23, 0.41]``"""
+    """Return a value with its interval, such as ``0.31 [0.23, 0.41]``."""
     value, low, high = (_short(data.get(name), f"{sign}.{digits}f") for name in (key, "low", "high"))
     return f"{value} [{low}, {high}]"
 
@@ -70,7 +70,7 @@ def _short(value: float | None, form: str) -> str:
 
 
 def base_against_tuned(evaluations: Mapping[int, Answers]) -> list[str]:
-    """The run's last word; empty where there was no evaluation before and after."""
+    """Return the final comparison of base and tuned model; empty without evaluations both before and after training."""
     last = max(evaluations, default=0)
     if last == 0 or 0 not in evaluations:
         return []

@@ -1,4 +1,4 @@
-"""Plain text for terminals and pipes: no colours, no boxes, nothing that a terminal would take for a command."""
+"""Plain text for terminals and pipes: no colours, no boxes, no control characters."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from rich.cells import cell_len, set_cell_size
 
 GAP = "  "
 LEAST_CELL = 16
-"""A column is not cut further than to this: less tells nothing."""
+"""Minimum width in cells of a shortened column; with fewer, the text is of no use."""
 
 
 def interactive() -> bool:
-    """Whether a screen can be drawn and a key be pressed: on a terminal, or where textual-serve brings its driver."""
+    """Return whether a screen can be drawn and keys be read: on a terminal, or under textual-serve's driver."""
     if os.environ.get("TEXTUAL_DRIVER"):
         return True
     return sys.stdout.isatty() and sys.stdin.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def say(text: str = "") -> None:
-    """A line on standard output, out at once."""
+    """Print a line on standard output and flush it."""
     typer.echo(text)
 
 
 def complain(text: str, prefix: str = "aapo-desk: ") -> None:
-    """A line (or one a problem) on standard error."""
+    """Print each line of ``text`` on standard error, with ``prefix``."""
     for line in text.splitlines() or [""]:
         typer.echo(f"{prefix}{printable(line)}", err=True)
 
 
 def say_json(document: Any) -> None:
-    """The one JSON document of a command with --json."""
+    """Print the single JSON document of a command called with --json."""
     typer.echo(json.dumps(document, indent=2))
 
 
 def printable(text: str) -> str:
-    """Text from a model, a data set or an exception on one line, with control characters shown and not obeyed."""
+    """Return text from a model, a data set or an exception as one line, with control characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), shorten: str | None = None
 ) -> list[str]:
-    """Rows as lines in columns; the columns named in ``right`` are set flush right.
+    """Return rows as lines in aligned columns; the columns named in ``right`` are right-aligned.
 
-    On a terminal that is narrower than the rows, the cells of the column ``shorten`` are cut off, as far as they stay
-    of use: a row that is wrapped is no row. Into a file or a pipe all goes whole.
+    On a terminal narrower than the rows, the cells of the column ``shorten`` are cut, down to ``LEAST_CELL``, because
+    wrapped rows are unreadable. Output to a file or a pipe is never cut.
     """
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(cell_len(line[column]) for line in lines) for column in range(len(header))]

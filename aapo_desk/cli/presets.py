@@ -1,4 +1,4 @@
-"""presets: list, show and check them."""
+"""The ``presets`` commands: list, show and check presets."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from aapo_desk.preset_check import Outcome
     from aapo_desk.presets import Preset
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
-app = typer.Typer(help="The presets: ready-made configurations.", rich_markup_mode=None)
+app = typer.Typer(help="List, show and check presets: ready-made configurations.", rich_markup_mode=None)
 
 
 def add_to(parent: typer.Typer) -> None:
@@ -29,18 +29,16 @@ def presets(context: typer.Context, json: Json = False) -> None:
 
 @app.command("list")
 def list_them(json: Json = False) -> None:
-    """List the presets: the shipped ones and your own."""
+    """List the presets, shipped and your own."""
     _list(json)
 
 
 @app.command("show")
 def show(
-    preset: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML file.", show_default=False)
-    ],
+    preset: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="Preset name or YAML file.", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Show a preset's file; with --json the whole configuration, defaults filled in."""
+    """Show a preset's file; with --json, show the whole configuration including defaults."""
     from aapo_desk.presets import find, load
 
     found = find(preset)
@@ -55,15 +53,19 @@ def show(
 def check(
     presets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PRESET|FILE", help="Names or YAML files; none: all there are.", show_default=False),
+        typer.Argument(
+            metavar="PRESET|FILE", help="Preset names or YAML files (default: all presets).", show_default=False
+        ),
     ] = None,
     vram: Annotated[
         float | None,
-        typer.Option(metavar="GB", min=0.1, help="Memory of the card to fit into; else as a preset's name says."),
+        typer.Option(metavar="GB", min=0.1, help="GPU memory to fit into (default: from the preset's name)."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check presets without fetching anything: valid, true to their names, within their memory. 1: one is bad."""
+    """Check without downloads that presets are valid, match their names and fit their memory.
+
+    Exit status 1 means that a preset is bad."""
     from aapo_desk.preset_check import check_preset
     from aapo_desk.presets import list_presets, locate
 
@@ -84,7 +86,7 @@ def _row(outcome: Outcome) -> list[str]:
     if outcome.fit is None:
         return [outcome.name, "ok", outcome.note]
     room, least, full = (gigabytes(size) for size in (outcome.fit.room.free, outcome.fit.least, outcome.fit.full))
-    return [outcome.name, "ok", f"{outcome.fit.verdict} in {room}: {least} at the least, {full} for full speed"]
+    return [outcome.name, "ok", f"{outcome.fit.verdict} in {room}: at least {least}, {full} for full speed"]
 
 
 def gigabytes(size: int) -> str:

@@ -1,4 +1,4 @@
-"""queue: runs that train one after another, in their turn, while nobody looks."""
+"""The ``queue`` commands: runs that train unattended, one after another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aapo_desk.config import ConfigError, Problem
 if TYPE_CHECKING:
     from aapo_desk.studies.queue import Entry
 
-app = typer.Typer(help="Runs that train one after another: add, list, rm, run, stop.", rich_markup_mode=None)
+app = typer.Typer(help="A queue of runs that train one after another: add, list, rm, run, stop.", rich_markup_mode=None)
 
 
 def add_to(parent: typer.Typer) -> None:
@@ -33,26 +33,24 @@ def queue(context: typer.Context, json: Json = False) -> None:
 
 @app.command("add")
 def add(
-    preset: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML file.", show_default=False)
-    ],
+    preset: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="Preset name or YAML file.", show_default=False)],
     sets: Sets = None,
     name: Name = None,
     offline: Offline = False,
 ) -> None:
-    """Put a run at the end of the queue, once its settings, model and data have been looked at as train does."""
+    """Add a run to the end of the queue, after checking its settings, model and data as train does."""
     from aapo_desk.studies import queue
 
     entry = queue.add(looked_at(configuration(preset, sets or [], name)), preset=preset, name=name)
     waiting = sum(each.state in queue.WAITING for each in queue.entries())
     say(f"queued as {entry.id}; {waiting} waiting")
     if not queue.is_worked_off():
-        say("train them one after another: aapo-desk queue run (--detach: in the background)")
+        say("train the queue with: aapo-desk queue run (with --detach, in the background)")
 
 
 @app.command("list")
 def list_them(json: Json = False) -> None:
-    """List the queue, in the order of training."""
+    """List the queue in training order."""
     _list(json)
 
 
@@ -78,13 +76,13 @@ def _list(json: bool) -> None:
         if entry.reason:
             say(f"{entry.id} {entry.state}: {printable(entry.reason)}")
     if queue.is_worked_off():
-        say("it is being worked off; end that with: aapo-desk queue stop")
+        say("the queue is running; stop it with: aapo-desk queue stop")
     elif any(entry.state in queue.WAITING for entry in found):
-        say("nothing works it off; start with: aapo-desk queue run")
+        say("the queue is not running; start it with: aapo-desk queue run")
 
 
 def _steps(entry: Entry) -> str:
-    """How many steps are done of how many."""
+    """Return how many of the planned steps are done."""
     from aapo_desk.store import RunDirectory, budget_in, budget_of, progress, runs_folder
 
     planned = entry.config.get("run")
@@ -99,15 +97,17 @@ def _steps(entry: Entry) -> str:
 def remove(
     references: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ENTRY...", help="Numbers or names of the entries.", show_default=False),
+        typer.Argument(metavar="ENTRY...", help="Entry numbers or names.", show_default=False),
     ] = None,
-    ended: Annotated[bool, typer.Option("--ended", help="All that have ended, well or not.")] = False,
+    ended: Annotated[
+        bool, typer.Option("--ended", help="Remove all entries that finished, failed or were stopped.")
+    ] = False,
 ) -> None:
-    """Take entries off the queue. Their runs, where there are any, stay; one that trains is refused."""
+    """Remove entries from the queue. Their runs, if any, are kept; an entry that is training cannot be removed."""
     from aapo_desk.studies import queue
 
     if not references and not ended:
-        raise ConfigError(Problem("ENTRY", "name entries to remove, or give --ended"))
+        raise ConfigError(Problem("ENTRY", "is missing: give the entries to remove, or --ended"))
     wanted = [queue.find_entry(reference) for reference in references or []]
     if ended:
         wanted += [entry for entry in queue.entries() if entry.state in queue.ENDED]
@@ -118,24 +118,26 @@ def remove(
 
 @app.command("run")
 def run(
-    detach: Annotated[bool, typer.Option("--detach", help="In the background, and go on when this ends.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Run in the background, independent of this terminal.")
+    ] = False,
     offline: Offline = False,
 ) -> None:
-    """Train what waits, one run after another, and go on with what was cut off.
+    """Train the waiting runs one after another, and resume an interrupted one.
 
-    A run that fails holds nobody up. Ctrl-C asks the run that trains to write a checkpoint and stop, and the next
-    queue run goes on with it; a second Ctrl-C ends it at once.
+    If a run fails, the queue continues with the next. Ctrl-C asks the current run to write a checkpoint and stop; the
+    next queue run resumes it. A second Ctrl-C kills it.
     """
     from aapo_desk.studies import queue
 
     left = [entry for entry in queue.entries() if entry.state not in queue.ENDED]
     if not left:
-        complain("nothing waits in the queue; add a run with: aapo-desk queue add PRESET")
+        complain("no run is waiting in the queue; add one with: aapo-desk queue add PRESET")
         return
     if detach:
         queue.start_supervisor()
-        say(f"the queue is being worked off, {len(left)} to go; log: {queue.log_file()}")
-        say("see it with: aapo-desk queue list; end it with: aapo-desk queue stop")
+        say(f"the queue is running, {len(left)} to go; log: {queue.log_file()}")
+        say("show it with: aapo-desk queue list; stop it with: aapo-desk queue stop")
         return
     with interrupts() as stop:
         finished = queue.work_off(lambda line: say(f"{time.strftime('%m-%d %H:%M:%S')}  {printable(line)}"), stop=stop)
@@ -144,8 +146,8 @@ def run(
 
 @app.command("stop")
 def stop() -> None:
-    """Ask the run that trains to write a checkpoint and stop, and whoever works the queue off to end."""
+    """Ask the current run to write a checkpoint and stop, and stop the queue."""
     from aapo_desk.studies import queue
 
     queue.ask_to_stop()
-    say("it writes a checkpoint and stops; go on with: aapo-desk queue run")
+    say("the current run writes a checkpoint and stops; resume with: aapo-desk queue run")

@@ -1,4 +1,4 @@
-"""rewards: try them on completions out of a file, as a run would score them."""
+"""The ``rewards`` commands: try rewards on completions from a file, scored as a run would score them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORKERS = 2
 MOST_ERRORS = 10
 COMPLETION, ANSWER = "--completion-column", "--answer-column"
 
-app = typer.Typer(help="The rewards: try them on completions.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(help="Try rewards on completions.", rich_markup_mode=None, no_args_is_help=True)
 
 
 def add_to(parent: typer.Typer) -> None:
@@ -32,12 +32,12 @@ def add_to(parent: typer.Typer) -> None:
 
 @app.callback()
 def rewards() -> None:
-    """The rewards: try them on completions."""
+    """Try rewards on completions."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a file holds what is scored."""
+    """The names of the columns that have the completions, answers and problems."""
 
     completion: str
     answer: str
@@ -47,34 +47,33 @@ class Columns:
 @app.command("try")
 def try_them(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Completions: JSONL, JSON, CSV or Parquet.", show_default=False)
+        str,
+        typer.Argument(metavar="FILE", help="File of completions: JSONL, JSON, CSV or Parquet.", show_default=False),
     ],
     rewards: Annotated[
         list[str] | None,
         typer.Option(
             "--reward",
             metavar="NAME",
-            help="math, format, ..., FILE.py:FUNCTION, or with its options: "
+            help="math, format, ..., FILE.py:FUNCTION, or a reward with options: "
             "'{name: format, weight: 0.5, options: {pattern: \"[0-9]\"}}'. Repeatable.",
         ),
     ] = None,
     completion_column: Annotated[
-        str, typer.Option(COMPLETION, metavar="NAME", help="The column with the completions.")
+        str, typer.Option(COMPLETION, metavar="NAME", help="Column of the completions.")
     ] = "completion",
-    answer_column: Annotated[
-        str, typer.Option(ANSWER, metavar="NAME", help="The column with the right answers.")
-    ] = "answer",
+    answer_column: Annotated[str, typer.Option(ANSWER, metavar="NAME", help="Column of the right answers.")] = "answer",
     max_tokens: Annotated[
         int | None,
         typer.Option(
-            "--max-tokens", min=1, help="The longest that a completion may be; by default the longest of the file."
+            "--max-tokens", min=1, help="Longest completion allowed, in tokens (default: the longest in the file)."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
-    """Score a file of completions as a run would, and time it.
+    """Score a file of completions as a run would, and measure how long that takes.
 
-    The columns tokens, truncated and problem are used where the file has them; without tokens, words are counted.
+    The columns tokens, truncated and problem are used if the file has them; without tokens, words are counted instead.
     """
     from aapo_desk.rewards import RewardError, check
 
@@ -93,11 +92,11 @@ def try_them(
 
 
 def _rewards(given: Sequence[str]) -> list[RewardConfig]:
-    """What the options name. Raises ConfigError."""
+    """Return the reward configurations that the options describe. Raises ConfigError."""
     import yaml
 
     if not given:
-        raise ConfigError(Problem("--reward", "is missing: name at least one, such as --reward math"))
+        raise ConfigError(Problem("--reward", "is missing: give at least one, such as --reward math"))
     described: list[Any] = []
     for text in given:
         try:
@@ -111,7 +110,7 @@ def _rewards(given: Sequence[str]) -> list[RewardConfig]:
 
 
 def _read(file: str, columns: Columns, max_tokens: int | None) -> tuple[list[Completion], bool]:
-    """The completions, and whether the file tells their tokens. Raises ConfigError naming what is wrong and where."""
+    """Return the completions and whether the file has a tokens column. Raises ConfigError with the row and column."""
     from aapo_desk.rewards import Completion
 
     data = _table(user_path(file), (columns.completion, columns.answer, columns.problem, "tokens", "truncated"))
@@ -139,7 +138,7 @@ def _table(path: Path, wanted: Sequence[str]) -> Table:
     except ConfigError as error:
         raise ConfigError(*(Problem("FILE", problem.message) for problem in error.problems)) from None
     if not data.rows:
-        raise ConfigError(Problem("FILE", f"{path} holds no rows"))
+        raise ConfigError(Problem("FILE", f"{path} has no rows"))
     return data
 
 
@@ -169,12 +168,12 @@ def _wrong(number: int, option: str, column: str, message: str, given: object) -
 
 
 def _tried(configs: list[RewardConfig], completions: list[Completion], counted: bool) -> dict[str, Any]:
-    """Scores and time, as JSON. Raises RewardError."""
+    """Score the completions and return scores and time as JSON. Raises RewardError."""
     from aapo_desk.rewards import RewardPool
 
     began = time.perf_counter()
     with RewardPool(configs, workers=WORKERS) as pool:
-        pool.score(completions[:WORKERS])  # the workers start, and load what they need
+        pool.score(completions[:WORKERS])  # warm-up: the workers start and import what they need
         ready = time.perf_counter()
         scores = pool.score(completions)
         seconds = time.perf_counter() - ready
@@ -214,8 +213,8 @@ def _spread(values: Sequence[float | None]) -> dict[str, float | int | None]:
 
 
 def lines(document: Mapping[str, Any]) -> list[str]:
-    """The document for people."""
-    columns = ("weight", "mean", "least", "most", "unscored")
+    """Return the document as lines of text."""
+    columns = {"weight": "weight", "mean": "mean", "least": "min", "most": "max", "unscored": "unscored"}
     parts = [*document["rewards"], {"name": "weighted sum", "weight": None, **document["total"]}]
     count, seconds = document["completions"], document["seconds"]
     errors = [f"row {score['row']}: {score['error']}" for score in document["scores"] if score["error"]]
@@ -223,7 +222,9 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     return [
         f"{count} completions of up to {document['max_tokens']} {document['tokens_are']}",
         *table(
-            ["reward", *columns], [[part["name"], *(_cell(part[key]) for key in columns)] for part in parts], columns
+            ["reward", *columns.values()],
+            [[part["name"], *(_cell(part[key]) for key in columns)] for part in parts],
+            right=list(columns.values()),
         ),
         *errors[:MOST_ERRORS],
         *more,

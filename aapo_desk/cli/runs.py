@@ -1,4 +1,4 @@
-"""runs: list, show and remove them; pause, stop, checkpoint: ask a running one for something."""
+"""The ``runs`` commands (list, show and remove runs) and ``pause``, ``stop`` and ``checkpoint`` for a running one."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from aapo_desk.store import (
 )
 from aapo_desk.store.unscorable import LEFT_OUT, UNSCORABLE_AS
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 MOST_TROUBLE = 5
-"""The last lines of what went wrong that are shown of a run."""
+"""How many of a run's latest trouble events are shown."""
 
-app = typer.Typer(help="The runs: list, show, remove, export.", rich_markup_mode=None)
+app = typer.Typer(help="List, show, remove and export runs.", rich_markup_mode=None)
 
 
 def add_to(parent: typer.Typer) -> None:
@@ -77,8 +77,8 @@ def show(run: Run, json: Json = False) -> None:
     if json:
         for data in evaluations.values():
             for answers in ("greedy", "sampled"):
-                data[answers].pop("scores", None)  # a number a problem: too much for a summary
-                data[answers].setdefault(UNSCORABLE_AS, LEFT_OUT)  # older versions measured so and did not say it
+                data[answers].pop("scores", None)  # one number per problem is too much for a summary
+                data[answers].setdefault(UNSCORABLE_AS, LEFT_OUT)  # older versions left them out without recording it
         say_json(
             facts
             | {
@@ -119,7 +119,7 @@ def _about(
     probed: dict[str, Any] | None,
     warmed: dict[str, Any] | None,
 ) -> dict[str, str]:
-    """What there is to say of a run in a line each, by the line's name."""
+    """Return what is known about a run: one text for each label."""
     lines = {
         "run": facts["name"] if facts["name"] == facts["id"] else f"{facts['name']} ({facts['id']})",
         "state": facts["state"],
@@ -134,7 +134,7 @@ def _about(
         "adapter": str(adapter) if adapter else "none yet",
     }
     if started := _inside(config, "lora", "start_from"):
-        lines["reference"] = f"the base with the adapter that training began from, frozen: {started}"
+        lines["reference"] = f"the base model with the frozen adapter that training started from: {started}"
     if parent:
         lines["from"] = forked_words(parent)
     if facts["problem"]:
@@ -149,12 +149,12 @@ def _about(
 @app.command("rm")
 def remove(
     references: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs to remove.", show_default=False)],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Remove runs with all their checkpoints. Running ones are refused."""
+    """Remove runs with all their checkpoints. A running run cannot be removed."""
     found = [find_run(reference) for reference in references]
     if not yes and not interactive():
-        raise ConfigError(Problem("--yes", "is needed to remove a run where nobody can be asked"))
+        raise ConfigError(Problem("--yes", "is required to remove a run without a terminal to confirm in"))
     for run in found:
         if not yes:
             typer.confirm(f"Remove run {printable(run.name)} with all its checkpoints?", abort=True)
@@ -164,17 +164,17 @@ def remove(
 
 
 def pause(run: Run) -> None:
-    """Ask a running run to pause after its step."""
-    _ask(run, "pause", "it pauses after this step; go on with: aapo-desk resume {id}")
+    """Ask a run to pause after its current step."""
+    _ask(run, "pause", "it pauses after this step; resume with: aapo-desk resume {id}")
 
 
 def stop(run: Run) -> None:
-    """Ask a running run to write a checkpoint and stop."""
-    _ask(run, "stop", "it writes a checkpoint and stops; go on with: aapo-desk resume {id}")
+    """Ask a run to write a checkpoint and stop."""
+    _ask(run, "stop", "it writes a checkpoint and stops; resume with: aapo-desk resume {id}")
 
 
 def checkpoint(run: Run) -> None:
-    """Ask a running run to write a checkpoint."""
+    """Ask a run to write a checkpoint after its current step."""
     _ask(run, "checkpoint", "it writes a checkpoint after this step")
 
 
@@ -209,14 +209,14 @@ def _list(json: bool) -> None:
 
 
 def _progress(facts: dict[str, Any], of: str = "/") -> str:
-    """How far a run is, of what will end it."""
+    """Return how far a run is, relative to its steps or budget."""
     return progress(int(facts["step"] or 0), int(facts["steps"] or 0), budget_of(facts), of)
 
 
 def summary(run: RunDirectory) -> dict[str, Any]:
-    """What a list shows of a run. A run that cannot be read is listed too, with the reason as its problem.
+    """Return the facts that a list shows about a run. A run that cannot be read has the reason as its ``problem``.
 
-    The configuration is taken as it lies there, not checked: a run of another version must not hide the others.
+    The configuration is read without validation, so that a run of another version does not break the whole list.
     """
     config = run.read_settings()
     status = run.read_status()
@@ -246,18 +246,18 @@ def summary(run: RunDirectory) -> dict[str, Any]:
 
 
 def exports(run: RunDirectory) -> list[dict[str, Any]]:
-    """The records of what was exported, the oldest first."""
+    """Return the records of the run's exports, sorted by file name (oldest first)."""
     return [record for path in sorted(run.exports.glob("*.json")) if (record := read_json(path))]
 
 
 def _inside(config: dict[str, Any], section: str, key: str) -> Any:
-    """A value of the configuration; None where this version's place for it holds none."""
+    """Return a value of the configuration, or None if the section or the key is missing (in runs of other versions)."""
     part = config.get(section)
     return part.get(key) if isinstance(part, dict) else None
 
 
 def _algorithm(config: dict[str, Any]) -> str:
-    """The algorithm, and whether it departs from the paper."""
+    """Return the algorithm's name and how its settings depart from the paper."""
     name = _inside(config, "algorithm", "name")
     decisive = (
         ("algorithm", "reference"),
@@ -274,7 +274,7 @@ def _number(value: float | None) -> str:
 
 
 def _short_model(model: str) -> str:
-    """A model's id without what it is fetched by."""
+    """Return a model's id without its download source, shortened to 36 characters."""
     if model.startswith("pip:"):
         model = model.partition("#")[0].rpartition("/")[2].removesuffix(".gguf")
     return model if len(model) <= 36 else f"…{model[-35:]}"

@@ -1,4 +1,4 @@
-"""A quick start: the first frame is to be there within a second."""
+"""Options shared by the commands, and the start of the terminal UI, whose first frame must appear within a second."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Ascii = Annotated[
     typer.Option(
         "--ascii/--symbols",
         envvar="AAPO_DESK_ASCII",
-        help="Draw with ASCII only, or with symbols; by default as the locale allows.",
+        help="Draw with ASCII only, or with symbols (default: by locale).",
         show_default=False,
     ),
 ]
 
 
 def _offline(wanted: bool) -> bool:
-    """Before anything is imported that could connect, and for all that is started from here."""
+    """Go offline before any import that could connect. Processes started from here inherit it."""
     if wanted:
         go_offline()
     return wanted
@@ -40,15 +40,15 @@ Offline = Annotated[
         envvar="AAPO_DESK_OFFLINE",
         show_envvar=False,
         callback=_offline,
-        help="Make no connection: take models and data from the cache, and say what is missing there.",
+        help="Make no network connections: use cached models and data, and report what is missing.",
     ),
 ]
-ReadOnly = Annotated[bool, typer.Option("--read-only", help="Only look: start nothing, ask and change nothing.")]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Only show: start, request and change nothing.")]
 
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """For imports: what they make stays, and looking through it for garbage takes a tenth of their time."""
+    """Disable garbage collection during imports: what they make is kept, and scanning it takes 10 % of their time."""
     gc.disable()
     try:
         yield
@@ -63,7 +63,7 @@ def open_screen(
     read_only: bool = False,
     ascii_only: bool | None = None,
 ) -> int:
-    """Show the terminal UI until the user leaves; the exit status."""
+    """Show the terminal UI until the user leaves; return the exit status."""
     with without_collecting():
         from aapo_desk.tui.app import run_app
     return run_app(run, start, read_only, ascii_only)

@@ -1,4 +1,4 @@
-"""study: start one, list them, show one, go on with one. What it needs is loaded when it is called."""
+"""The ``study`` commands: start, resume, list and show studies. Their imports are made when they are called."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Budget(Enum):
 
 
 class _StartsByDefault(TyperGroup):
-    """``study PRESET ...`` is ``study start PRESET ...``."""
+    """A command group that treats ``study PRESET ...`` as ``study start PRESET ...``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = {*self.commands, "-h", "--help"}
@@ -32,16 +32,16 @@ class _StartsByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=_StartsByDefault,
-    help="Studies: methods or settings held against each other over several seeds. `start` may be left out.",
-    epilog="STUDY is a study's id, the beginning of it, its name, or: last.",
+    help="Compare methods or settings over several seeds. `start` may be left out.",
+    epilog="STUDY is a study's id, a unique start of it, its name, or: last.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
 Reference = Annotated[
-    str, typer.Argument(metavar="STUDY", help="Id, beginning of an id, name, or: last.", show_default=False)
+    str, typer.Argument(metavar="STUDY", help="Id, unique start of an id, name, or: last.", show_default=False)
 ]
-Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="A picture of it: .png or .svg.")]
-Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background, say how to reach it, and end.")]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a chart: .png or .svg.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Run in the background, print how to watch it, and exit.")]
 
 
 def add_to(parent: typer.Typer) -> None:
@@ -50,26 +50,28 @@ def add_to(parent: typer.Typer) -> None:
 
 @app.command(START)
 def start(
-    preset: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML file.", show_default=False)
-    ],
+    preset: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="Preset name or YAML file.", show_default=False)],
     algorithms: Annotated[
         str | None,
-        typer.Option("--algorithms", metavar="A,B,...", help="The methods to compare; the first is the baseline."),
+        typer.Option("--algorithms", metavar="A,B,...", help="Methods to compare; the first is the baseline."),
     ] = None,
     vary: Annotated[
         str | None,
-        typer.Option("--vary", metavar="PATH=V,W,...", help="Instead: one setting's values, such as lora.r=4,16."),
+        typer.Option(
+            "--vary", metavar="PATH=V,W,...", help="Compare the values of one setting instead, such as lora.r=4,16."
+        ),
     ] = None,
     seeds: Annotated[
         int,
-        typer.Option("--seeds", metavar="N", min=1, max=100, help="Runs of each, with run.seed and those after it."),
+        typer.Option(
+            "--seeds", metavar="N", min=1, max=100, help="Number of runs per method: run.seed and the seeds after it."
+        ),
     ] = 3,
     budget: Annotated[
         Budget,
         typer.Option(
             "--budget",
-            help="What is the same for all: steps, seconds of training, or sampled completions, the reference's too.",
+            help="What is equal for all runs: steps, seconds of training, or completions (including the reference's).",
         ),
     ] = Budget.STEPS,
     amount: Annotated[
@@ -77,12 +79,14 @@ def start(
         typer.Option(
             "--amount",
             metavar="N",
-            help="How much of it a run gets; by default what the preset's steps take with the first method.",
+            help="Size of the budget of a run (default: what the preset's steps take with the first method).",
             show_default=False,
         ),
     ] = None,
     sets: Sets = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Its name; by default its id.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the study (default: its id).")
+    ] = None,
     json: Json = False,
     plot: Plot = None,
     detach: Detach = False,
@@ -90,8 +94,8 @@ def start(
 ) -> None:
     """Compare methods, or a setting's values, over several seeds.
 
-    Runs of one seed see the same prompts and the same held-out problems and begin with the same adapter. They are put
-    in the queue and trained one after another, the first seed of each first; killed, it goes on with: study run.
+    Runs with the same seed get the same prompts, held-out problems and initial adapter. They are queued and trained one
+    after another, beginning with the first seed of every method. If interrupted, resume with: aapo-desk study run.
     """
     from aapo_desk.cli import studying
 
@@ -100,7 +104,7 @@ def start(
 
 @app.command("run")
 def run(reference: Reference, json: Json = False, plot: Plot = None, detach: Detach = False) -> None:
-    """Go on with a study that was cut off."""
+    """Resume an interrupted study."""
     from aapo_desk.cli import studying
 
     studying.go_on(reference, json, plot, detach)

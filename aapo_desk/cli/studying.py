@@ -1,4 +1,4 @@
-"""The work of ``study``: started, gone on with, shown."""
+"""The implementation of ``study``: start, resume, list and show studies."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def start(
     plot: Path | None,
     detach: bool,
 ) -> None:
-    """Plan a study, put its runs in the queue and train them."""
+    """Plan a study, add its runs to the queue and train them."""
     varied, values = _what_varies(algorithms, vary)
     _check_plot(plot)
     if name is not None:
         check_study_name(name)
     arms = make_arms(preset, parse_set(sets), varied, values)
-    make_budget(kind, amount, arms)  # refused before anything is fetched
+    make_budget(kind, amount, arms)  # raises errors before anything is downloaded
     arms, problems = _looked_at(arms, quiet=json)
     budget = make_budget(kind, amount, arms, problems)
     first = arms[0].config
@@ -54,23 +54,23 @@ def start(
     if not json:
         say(printable(f"study {study.name}: {study.words}"))
         if without_schedule(arms, budget) and any(arm.config.optimizer.schedule != "constant" for arm in arms):
-            say("the learning rate is constant: which step will be a run's last is not known before")
+            say("the learning rate is constant, because the number of steps of a run is not known in advance")
     running.put_in(study)
     _work(study, json, plot, detach)
 
 
 def _what_varies(algorithms: str | None, vary: str | None) -> tuple[str, list[Any]]:
-    """The setting that the arms differ in, and its values. Raises ConfigError."""
+    """Return the setting that the arms differ in, and its values. Raises ConfigError."""
     if (algorithms is None) == (vary is None):
         given = None if algorithms is None else algorithms
-        message = "give either --algorithms A,B,... or --vary PATH=V,W,...: that is what a study compares"
+        message = "give either --algorithms A,B,... or --vary PATH=V,W,..., to say what the study compares"
         raise ConfigError(Problem("--algorithms", message, given))
     if algorithms is not None:
         return ALGORITHM, [part.strip() for part in algorithms.split(",") if part.strip()]
     path, equals, text = (vary or "").partition("=")
     path, text = path.strip(), text.strip()
     if not equals or not path:
-        raise ConfigError(Problem("--vary", "wants PATH=V,W,..., such as algorithm.pairing=index,mean", vary))
+        raise ConfigError(Problem("--vary", "must be PATH=V,W,..., such as algorithm.pairing=index,mean", vary))
     if text.startswith("["):
         try:
             values = yaml.safe_load(text)
@@ -81,7 +81,10 @@ def _what_varies(algorithms: str | None, vary: str | None) -> tuple[str, list[An
 
 
 def _looked_at(arms: Sequence[Arm], quiet: bool) -> tuple[list[Arm], int]:
-    """The arms with the commits of their models and data, each looked at once, and how many problems there are."""
+    """Return the arms pinned to the commits of their models and data, and the number of problems to train on.
+
+    The preflight runs once for each distinct pair of model and task.
+    """
     found: dict[str, launch.Preflight] = {}
     pinned = []
     for arm in arms:
@@ -93,7 +96,7 @@ def _looked_at(arms: Sequence[Arm], quiet: bool) -> tuple[list[Arm], int]:
 
 
 def go_on(reference: str, json: bool, plot: Path | None, detach: bool) -> None:
-    """Train what is left of a study."""
+    """Train the remaining runs of a study."""
     _check_plot(plot)
     _work(find_study(reference), json, plot, detach)
 
@@ -105,16 +108,18 @@ def _work(study: Study, json: bool, plot: Path | None, detach: bool) -> None:
             say_json(document(StudyReader(study).read()))
             return
         for line in (
-            f"study {printable(study.name)} goes on in the background",
-            f"see it:  aapo-desk study show {study.id}",
+            f"study {printable(study.name)} runs in the background",
+            f"show it: aapo-desk study show {study.id}",
             "stop it: aapo-desk queue stop",
-            f"its log: {study.log}",
+            f"log:     {study.log}",
         ):
             say(line)
         return
 
     if queue.is_worked_off():
-        complain(f"its runs wait in the queue, which is worked off already; see it: aapo-desk study show {study.id}")
+        complain(
+            f"the queue is already running and trains these runs too; show them with: aapo-desk study show {study.id}"
+        )
         if json:
             say_json(document(StudyReader(study).read()))
         return
@@ -125,13 +130,14 @@ def _work(study: Study, json: bool, plot: Path | None, detach: bool) -> None:
 
     with interrupts() as stop:
         done = running.work(study, tell, stop)
-    _report(StudyReader(find_study(study.id)).read(), json, plot)  # its budget may have come meanwhile
+    # Read the study again, because its budget may have been set meanwhile.
+    _report(StudyReader(find_study(study.id)).read(), json, plot)
     if stop.count or not done:
         raise typer.Exit(1)
 
 
 def _report(findings: Findings, json: bool, plot: Path | None) -> None:
-    """All of it; a study that is not through says how it goes on."""
+    """Write the chart if one is wanted, then print the findings; an unfinished study includes how to resume it."""
     written = _draw(findings, plot) if plot else []
     if json:
         say_json(document(findings))
@@ -146,7 +152,7 @@ def _draw(findings: Findings, path: Path) -> list[str]:
     try:
         draw(path, findings)
     except OSError as error:
-        complain(f"{path} cannot be written: {error.strerror or error}")
+        complain(f"cannot write {path}: {error.strerror or error}")
         raise typer.Exit(1) from None
     return [f"written: {printable(str(path))}"]
 
@@ -158,13 +164,13 @@ def _check_plot(plot: Path | None) -> None:
 
 
 def show(reference: str, json: bool, plot: Path | None) -> None:
-    """What a study has found so far."""
+    """Print what a study has found so far."""
     _check_plot(plot)
     _report(StudyReader(find_study(reference)).read(), json, plot)
 
 
 def list_them(json: bool) -> None:
-    """All studies, the newest first."""
+    """Print all studies, the newest first."""
     found = [StudyReader(study).read() for study in list_studies()]
     if json:
         say_json(
@@ -193,8 +199,8 @@ def list_them(json: bool) -> None:
 
 
 def state(findings: Findings) -> str:
-    """``5 of 9``, and what is with the others."""
+    """Return how many runs finished or failed and whether the study runs, such as ``5 of 9, 1 failed, running``."""
     said = f"{findings.done} of {len(findings.runs)}"
     if findings.failed:
         said += f", {len(findings.failed)} failed"
-    return f"{said}, at work" if findings.at_work else said
+    return f"{said}, running" if findings.at_work else said

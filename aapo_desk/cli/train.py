@@ -1,4 +1,4 @@
-"""train, demo, watch, resume: everything that starts a run or looks at one."""
+"""The commands that start, resume or watch a run: ``train``, ``demo``, ``watch``, ``resume``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, such as rollout.group_size=16. Repeatable."),
 ]
-Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="The run's name; by default its id.")]
-Detach = Annotated[bool, typer.Option("--detach", help="Start the run, say how to reach it, and end.")]
-Headless = Annotated[bool, typer.Option("--headless", help="Follow in plain lines, as without a terminal.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or: last.", show_default=False)]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the run (default: its id).")]
+Detach = Annotated[bool, typer.Option("--detach", help="Start the run, print how to watch it, and exit.")]
+Headless = Annotated[bool, typer.Option("--headless", help="Print lines of text instead of opening the terminal UI.")]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id, unique start of an id, name, or: last.", show_default=False)
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,15 +42,13 @@ def demo(
 ) -> None:
     """Fine-tune a small real model on sums.
 
-    It takes minutes, also without a GPU. Options as for train.
+    Takes minutes, even without a GPU. The options are those of train.
     """
     _train("demo", sets, name, detach, headless, ascii_only)
 
 
 def train(
-    preset: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML file.", show_default=False)
-    ],
+    preset: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="Preset name or YAML file.", show_default=False)],
     sets: Sets = None,
     name: Name = None,
     detach: Detach = False,
@@ -56,10 +56,10 @@ def train(
     ascii_only: Ascii = None,
     offline: Offline = False,
 ) -> None:
-    """Fine-tune a model as a preset or a YAML file says.
+    """Fine-tune a model with the settings of a preset or a YAML file.
 
-    The training goes on when the screen is closed. With --headless, Ctrl-C asks it to write a checkpoint and stop;
-    a second Ctrl-C ends it at once.
+    Training continues after the terminal UI is closed. With --headless, Ctrl-C asks the run to write a checkpoint and
+    stop; a second Ctrl-C kills it.
     """
     _train(preset, sets, name, detach, headless, ascii_only)
 
@@ -74,12 +74,12 @@ def _train(
     if detach:
         say_how_to_reach(run)
         return
-    say(f"run {run.name} started; see it also with: aapo-desk watch {run.id}")
+    say(f"run {run.name} started; you can also watch it with: aapo-desk watch {run.id}")
     raise typer.Exit(follow(Follower(run), ends_the_run=True))
 
 
 def configuration(preset: str, sets: list[str], name: str | None) -> RunConfig:
-    """What is to be run. Raises ConfigError for all that can be refused without a model."""
+    """Return the configuration to run. Raises ConfigError for everything that can be checked without a model."""
     from aapo_desk import presets
 
     config = presets.load(preset, parse_set(sets))
@@ -91,20 +91,20 @@ def configuration(preset: str, sets: list[str], name: str | None) -> RunConfig:
 
 
 def _start(config: RunConfig, name: str | None) -> RunDirectory:
-    """Preflight in plain lines, then the trainer."""
+    """Run the preflight, printing lines of text, then start the trainer."""
     return launch.start(looked_at(config), name)
 
 
 def looked_at(config: RunConfig) -> RunConfig:
-    """The configuration with the commits that a preflight found, which is told in plain lines.
+    """Run a preflight, print what it finds, and return the configuration pinned to the commits that it found.
 
-    Raises as ``launch.preflight``; ends the program where it is cancelled.
+    Raises what ``launch.preflight`` raises; exits the program if the user cancels.
     """
     return look(config).pin(config)
 
 
 def look(config: RunConfig, quiet: bool = False) -> launch.Preflight:
-    """What a preflight finds, told in plain lines unless ``quiet``. Raises and ends as ``looked_at``."""
+    """Run a preflight and return what it finds, printed unless ``quiet``. Raises and exits like ``looked_at``."""
 
     def tell(line: str) -> None:
         if not quiet:
@@ -137,7 +137,7 @@ def _description(config: RunConfig, found: launch.Preflight) -> list[str]:
 
 
 def watch(run: Run, headless: Headless = False, read_only: ReadOnly = False, ascii_only: Ascii = None) -> None:
-    """Look at a run, whether it trains or has ended. Leaving never stops it."""
+    """Watch a run that is training or has ended. Leaving never stops the run."""
     found = find_run(run)
     if interactive() and not headless:
         raise typer.Exit(open_screen(run=found, read_only=read_only, ascii_only=ascii_only))
@@ -152,7 +152,7 @@ def resume(
             "--steps",
             metavar="N",
             min=1,
-            help="Take N steps in all, further than planned; also for a run that has finished.",
+            help="Extend the run to N steps in total, even if it has finished.",
             show_default=False,
         ),
     ] = None,
@@ -161,9 +161,9 @@ def resume(
     ascii_only: Ascii = None,
     offline: Offline = False,
 ) -> None:
-    """Unpause a run, or go on from its last checkpoint; with --steps further than planned.
+    """Unpause a run, or resume it from its last checkpoint; with --steps, beyond the planned end.
 
-    With a constant learning rate (the default) a run that goes on further ends as one that was planned so long.
+    With a constant learning rate (the default), an extended run ends like one planned with that many steps.
     """
     found = find_run(run)
     follower = Follower(found)
@@ -176,12 +176,12 @@ def resume(
         return
     if interactive() and not headless:
         raise typer.Exit(open_screen(run=found, ascii_only=ascii_only))
-    say(f"run {found.name} goes on")
+    say(f"run {found.name} resumed")
     raise typer.Exit(follow(follower, ends_the_run=True))
 
 
 def say_how_to_reach(run: RunDirectory) -> None:
-    """What to type next for a run that was started and left alone."""
+    """Print the commands that watch and stop a run started in the background."""
     say(f"run {run.name} started" if run.name == run.id else f"run {run.name} started ({run.id})")
     say(f"watch: aapo-desk watch {run.id}")
     say(f"stop:  aapo-desk stop {run.id}")

@@ -94,7 +94,7 @@ def test_a_program_that_ends_before_it_shows_anything_is_an_error(tmp_path: Path
 @pytest.mark.parametrize("options", [["--training"], ["--ui", "--against", "trl"]])
 def test_options_that_do_not_go_together_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["bench", *options]) == 2
-    assert "--training goes with --ui" in capsys.readouterr().err
+    assert "--training needs --ui" in capsys.readouterr().err
 
 
 def test_pairs_that_differ_by_chance_have_zero_in_their_interval() -> None:

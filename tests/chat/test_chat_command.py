@@ -85,7 +85,7 @@ def test_as_json_it_is_one_document_and_a_refusal_is_a_failure(sums: RunDirector
         (["--step", "7"], 2, "--step = '7': there is no such checkpoint"),
         (["--step", "8"], 1, "aapo-desk: the checkpoint is damaged"),
         (["--prompt", "die"], 1, "aapo-desk: the model process ended with status 1: it broke"),
-        (["--base-only", "--tuned-only"], 2, "leave nobody to answer"),
+        (["--base-only", "--tuned-only"], 2, "cannot be combined with --tuned-only"),
         (["--temperature", "-1"], 2, "--temperature = -1.0: must be 0 (greedy) to 5"),
         (["--top-p", "0"], 2, "--top-p = 0.0: must be above 0"),
         (["--max-new-tokens", "0"], 2, "--max-new-tokens = 0: must be 1 or more"),
@@ -115,7 +115,7 @@ def test_a_run_without_a_checkpoint_is_told_by_the_real_process_before_a_model_i
 def test_json_in_a_conversation_is_refused(sums: RunDirectory, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "interactive", lambda: True)
     assert run(["chat", "sums", "--json"]) == 2
-    assert "goes with --prompt" in capsys.readouterr().err
+    assert "needs --prompt" in capsys.readouterr().err
 
 
 # The conversation in a terminal
@@ -173,7 +173,7 @@ def test_the_runs_own_problems_are_listed_ten_at_a_time_and_asked_by_their_numbe
     assert "/1    0 + 0 =  [0]" in text
     assert "/12   11 + 11 =  [22]" in text
     assert "right answer: 2" in text
-    assert "there is no problem 13: 12 are at hand" in text
+    assert "there is no problem 13: 12 are available" in text
     assert [request["own"] for request in asked(sums)] == [1]
 
 
@@ -181,7 +181,7 @@ def test_settings_and_a_reset_are_told_to_the_process(typed: Type, sums: RunDire
     text = typed("/set temperature 0.7 tokens 5", "/set heat 3", "hello", "/reset", " /hello", "/what")[1]
     assert "Answers are temperature 0.7, up to 5 tokens." in text
     assert "there are temperature, top-p, tokens" in text
-    assert "there is no /what" in text
+    assert "unknown command /what" in text
     first, reset, second = asked(sums)
     assert (first["temperature"], first["max_new_tokens"], reset, second["text"]) == (0.7, 5, {"reset": True}, "/hello")
 

@@ -44,7 +44,7 @@ def trained_folder(config: dict[str, Any]) -> Path:
 ADAPTER = ["--format", "adapter"]
 REFUSED: dict[str, tuple[list[str], str]] = {
     "nothing": ([], r"RUN: is missing"),
-    "no format": (["tuned", "--to", "out"], r"--format: is missing: adapter, merged or gguf"),
+    "no format": (["tuned", "--to", "out"], r"--format: is missing: give adapter, merged or gguf"),
     "no folder": (["tuned", *ADAPTER], r"--to: is missing"),
     "a format that is none": (["tuned", "--format", "zip", "--to", "out"], r"'--format'.*'zip'.*adapter"),
     "a quantisation of an adapter": (
@@ -70,7 +70,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a folder inside a file": (["tuned", *ADAPTER, "--to", "file/out"], r"--to = .*no folder that can be written"),
     "a check of what is no export": (["--check", "full"], r"--check = 'full': holds no readable export\.json"),
     "a check of nothing": (["--check", "nowhere"], r"--check = 'nowhere': holds no readable export\.json"),
-    "a check of a run": (["tuned", "--check", "full"], r"--check = 'full': goes without RUN"),
+    "a check of a run": (["tuned", "--check", "full"], r"--check = 'full': cannot be combined with RUN"),
 }
 
 
@@ -176,7 +176,7 @@ def test_check_tells_a_whole_export_from_a_damaged_one(
     to = tmp_path / "out"
     assert exported(to, "--no-eval") == 0
     assert command(["export", "--check", str(to)]) == 0
-    assert "as it was proved" in capsys.readouterr().out
+    assert "unchanged since it was verified" in capsys.readouterr().out
     damage(to / file)
     assert command(["export", "--check", str(to), "--json"]) == 1
     answer = capsys.readouterr()

@@ -56,7 +56,7 @@ def test_a_home_that_is_a_file_is_told_with_what_to_do(
     home.write_text(yaml.safe_dump(tiny_config))
     monkeypatch.setenv("AAPO_DESK_HOME", str(home))
     assert run(["queue", "add", str(home)]) == 1
-    said = f"{home} is no folder and cannot be made one (Not a directory); set AAPO_DESK_HOME to another"
+    said = f"cannot create the folder {home} (Not a directory); set AAPO_DESK_HOME to another folder"
     assert capsys.readouterr().err == f"aapo-desk: {said}\n"
 
 
@@ -82,7 +82,7 @@ def test_the_list_shows_each_entry_and_why_one_failed(unstartable: queue.Entry, 
     assert header.split() == ["entry", "state", "name", "from", "step", "run"]
     assert first.split() == ["0001", "waiting", "first", "mine.yaml", "0/100", "-"]
     assert second.split() == ["0002", "waiting", "-", "demo", "0/100", "-"]
-    assert last == "nothing works it off; start with: aapo-desk queue run"
+    assert last == "the queue is not running; start it with: aapo-desk queue run"
     queue.remove("2")
     assert run(["queue", "run"]) == 1
     capsys.readouterr()

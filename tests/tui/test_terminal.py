@@ -136,7 +136,7 @@ def test_a_read_only_screen_in_a_terminal_offers_nothing_that_acts() -> None:
 def test_read_only_before_a_command_is_refused_and_not_overlooked() -> None:
     with terminal("--read-only", "watch", "last") as screen:
         assert screen.end() == 2
-        assert b"--read-only belongs behind the command: watch" in screen.drawn
+        assert b"--read-only must come after the command" in screen.drawn
 
 
 @pytest.mark.usefixtures("finished")
