@@ -1,7 +1,7 @@
-"""The alarms: what is wrong with a run, in words, and what to try.
+"""Alarms, which tell what is wrong with a run and what to try.
 
-``check`` judges the recent numbers; the trainer asks it after each step and writes an event where an alarm begins or
-ends, so that every reader sees the same: ``standing`` makes the alarms of now out of the events.
+``check`` judges the recent metrics. The trainer calls it after each step and writes an event when an alarm begins or
+ends, so that every reader sees the same alarms; ``standing`` derives the active alarms from these events.
 """
 
 from aapo_desk.health.alarm import BEGINS, ENDS, SEVERITIES, Alarm, standing

@@ -1,4 +1,4 @@
-"""An alarm, and which of them stand after a run's events."""
+"""The alarm record, and deriving the active alarms from a run's events."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, Literal, cast
 
 Severity = Literal["critical", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
-"""From the worst: the run does nothing of use; it may come to nothing; worth a look."""
+"""Worst first: the run is useless as it is ("critical"); it may fail ("warning"); worth a look ("note")."""
 
 BEGINS, ENDS = "alarm", "alarm_over"
-"""The kinds of the events."""
+"""The kinds of the events that begin and end an alarm."""
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """One thing that is wrong: in words with its numbers, what to try, and the step from which it can be seen."""
+    """One problem of a run: a title, a message with figures, advice, and the first step that shows it (``since``)."""
 
     kind: str
     title: str
@@ -27,16 +27,16 @@ class Alarm:
 
     @property
     def rank(self) -> tuple[int, int, str]:
-        """Sorts the worst first, then the oldest."""
+        """A sort key: worst severity first, then oldest."""
         return SEVERITIES.index(self.severity), self.since, self.kind
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in an event, and as ``from_json`` reads it."""
+        """Return the alarm as an event's data, which ``from_json`` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Alarm:
-        """An alarm out of an event's data, which may be of another version: what is missing is left empty."""
+        """Return the alarm in an event's data. Fields missing there, as in another version's, get default values."""
         texts = {key: str(data.get(key) or "") for key in ("kind", "title", "message", "advice")}
         severity = data.get("severity")
         since = data.get("since")
@@ -48,10 +48,10 @@ class Alarm:
 
 
 def standing(events: Iterable[tuple[str, Mapping[str, Any]]], before: Iterable[Alarm] = ()) -> list[Alarm]:
-    """The alarms that stand after these events (kind and data, oldest first), the worst first.
+    """Return the alarms that are active after these events (kind and data, oldest first), worst first.
 
-    ``before``: those that stood already. A resume changes nothing: an alarm of a part that is done again stands until
-    the trainer says that it is over.
+    ``before`` are the alarms that were already active. A resume changes nothing: if steps are repeated, their alarm
+    stays active until the trainer ends it.
     """
     alarms = {alarm.kind: alarm for alarm in before}
     for kind, data in events:

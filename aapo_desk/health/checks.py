@@ -1,7 +1,8 @@
-"""The alarms of a run: every check asked once.
+"""Running every alarm check on a run.
 
-Each looks at a window of recent steps and answers with an alarm or None; NotYet where too little is known. An alarm
-that stands (``stands``) is held to a threshold further inside the healthy range, so that it does not flicker.
+Each check looks at a window of recent steps and returns an alarm or None, or raises NotYet if there is too little data.
+If its alarm is already active (``stands``), it uses a threshold further inside the healthy range, so that the alarm
+does not flicker.
 """
 
 from __future__ import annotations
@@ -38,20 +39,25 @@ def check(
     facts: Facts,
     standing: Iterable[Alarm] = (),
 ) -> list[Alarm]:
-    """The alarms after the last step of ``history``, the worst first.
+    """Return the alarms that are active after the last step of ``history``, worst first.
 
-    ``history``: the run's first WINDOW steps and its last LONGEST_WINDOW, at least. ``standing``: the alarms after the
-    step before; one that goes on is handed back as it was.
+    Args:
+        history: At least the run's first WINDOW and last LONGEST_WINDOW steps.
+        evaluations: The run's evaluations by step.
+        config: The run's configuration.
+        facts: What neither metrics nor configuration contain.
+        standing: The alarms active after the previous step. One that continues is returned unchanged.
     """
     before = {alarm.kind: alarm for alarm in standing}
     if not history:
         return sorted(before.values(), key=lambda alarm: alarm.rank)
     view = View(history, evaluations, config, facts)
-    found = [alarm for kind in CHECKS if (alarm := _asked(kind, view, before.get(kind))) is not None]
-    return sorted(found, key=lambda alarm: alarm.rank)
+    alarms = [alarm for kind in CHECKS if (alarm := _asked(kind, view, before.get(kind))) is not None]
+    return sorted(alarms, key=lambda alarm: alarm.rank)
 
 
 def _asked(kind: str, view: View, old: Alarm | None) -> Alarm | None:
+    """Run one check. Returns the old alarm if it continues under the same title, or if there is too little data."""
     try:
         new = CHECKS[kind](view, old is not None)
     except NotYet:

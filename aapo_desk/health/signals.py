@@ -1,4 +1,4 @@
-"""Is there something to learn from: truncation, reward, signal, margin, unscorable answers, accuracy."""
+"""Checks of the learning signal: truncation, reward, advantages, margin, unscorable answers, accuracy."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def truncation(view: View, stands: bool) -> Alarm | None:
 
 def no_reward(view: View, stands: bool) -> Alarm | None:
     if view.facts.most_reward <= 0:
-        raise NotYet  # penalties alone: 0 is the best there is
+        raise NotYet  # There are only penalties, so 0 is the best possible reward.
     best = max(view.values("reward", NO_REWARD_STEPS, after=0))
     if best > 0:
         return None
     return Alarm(
         "no_reward",
         "no reward",
-        f"No step of the last {NO_REWARD_STEPS} had a mean reward above 0; the best had {best:.2f}.",
-        "Read some completions: is the answer there, in a form that the reward reads? Take easier problems, "
-        "show the form in task.system_prompt, add a reward for a part of the way, or begin with a warm start "
-        "(warm_start.solutions).",
+        f"None of the last {NO_REWARD_STEPS} steps had a mean reward above 0; the best one had {best:.2f}.",
+        "Read some completions and check that they contain the answer in a form that the reward function can read. "
+        "Use easier problems, show the form in task.system_prompt, add a reward for partial success, or begin with a "
+        "warm start (warm_start.solutions).",
         view.window(NO_REWARD_STEPS, after=0)[0][0],
         "critical",
     )
@@ -46,15 +46,15 @@ def no_signal(view: View, stands: bool) -> Alarm | None:
     if share >= at.LEAST_TEACHING[stands]:
         return None
     done = solved(view)
-    advice = "Take easier problems, a higher rollout.temperature or a larger rollout.group_size."
+    advice = "Use easier problems, a higher rollout.temperature or a larger rollout.group_size."
     if done:
-        advice = "The problems are solved: stop here, or take harder ones."
+        advice = "The problems are solved: stop here, or use harder ones."
     elif view.config.algorithm.name not in REFERENCE_ALGORITHMS:
-        advice += " With algorithm.name=aapo groups of one reward teach too, through the margin."
+        advice += " With algorithm.name=aapo, groups whose rewards are all equal also teach, through the margin."
     return Alarm(
         "no_signal",
         "nothing to learn from",
-        f"{share:.1%} of the rows of the last {WINDOW} steps had an advantage other than 0; the others teach nothing.",
+        f"Only {share:.1%} of the rows of the last {WINDOW} steps had a nonzero advantage; the others teach nothing.",
         advice,
         view.window(WINDOW)[0][0],
         "note" if done else "warning",
@@ -65,7 +65,7 @@ def margin_saturated(view: View, stands: bool) -> Alarm | None:
     settings = view.config.algorithm
     if settings.name not in REFERENCE_ALGORITHMS or settings.margin_low == settings.margin_high:
         raise NotYet
-    # A bound of 0 is no bound to be at: the margin of two equal rewards is there too.
+    # A bound of 0 is not counted, since two equal rewards have a margin of 0 as well.
     low = view.mean("margin_low_share", WINDOW) if settings.margin_low else 0.0
     high = view.mean("margin_high_share", WINDOW) if settings.margin_high else 0.0
     limit = at.MOST_MARGINS_AT_A_BOUND[stands]
@@ -75,19 +75,19 @@ def margin_saturated(view: View, stands: bool) -> Alarm | None:
     if high >= limit:
         title = "every completion beats the reference"
         message = f"{high:.0%} of the last {WINDOW} steps' margins were at the upper bound, {settings.margin_high}:"
-        message += " the margin no longer tells one completion from another."
-        advice = "If the held-out accuracy is good enough, stop here; else take harder problems."
+        message += " the margin no longer distinguishes the completions."
+        advice = "If the held-out accuracy is good enough, stop here; otherwise use harder problems."
         return Alarm("margin_saturated", title, message, advice, since, "note")
     if low >= limit:
         title = "every completion loses to the reference"
         message = f"{low:.0%} of the last {WINDOW} steps' margins were at the lower bound, {settings.margin_low}:"
-        message += " the policy has become worse than the model it began with."
-        advice = f"Go back to the best checkpoint, with a lower optimizer.learning_rate {rate_now(view)}."
+        message += " the policy has become worse than the reference."
+        advice = f"Fork from the best checkpoint with a lower optimizer.learning_rate {rate_now(view)}."
         return Alarm("margin_saturated", title, message, advice, since, "critical")
     title = "the margin is at its bounds"
     message = f"{low + high:.0%} of the last {WINDOW} steps' margins were at a bound: {low:.0%} at "
-    message += f"{settings.margin_low}, {high:.0%} at {settings.margin_high}. How far the rewards differ is lost."
-    advice = "Weight the rewards so that their sum lies between 0 and 1, or set algorithm.margin_low and _high wider."
+    message += f"{settings.margin_low}, {high:.0%} at {settings.margin_high}. The size of the differences is lost."
+    advice = "Weight the rewards so that their sum is between 0 and 1, or widen algorithm.margin_low and margin_high."
     return Alarm("margin_saturated", title, message, advice, since, "warning")
 
 
@@ -99,14 +99,14 @@ def unscorable(view: View, stands: bool) -> Alarm | None:
         return None
     names = ", ".join(reward.name for reward in view.config.rewards)
     message = f"{count:.0f} of {rows} completions of the last {WINDOW} steps could not be scored and were left out."
-    advice = f"The events say which function failed, and on what (rewards: {names}). "
-    advice += "Try it with: aapo-desk rewards try"
-    title = "answers that cannot be scored"
+    advice = f"The events show which function failed, and on which text (rewards: {names}). "
+    advice += "Test it with: aapo-desk rewards try"
+    title = "answers cannot be scored"
     return Alarm("unscorable", title, message, advice, view.window(WINDOW)[0][0], "warning")
 
 
 def evaluation_flat(view: View, stands: bool) -> Alarm | None:
-    """Judged at an evaluation: the steps before it against the run's first, and the gain against the base model."""
+    """Compare the reward's rise up to the last evaluation with the gain in held-out accuracy over the base model."""
     step = max(view.evaluations, default=0)
     first = view.history[:WINDOW]
     latest = [(number, metrics) for number, metrics in view.history if step - WINDOW < number <= step]
@@ -125,10 +125,10 @@ def evaluation_flat(view: View, stands: bool) -> Alarm | None:
     return Alarm(
         "evaluation_flat",
         "the reward rises, the accuracy does not",
-        f"From the first {WINDOW} steps to those before step {step} the reward rose from {start:.2f} to {end:.2f}; "
-        f"against the base model the held-out accuracy changed by {told}.",
-        "Read the completions with the highest reward: they may earn it without an answer, or the problems are known "
-        "by heart. Make the reward stricter, or take more problems.",
+        f"From the first {WINDOW} steps to the {WINDOW} before step {step} the reward rose from {start:.2f} to "
+        f"{end:.2f}, but the held-out accuracy changed by {told} from the base model's.",
+        "Read the completions with the highest reward: they may earn it without a correct answer, or the policy has "
+        "memorized the problems. Make the reward stricter, or use more problems.",
         step,
         "warning",
     )
@@ -140,12 +140,15 @@ def _gain(view: View, step: int, name: str) -> float | None:
 
 
 def solved(view: View) -> bool:
-    """Whether nearly every completion gets nearly everything."""
+    """Return whether the mean reward of the window is close to the largest possible one."""
     return view.mean("reward", WINDOW) >= at.NEARLY_SOLVED * view.facts.most_reward > 0
 
 
 def scored_rows(config: RunConfig) -> int:
-    """Completions that a step scores, at the least: the policy's, and the reference's where they are sampled anew."""
+    """Return the minimum number of completions that a step scores.
+
+    These are the policy's, and the reference's if they are sampled in each step.
+    """
     fresh = config.algorithm.name in REFERENCE_ALGORITHMS and not banks_reference(
         config.algorithm.name, config.algorithm.reference
     )
@@ -153,5 +156,5 @@ def scored_rows(config: RunConfig) -> int:
 
 
 def rate_now(view: View) -> str:
-    """For an advice to change it."""
+    """Return the current learning rate in parentheses, for advice to change it."""
     return f"(now {view.config.optimizer.learning_rate:g})"

@@ -1,4 +1,4 @@
-"""Does the adapter move as it should: gradient, entropy, finite numbers, agreement with the rollout, memory."""
+"""Checks of the updates: gradient, entropy, non-finite numbers, agreement with the rollout, memory."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def _gradient_high(view: View, stands: bool) -> Alarm | None:
     norm, limit = median(view.values("grad_norm", WINDOW)), view.config.optimizer.max_grad_norm
     if norm <= at.GRADIENT_RANGE[1] * (1.0 if stands else at.GRADIENT_LEEWAY):
         return None
-    message = f"The last {WINDOW} steps' median gradient norm is {norm:.3g}; up to {at.GRADIENT_RANGE[1]:g} is healthy."
-    message += f" Each step is cut to optimizer.max_grad_norm = {limit:g}." if norm > limit else ""
-    advice = f"Lower optimizer.learning_rate {rate_now(view)}, or take more prompts a step."
+    message = f"The median gradient norm of the last {WINDOW} steps is {norm:.3g}; healthy is at most "
+    message += f"{at.GRADIENT_RANGE[1]:g}."
+    message += f" Gradients are clipped to optimizer.max_grad_norm = {limit:g}." if norm > limit else ""
+    advice = f"Lower optimizer.learning_rate {rate_now(view)}, or use more prompts per step."
     return Alarm("gradient", "the gradient is large", message, advice, view.window(WINDOW)[0][0], "warning")
 
 
@@ -36,8 +37,8 @@ def _gradient_spikes(view: View) -> Alarm | None:
     if len(spikes) < at.MOST_SPIKES:
         return None
     step, norm = max(spikes, key=lambda spike: spike[1])
-    message = f"{len(spikes)} of the last {SPIKE_WINDOW} gradients were over {at.SPIKE:g} times the usual {usual:.3g}; "
-    message += f"the largest was {norm:.3g}, in step {step}."
+    message = f"{len(spikes)} of the last {SPIKE_WINDOW} gradient norms were more than {at.SPIKE:g} times their median "
+    message += f"of {usual:.3g}; the largest was {norm:.3g}, in step {step}."
     advice = f"Look at the completions of step {step}. Lower optimizer.max_grad_norm or optimizer.learning_rate."
     return Alarm("gradient", "the gradient has spikes", message, advice, spikes[0][0], "warning")
 
@@ -51,10 +52,11 @@ def _gradient_low(view: View, stands: bool) -> Alarm | None:
     if norm >= at.GRADIENT_RANGE[0] * (at.GRADIENT_LEEWAY if stands else 1.0):
         return None
     message = (
-        f"The last {WINDOW} steps' median gradient norm is {norm:.2g}; from {at.GRADIENT_RANGE[0]:g} on is healthy."
+        f"The median gradient norm of the last {WINDOW} steps is {norm:.2g}; healthy is at least "
+        f"{at.GRADIENT_RANGE[0]:g}."
     )
-    advice = "Look at the rewards' differences: they may be tiny, or weighted down. "
-    advice += "algorithm.scale_rewards=true scales each group's."
+    advice = "Check how much the rewards differ: the differences may be tiny, or have small weights. "
+    advice += "algorithm.scale_rewards=true scales them within each group."
     return Alarm("gradient", "the gradient is tiny", message, advice, taught[0][0], "warning")
 
 
@@ -65,9 +67,9 @@ def entropy_collapse(view: View, stands: bool) -> Alarm | None:
     return Alarm(
         "entropy_collapse",
         "the policy no longer varies",
-        f"The entropy of the last {WINDOW} steps is {entropy:.3f} nats a token; 0.05 to 0.5 is healthy. "
-        "A group's completions are nearly the same, and nothing new is tried.",
-        f"Go back to an earlier checkpoint, with a lower optimizer.learning_rate {rate_now(view)} "
+        f"The mean entropy of the last {WINDOW} steps is {entropy:.3f} nats per token; 0.05 to 0.5 is healthy. "
+        "The completions of a group are nearly equal, so the policy explores nothing new.",
+        f"Fork from an earlier checkpoint with a lower optimizer.learning_rate {rate_now(view)} "
         f"or a higher rollout.temperature (now {view.config.rollout.temperature:g}).",
         view.window(WINDOW)[0][0],
         "warning",
@@ -86,10 +88,10 @@ def non_finite(view: View, stands: bool) -> Alarm | None:
     dtype = view.config.model.compute_dtype
     return Alarm(
         "non_finite",
-        "steps that are not finite",
-        f"In {len(bad)} of the last {WINDOW} steps the loss or the gradient was not a finite number; "
-        "those changed nothing.",
-        f"Resume from the last good checkpoint with a lower optimizer.learning_rate {rate_now(view)}; "
+        "steps are not finite",
+        f"In {len(bad)} of the last {WINDOW} steps the loss or the gradient was not finite; "
+        "these steps were skipped and changed nothing.",
+        f"Fork from the last good checkpoint with a lower optimizer.learning_rate {rate_now(view)}; "
         f"model.compute_dtype=bfloat16 or float32 (now {dtype}) overflows less than float16.",
         bad[0],
         "critical",
@@ -103,13 +105,17 @@ def adapter_still(view: View, stands: bool) -> Alarm | None:
         raise NotYet
     if any(moves) and not view.facts.adapter_zero:
         return None
-    seen = "its lora_B is still 0: the model is the base model" if view.facts.adapter_zero else "it did not move at all"
+    seen = (
+        "lora_B is still 0, so the model still equals the base model"
+        if view.facts.adapter_zero
+        else "the adapter did not change"
+    )
     return Alarm(
         "adapter_still",
         "the adapter does not move",
-        f"{len(moves)} of the last {WINDOW} steps had something to learn from, and {seen}.",
-        "Set model.backend=transformers, and look at lora.targets: the layers named there may not be those that the "
-        "model computes with.",
+        f"{len(moves)} of the last {WINDOW} steps had something to learn from, but {seen}.",
+        "Set model.backend=transformers, and check lora.targets: the model's forward pass may not use the layers named "
+        "there.",
         taught[0][0],
         "critical",
     )
@@ -117,15 +123,15 @@ def adapter_still(view: View, stands: bool) -> Alarm | None:
 
 def disagreement(view: View, stands: bool) -> Alarm | None:
     if view.config.lora.dropout:
-        raise NotYet  # the update drops what the rollout did not: they differ as they should
+        raise NotYet  # Dropout applies to the update only, so the two are expected to differ.
     gap, limit = view.mean("logp_gap", GAP_WINDOW), at.MOST_GAP[view.facts.exact]
     if gap <= limit * (0.8 if stands else 1.0):
         return None
     return Alarm(
         "disagreement",
         "rollout and update disagree",
-        f"Their log-probs are {gap:.3f} nats a token apart, and rounding explains {limit:g}: "
-        "the gradient is not of the policy that sampled.",
+        f"Their log-probabilities differ by {gap:.3f} nats per token, but rounding explains only {limit:g}: "
+        "the gradient does not belong to the policy that sampled.",
         "Set rollout.weights=adapter; if that does not help, rollout.capture=off.",
         view.window(GAP_WINDOW)[0][0],
         "critical",
@@ -141,15 +147,16 @@ def memory_end(view: View, stands: bool) -> Alarm | None:
     return Alarm(
         "memory",
         "memory is nearly full",
-        f"{facts.memory_used / 1024:.1f} of {facts.memory_total / 1024:.1f} GB of {facts.memory} is taken; "
-        "a longer completion may end the run.",
-        "Close what else uses it. Lower rollout.max_new_tokens or rollout.group_size, or set rollout.weights=adapter.",
+        f"{facts.memory_used / 1024:.1f} of {facts.memory_total / 1024:.1f} GB of {facts.memory} is used; "
+        "longer completions may end the run.",
+        "Close other programs that use it. Lower rollout.max_new_tokens or rollout.group_size, or set "
+        "rollout.weights=adapter.",
         view.last,
         "warning",
     )
 
 
 def _taught(view: View) -> History:
-    """The window's steps that had something to learn from; the others are no_signal's."""
+    """Return the window's steps that had something to learn from; the check ``no_signal`` covers the others."""
     least = at.LEAST_TEACHING[False]
     return [(step, metrics) for step, metrics in view.window(WINDOW) if (metrics.get("teaching") or 0.0) >= least]

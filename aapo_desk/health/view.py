@@ -1,4 +1,4 @@
-"""What a check sees of a run: the last steps' numbers, the evaluations, the configuration."""
+"""The input of the checks: the metrics of recent steps, the evaluations, the configuration."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ Metrics = Mapping[str, float | None]
 History = Sequence[tuple[int, Metrics]]
 
 GRACE_STEPS = 3
-"""The first steps raise nothing: Adam's moments are still empty there, and the policy has hardly moved."""
+"""The first steps raise no alarm, since Adam's moments are still empty and the policy has hardly changed."""
 
 
 class NotYet(Exception):
-    """Too little is known to judge; an alarm that stands goes on standing."""
+    """Raised by a check that has too little data to judge; an alarm that is active stays active."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What neither metrics nor configuration hold. Memory in MiB, and whose it is.
+    """Facts that neither metrics nor configuration contain.
 
-    ``exact``: the model computes in float32 or better. ``most_reward``: the largest that the rewards can give.
-    ``adapter_zero``: every lora_B is still exactly 0.
+    ``exact``: the model computes in float32 or better. ``most_reward``: the largest possible reward.
+    ``adapter_zero``: every lora_B is still exactly 0. ``memory_used`` and ``memory_total`` are in MiB, and ``memory``
+    names the memory that they refer to.
     """
 
     exact: bool = True
@@ -38,7 +39,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class View:
-    """The run up to its last step. ``evaluations``: step -> what it gave, as the store keeps it."""
+    """The run up to its last step. ``evaluations`` maps a step to its evaluation, as stored in the database."""
 
     history: History
     evaluations: Mapping[int, Mapping[str, Any]]
@@ -50,14 +51,17 @@ class View:
         return self.history[-1][0]
 
     def window(self, count: int, after: int = GRACE_STEPS) -> History:
-        """The last ``count`` steps. Raises NotYet until so many have been done after step ``after``."""
+        """Return the last ``count`` steps. Raises NotYet until there are that many after step ``after``."""
         steps = self.history[-count:]
         if len(steps) < count or steps[0][0] <= after:
             raise NotYet
         return steps
 
     def values(self, key: str, count: int, after: int = GRACE_STEPS) -> list[float]:
-        """A metric's values in the last ``count`` steps, where it has one. Raises NotYet where half have none."""
+        """Return a metric's finite values in the last ``count`` steps.
+
+        Raises NotYet if at least half of these steps have none.
+        """
         values = finite(key, self.window(count, after))
         if 2 * len(values) <= count:
             raise NotYet
@@ -69,7 +73,7 @@ class View:
 
 
 def finite(key: str, steps: History) -> list[float]:
-    """A metric's values in these steps, where it has one that is finite."""
+    """Return a metric's finite values in these steps."""
     return [value for _, metrics in steps if is_number(value := metrics.get(key))]
 
 

@@ -1,7 +1,7 @@
 """Start, fork, find, pause, resume, stop and end trainer processes.
 
-The trainer is a process of its own, in its own session, that outlives whoever started it. Whether it lives is told by
-the lock that it holds; everything else it says in the run directory.
+A trainer is a separate process in its own session, so it outlives the program that started it. The lock that it holds
+shows that it is alive; it reports everything else in the run directory.
 """
 
 from aapo_desk.launch.errors import LaunchError

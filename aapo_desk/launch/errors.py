@@ -1,5 +1,5 @@
-"""What a launch can fail with."""
+"""The exception raised by this package."""
 
 
 class LaunchError(RuntimeError):
-    """A process that cannot be started, reached or ended. ``str()`` is one line for the user."""
+    """Raised if a process cannot be started, reached or ended. ``str()`` is one line for the user."""

@@ -1,4 +1,4 @@
-"""A new run from a checkpoint of another one: which checkpoint, which settings may differ, what is taken along."""
+"""Forking a run from another run's checkpoint: choosing the checkpoint, validating changes, copying the history."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ FIXED = (
     "model.id", "model.revision", "model.quantization", "lora.r", "lora.alpha", "lora.targets", "lora.start_from",
     "warm_start.solutions", "warm_start.epochs", "warm_start.learning_rate", "warm_start.template",
 )  # fmt: skip
-"""What the checkpoint's weights mean something for, or came of."""
+"""Settings that a fork cannot change, since the checkpoint's weights depend on them or resulted from them."""
 
 KEEP_CHOICES = ("optimizer.", "run.", "rewards")
-"""Settings that what was chosen for the device does not follow from: with these a fork computes as its parent did."""
+"""Settings that do not affect the execution plan: a fork that changes only these keeps its parent's plan."""
 
 KEEP_EVALUATIONS = (
     "optimizer.", "algorithm.", "lora.dropout", "evaluation.every", "rollout.prompts_per_step", "rollout.group_size",
     "rollout.weights", "rollout.capture", "run.steps", "run.checkpoint_every", "run.keep_checkpoints",
 )  # fmt: skip
-"""Settings that what is asked in an evaluation, and how it is judged, do not follow from."""
+"""Settings that do not affect evaluations: a fork that changes only these keeps its parent's evaluations."""
 
 
 def kept_checkpoint(parent: RunDirectory, step: int | None) -> Checkpoint:
-    """The checkpoint of this step, by default the newest, once it has been found whole.
+    """Return the checkpoint of this step, by default the newest one, after verifying that it is complete.
 
-    Raises ConfigError where there is none, LaunchError where it is damaged.
+    Raises ConfigError if there is no such checkpoint, LaunchError if it is damaged.
     """
     kept = list_checkpoints(parent.checkpoints)
     if not kept:
-        message = "has no checkpoint yet, so there is nothing to go on from"
+        message = "has no checkpoint yet, so it cannot be forked"
         raise ConfigError(Problem("RUN", message, parent.name))
-    found = kept[0] if step is None else next((one for one in kept if one.step == step), None)
-    if found is None:
+    chosen = kept[0] if step is None else next((one for one in kept if one.step == step), None)
+    if chosen is None:
         steps = ", ".join(str(one.step) for one in reversed(kept))
-        raise ConfigError(Problem("--step", f"run {parent.name} keeps no such checkpoint; it has: {steps}", step))
+        raise ConfigError(Problem("--step", f"run {parent.name} has no checkpoint of this step; it has: {steps}", step))
     try:
-        found.read_asked_state()
+        chosen.read_asked_state()
     except CheckpointError as error:
         raise LaunchError(f"the checkpoint cannot be used: {error}") from error
-    return found
+    return chosen
 
 
 def forked_config(parent: RunDirectory, step: int, changes: Mapping[str, Any]) -> RunConfig:
-    """The parent's configuration with ``changes`` by dotted path. Raises ConfigError for what cannot be."""
+    """Return the parent's configuration with ``changes``, by dotted path. Raises ConfigError for invalid changes."""
     before = parent.read_config()
     config = resolve(before.model_dump(mode="json"), changes)
     changed = differences(before, config)
     problems = [
         Problem(
             path,
-            f"stays {changed[path][0]} in a fork: the checkpoint's adapter belongs to it, as to {_and(FIXED, path)}; "
-            "every other setting may change",
+            f"must stay {changed[path][0]} in a fork, since the checkpoint's adapter depends on it; the same holds for "
+            f"{_and(FIXED, path)}; every other setting may change",
             changed[path][1],
             "--set",
         )
@@ -64,7 +64,7 @@ def forked_config(parent: RunDirectory, step: int, changes: Mapping[str, Any]) -
         if path in changed
     ]
     if config.run.steps <= step:
-        message = f"the checkpoint is that of step {step}, so no step would be left; more with --set run.steps=N"
+        message = f"the checkpoint is of step {step}, so no step would be left; raise it with --set run.steps=N"
         problems.append(Problem("run.steps", message, config.run.steps, "--set" if "run.steps" in changed else ""))
     if problems:
         raise ConfigError(*problems)
@@ -82,9 +82,9 @@ def fork(
     name: str | None = None,
     command: Sequence[str] = (),
 ) -> RunDirectory:
-    """A new run that goes on from a checkpoint, with the parent's history up to it, and its trainer.
+    """Create a run that continues from a checkpoint, with the parent's history up to it, and start its trainer.
 
-    Raises as ``start``, StoreError where the history cannot be read, and LaunchError where the checkpoint is gone.
+    Raises as ``start``, StoreError if the history cannot be read, and LaunchError if the checkpoint is gone.
     """
     changed = differences(parent.read_config(), config)
     evaluations = all(path.startswith(KEEP_EVALUATIONS) for path in changed)
@@ -101,7 +101,7 @@ def fork(
         try:
             shutil.copytree(checkpoint.path, run.checkpoints / checkpoint.path.name)
         except (OSError, shutil.Error) as error:
-            # A parent that trains on lets go of old ones.
+            # A parent that is still training may have removed this checkpoint.
             raise LaunchError(f"the checkpoint {checkpoint.path} cannot be copied: {error}") from error
         if parent.start_adapter.is_dir():
             shutil.copytree(parent.start_adapter, run.start_adapter)
@@ -111,7 +111,7 @@ def fork(
 
 
 def _shown(value: Any) -> Any:
-    """A setting's value as JSON."""
+    """Return a setting's value as JSON data."""
     if isinstance(value, list):
         return [_shown(item) for item in value]
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

@@ -1,4 +1,4 @@
-"""What is looked at before a run exists: refusals that cost nothing, then a subprocess that knows the tokenizer."""
+"""Checks before a run is created: cheap ones in this process, then a subprocess that loads the tokenizer."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ from aapo_desk.launch.errors import LaunchError
 
 @dataclass(frozen=True)
 class Preflight:
-    """What the preflight found: numbers of problems, the longest prompt in tokens, the model, the commits of a model
-    and of a data set on the hub, the first prompts as text, and their tokens counted."""
+    """The result of the preflight.
+
+    It holds the numbers of problems, the longest prompt in tokens, the model, the hub commits of model (``revision``)
+    and data set (``task_revision``), and the first prompts as text with their lengths in tokens.
+    """
 
     train: int
     held_out: int
@@ -35,13 +38,15 @@ class Preflight:
     prompts: list[str]
     prompt_tokens: list[int]
     answers: list[str]
-    """To the first prompts."""
+    """The answers to the first prompts."""
     notes: list[str]
-    """What was decided for the user while the data were read, a sentence each."""
+    """What was decided for the user while reading the data, one sentence each."""
 
     def pin(self, config: RunConfig) -> RunConfig:
-        """The configuration with the commits that were looked at, so that the run and all that goes on from it work
-        on the same bytes, whatever the hub's branches do."""
+        """Return the configuration with the checked commits filled in.
+
+        The run, and every run continued from it, then use the same files even if the hub's branches change.
+        """
         model, task = config.model, config.task
         if self.revision:
             model = model.model_copy(update={"revision": self.revision})
@@ -51,8 +56,8 @@ class Preflight:
 
 
 def check(config: RunConfig) -> None:
-    """Refusals that need no model and no tokenizer. Raises ConfigError with all of them."""
-    from aapo_desk import rewards, tasks  # here: listing runs needs none of them
+    """Run the checks that need neither model nor tokenizer. Raises ConfigError with all problems found."""
+    from aapo_desk import rewards, tasks  # Imported here because listing runs needs none of them.
     from aapo_desk.tasks import solutions
 
     problems: list[Problem] = []
@@ -74,46 +79,47 @@ def check(config: RunConfig) -> None:
 
 
 def _check_recipes(config: RunConfig) -> None:
-    """The reward that asks a problem's generator is of no use for problems that have none."""
+    """Refuse the reward ``reasoning_gym``, which asks a problem's generator, for problems that have no generator."""
     if config.task.source.startswith("reasoning-gym:"):
         return
     for index, reward in enumerate(config.rewards):
         if reward.name == "reasoning_gym":
-            message = "scores only problems of task.source=reasoning-gym:NAME"
+            message = "can only score problems from task.source=reasoning-gym:NAME"
             raise ConfigError(Problem(f"rewards.{index}.name", message, reward.name))
 
 
 def _check_labels(config: RunConfig) -> None:
-    """Some algorithms learn from right and wrong alone."""
+    """Refuse rewards other than 0 and 1 for algorithms that learn only from right and wrong."""
     from aapo_desk.rewards import not_labels
 
     if config.algorithm.method.labels and (found := not_labels(config.rewards)):
         path, why, given = found
-        needed = f"algorithm.name={config.algorithm.name} learns from rewards that are exactly 0 or 1: {why}"
+        needed = f"algorithm.name={config.algorithm.name} needs rewards that are exactly 0 or 1: {why}"
         raise ConfigError(Problem(path, needed, given))
 
 
 def _check_device(config: RunConfig) -> None:
     if config.model.device != "cuda":
         return
-    from aapo_desk.hardware import gpus  # costs what the start of the screen would miss
+    from aapo_desk.hardware import gpus  # Imported here to keep the start of the screen fast.
 
     if not gpus():
         message = (
-            "this machine shows no NVIDIA GPU; try it on the CPU with --set model.device=cpu, or with: aapo-desk demo"
+            "no NVIDIA GPU was found on this machine; use the CPU with --set model.device=cpu, or try: aapo-desk demo"
         )
         raise ConfigError(Problem("model.device", message, "cuda"))
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The same configuration, to be used from any working directory."""
+    """Return the configuration with absolute paths, so that it works from any working directory."""
     from aapo_desk import tasks
 
     task, model = config.task, config.model
     if path := tasks.local_path(task):
         kind = task.source.partition(":")[0]
         task = task.model_copy(update={"source": f"{kind}:{_absolute(path)}"})
-    # The rule of the models package, which this one must not import: a folder by its look, or because there is one.
+    # The same rule as in the models package, which must not be imported here: an id is a folder if it looks like a
+    # path, or if such a folder exists.
     if model.id.startswith(("/", "./", "../", "~")) or Path(model.id).is_dir():
         model = model.model_copy(update={"id": _absolute(model.id)})
     functions = []
@@ -135,29 +141,33 @@ def preflight(
     cancelled: threading.Event | None = None,
     command: Sequence[str] = (),
 ) -> Preflight:
-    """Have the model's tokenizer look at the data, in a process of its own.
+    """Check the data with the model's tokenizer, in a process of its own.
 
-    ``progress`` is called in this thread with each line that the process says of its work. Setting ``cancelled`` ends
-    the process within a fraction of a second. ``command`` is the process; by default this package's own.
-    Raises ConfigError for what the user can mend in the configuration, LaunchError for everything else.
+    Args:
+        config: The configuration to check.
+        progress: Called in this thread with each progress line of the process.
+        cancelled: Setting it ends the process within a fraction of a second.
+        command: The process to run; by default this package's own.
+
+    Raises ConfigError for what the user can fix in the configuration, LaunchError for everything else.
     """
     answer = _ask(list(command) or [*python("aapo_desk.preview"), "preflight"], config, progress, cancelled)
     return Preflight(**{key: answer[key] for key in Preflight.__dataclass_fields__})
 
 
 def show_data(config: RunConfig, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """How the data were understood, as JSON: ``aapo_desk.preview.show_data`` in a process of its own.
+    """Return how the data are interpreted, as JSON, by running ``aapo_desk.preview.show_data`` in a process of its own.
 
     Raises ConfigError and LaunchError as ``preflight`` does.
     """
-    found = _ask([*python("aapo_desk.preview"), "data"], config, progress, None)
-    return {key: value for key, value in found.items() if key != "ok"}
+    answer = _ask([*python("aapo_desk.preview"), "data"], config, progress, None)
+    return {key: value for key, value in answer.items() if key != "ok"}
 
 
 def _ask(
     command: list[str], config: RunConfig, progress: Callable[[str], None], cancelled: threading.Event | None
 ) -> dict[str, Any]:
-    """What the process answers about a configuration. Raises ConfigError and LaunchError."""
+    """Run the process on a configuration and return its answer. Raises ConfigError and LaunchError."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -167,7 +177,7 @@ def _ask(
         encoding="utf-8",
         errors="replace",
         env=environment(),
-        # A session of its own: Ctrl-C reaches us, not it, and what it starts (a download) ends with it.
+        # A session of its own, so that Ctrl-C reaches only this process, and its children (a download) end with it.
         start_new_session=True,
     )
     with process:  # closes the pipes and waits
@@ -181,7 +191,7 @@ def _listen(
     progress: Callable[[str], None],
     cancelled: threading.Event,
 ) -> tuple[str, list[str]]:
-    """The process's standard output, and what its standard error held besides progress, once both are closed."""
+    """Return the process's standard output, and its standard error without progress lines, once both are closed."""
     assert process.stdin
     assert process.stdout
     assert process.stderr
@@ -193,14 +203,14 @@ def _listen(
     for reader in readers:
         reader.start()
     try:
-        with contextlib.suppress(BrokenPipeError):  # it died before it read: its last words tell why
+        with contextlib.suppress(BrokenPipeError):  # It died before reading; its standard error tells why.
             process.stdin.write(config.model_dump_json())
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
         return _sort_lines(lines, progress, cancelled)
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+            os.killpg(process.pid, signal.SIGKILL)  # This also ends its children.
         raise
     finally:
         for reader in readers:
@@ -224,8 +234,8 @@ def _sort_lines(
             still_open -= 1
         elif name == "out":
             output.append(line)
-        elif (said := _progress_in(line)) is not None:
-            progress(said)
+        elif (message := _progress_in(line)) is not None:
+            progress(message)
         elif line.strip():
             noise.append(line.strip())
     return "".join(output), noise
@@ -246,9 +256,9 @@ def _json_object(text: str) -> dict[str, Any] | None:
 
 
 def _progress_in(line: str) -> str | None:
-    """What a line of the process's standard error says of its work; None for a library's own talk."""
-    said = (_json_object(line) or {}).get("progress")
-    return None if said is None else str(said)
+    """Return the progress message in a line of the process's standard error; None for a library's own output."""
+    message = (_json_object(line) or {}).get("progress")
+    return None if message is None else str(message)
 
 
 def _verdict(answer: dict[str, Any] | None, status: int, noise: Sequence[str]) -> dict[str, Any]:

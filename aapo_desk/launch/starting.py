@@ -1,6 +1,6 @@
-"""The adapter that a run is to begin from (``lora.start_from``): found, looked at, and taken into the run's folder.
+"""The initial adapter of a run (``lora.start_from``): finding it, validating it, and copying it into the run's folder.
 
-Whether its layers are those of the model is seen when the model has been loaded (``models.starting``).
+``models.starting`` checks that its layers match the model's, once the model has been loaded.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ UNUSUAL = (
     "use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication",
     "trainable_token_indices", "target_parameters",
 )  # fmt: skip
-"""What peft can do beyond plain LoRA, and a run here does not."""
+"""Features of peft beyond plain LoRA, which are not supported here."""
 
 QUANTISED = ("-unsloth-bnb-4bit", "-bnb-4bit")
-"""Endings of the names under which a hub model's 4-bit copies go."""
+"""Name endings of the 4-bit copies of a hub model."""
 
 
 def find_start(config: RunConfig) -> Path | None:
-    """The folder of the adapter to begin from, in peft's layout; None where the run begins with a new one.
+    """Return the folder of the initial adapter, in peft's layout; None if the run starts with a new adapter.
 
-    Raises ConfigError where there is none, or where it cannot be this run's.
+    Raises ConfigError if there is no such adapter or it does not fit this run.
     """
     given = config.lora.start_from
     if given is None:
@@ -39,9 +39,9 @@ def find_start(config: RunConfig) -> Path | None:
     settings = read_json(folder / SETTINGS)
     if settings is None or not (folder / WEIGHTS).is_file():
         missing = SETTINGS if settings is None else WEIGHTS
-        raise ConfigError(Problem(SETTING, f"is no adapter in peft's layout: no readable {missing} there", given))
+        raise ConfigError(Problem(SETTING, f"is not an adapter in peft's layout: it has no readable {missing}", given))
     if damaged := damage(folder / WEIGHTS):
-        advice = "copy it there again, or take another checkpoint's (RUN@STEP)"
+        advice = "copy it there again, or use another checkpoint's (RUN@STEP)"
         raise ConfigError(Problem(SETTING, f"{damaged}; {advice}", given))
     if problems := _problems(config, settings, given):
         raise ConfigError(*problems)
@@ -49,7 +49,7 @@ def find_start(config: RunConfig) -> Path | None:
 
 
 def _folder(given: str) -> Path:
-    """A folder, a checkpoint's folder, a run or RUN@STEP."""
+    """Return the adapter's folder for a folder, a checkpoint's folder, a run or RUN@STEP. Raises ConfigError."""
     path = user_path(given)
     if path.is_dir():
         inside = path / "adapter"
@@ -68,12 +68,12 @@ def _folder(given: str) -> Path:
         raise ConfigError(Problem(SETTING, f"run {run.name} has no checkpoint yet", given))
     if step and step not in kept:
         steps = ", ".join(reversed(kept))
-        raise ConfigError(Problem(SETTING, f"run {run.name} keeps no such checkpoint; it has: {steps}", given))
+        raise ConfigError(Problem(SETTING, f"run {run.name} has no checkpoint of this step; it has: {steps}", given))
     return kept[step or next(iter(kept))].adapter.absolute()
 
 
 def _problems(config: RunConfig, settings: dict[str, Any], given: str) -> list[Problem]:
-    """Why an adapter of these settings cannot be where this run begins."""
+    """Return why a run cannot start from an adapter with these settings; empty if it can."""
     if settings.get("peft_type") != "LORA":
         return [Problem(SETTING, f"must be a LoRA adapter, not {settings.get('peft_type')}", given)]
     if unusual := [key for key in UNUSUAL if settings.get(key)]:
@@ -84,12 +84,12 @@ def _problems(config: RunConfig, settings: dict[str, Any], given: str) -> list[P
         ("alpha", settings.get("lora_alpha"), config.lora.alpha),
     ):
         if theirs != ours:
-            message = f"the adapter of {SETTING} has {theirs}; set it with: --set lora.{key}={theirs}"
+            message = f"the adapter of {SETTING} has {theirs}; use the same with: --set lora.{key}={theirs}"
             problems.append(Problem(f"lora.{key}", message, ours))
     base = str(settings.get("base_model_name_or_path") or "")
     if base and not _same_model(base, config.model.id):
         message = (
-            f"was trained on {base}, and this run's model.id is {config.model.id}; where these are the same weights, "
+            f"was trained on {base}, but this run's model.id is {config.model.id}; if these are the same weights, "
             f"correct base_model_name_or_path in its {SETTINGS}"
         )
         problems.append(Problem(SETTING, message, given))
@@ -97,14 +97,14 @@ def _problems(config: RunConfig, settings: dict[str, Any], given: str) -> list[P
 
 
 def _same_model(base: str, model: str) -> bool:
-    """Whether an adapter's base may be this model, by their names."""
-    if wheel := wheel_model(model):  # its adapters name its folder in the cache
+    """Return whether an adapter's base may be this model, judging by their names."""
+    if wheel := wheel_model(model):  # Its adapters name its folder in the cache.
         return wheel.folder.name in Path(base).parts
     return _plain(base) == _plain(model)
 
 
 def _plain(model: str) -> str:
-    """A model's name without its owner or folder, and without what a 4-bit copy adds to it."""
+    """Return a model's name in lower case without its owner or folder, and without the ending of a 4-bit copy."""
     name = model.rstrip("/").rpartition("/")[2].lower()
     for ending in QUANTISED:
         name = name.removesuffix(ending)
@@ -112,7 +112,7 @@ def _plain(model: str) -> str:
 
 
 def bring(folder: Path, run: RunDirectory) -> None:
-    """Copy the adapter into the run's folder: the reference needs it for as long as the run trains."""
+    """Copy the adapter into the run's folder, because the reference needs it for as long as the run trains."""
     run.start_adapter.mkdir(mode=0o700)
     for name in (SETTINGS, WEIGHTS):
         shutil.copyfile(folder / name, run.start_adapter / name)

@@ -1,4 +1,4 @@
-"""The trainer process of a run: whether it lives, starting it, asking it for something, ending it."""
+"""A run's trainer process: its state, starting it, sending it commands, ending it."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ Command = Literal["pause", "resume", "stop", "checkpoint"]
 COMMANDS: tuple[Command, ...] = ("pause", "resume", "stop", "checkpoint")
 LIVE = frozenset({"starting", "running", "paused", "stopping"})
 
-# A new process is believed to be coming up for this long before it holds its lock: Python may start from a cold disk.
-# A heartbeat from another host, which comes once a second, is believed as long.
+# A new process counts as starting for this long without its lock, since Python may have to load from a cold disk.
+# A heartbeat from another host, which is written once a second, counts as fresh for as long.
 SECONDS_TO_TAKE_THE_LOCK = 30.0
-# How long a launch waits for those who hold the lock for a moment.
+# How long a launch waits for readers, which hold the lock for a moment.
 SECONDS_TO_WAIT_FOR_READERS = 1.0
 SECONDS_TO_WAIT_FOR_AN_END = 5.0
 LOG_MARK = "--- starting the trainer, "
-FIRST_WORDS = "starting the trainer"  # status.json's message until the trainer says something itself
+FIRST_WORDS = "starting the trainer"  # The message in status.json until the trainer writes its own.
 
 
 def is_alive(run: RunDirectory) -> bool:
-    """Whether a trainer holds the run's lock. Asking disturbs nobody: a trainer that starts just then tries again."""
+    """Return whether a trainer holds the run's lock. This is harmless: a trainer that is just starting tries again."""
     return is_held(run.lock)
 
 
 def state(run: RunDirectory) -> str:
-    """status.json's state, or "crashed" where it claims to live and no trainer does."""
-    # The lock first: a trainer writes its last state before it lets go, so this order cannot miss it.
+    """Return the state in status.json, or "crashed" if that is a live state but no trainer is alive."""
+    # Check the lock first: a trainer writes its last state before it releases the lock, so this order cannot miss it.
     return _state(run, is_alive(run))
 
 
@@ -63,12 +63,12 @@ def _state(run: RunDirectory, alive: bool) -> str:
 
 
 def _may_live(run: RunDirectory, claimed: str, status: dict[str, Any]) -> bool:
-    """Whether there may be a trainer whose lock is not seen: it is on its way to it, or on another host.
+    """Return whether there may be a trainer whose lock is not visible: one that is starting, or on another host.
 
-    Many network disks do not carry locks from host to host: there a fresh heartbeat has to do.
+    Many network file systems do not share locks between hosts, so there a fresh heartbeat must suffice.
     """
     if not status:
-        with contextlib.suppress(OSError):  # created, not yet spawned
+        with contextlib.suppress(OSError):  # The run was created, but its process may not have been started yet.
             return _is_now(run.config.stat().st_mtime)
         return False
     if not _is_now(float(status.get("heartbeat", 0))):
@@ -77,12 +77,12 @@ def _may_live(run: RunDirectory, claimed: str, status: dict[str, Any]) -> bool:
 
 
 def _is_now(moment: float) -> bool:
-    """A time in the future is as wrong as one long past: a clock was set."""
+    """Return whether a time is recent. A time far in the future does not count: some clock was changed."""
     return abs(time.time() - moment) <= SECONDS_TO_TAKE_THE_LOCK
 
 
 def _exists(pid: int) -> bool:
-    """Whether a process of this number runs here; one that has ended and waits for its parent does not count."""
+    """Return whether a process with this id runs on this machine; a zombie does not count."""
     import psutil
 
     try:
@@ -92,7 +92,7 @@ def _exists(pid: int) -> bool:
 
 
 def reason(run: RunDirectory) -> str | None:
-    """Why a run failed or crashed, in one line; None where it did neither."""
+    """Return in one line why a run failed or crashed; None if it did neither."""
     current = state(run)
     if current not in ("failed", "crashed"):
         return None
@@ -100,12 +100,13 @@ def reason(run: RunDirectory) -> str | None:
     if current == "failed" and status.get("message"):
         return str(status["message"])
     return _last_error(run, died_young=status.get("message") == FIRST_WORDS) or (
-        "the trainer ended without a word: it was killed, memory ran out or the machine went down"
+        "the trainer ended without an error message: it was killed, the system ran out of memory, or the machine "
+        "went down"
     )
 
 
 def _last_error(run: RunDirectory, died_young: bool) -> str | None:
-    """The error at the end of the log of the last start."""
+    """Return the error at the end of the last start's log; None if there is none."""
     lines = list(RunReader(run).log_tail())
     marks = [index for index, line in enumerate(lines) if line.startswith(LOG_MARK)]
     lines = [line for line in lines[marks[-1] + 1 if marks else 0 :] if line.strip()]
@@ -114,7 +115,7 @@ def _last_error(run: RunDirectory, died_young: bool) -> str | None:
     error = next((line for line in after if re.match(r"[\w.]+(:|$)", line)), None)
     error = error or next((line for line in lines if line.startswith("Fatal Python error")), None)
     if error is None and died_young and lines:
-        error = lines[-1]  # the interpreter's own complaint
+        error = lines[-1]  # An error message of the interpreter itself.
     return error
 
 
@@ -125,14 +126,19 @@ def start(
     fill: Callable[[RunDirectory], None] | None = None,
     note: Callable[[RunDirectory], None] = lambda _: None,
 ) -> RunDirectory:
-    """A new run and its trainer. Raises ConfigError for a bad name or an adapter to start from that is none,
-    LaunchError where no process can be started.
+    """Create a run, start its trainer and return the run at once.
 
-    Gives back at once: a trainer that dies while it starts is seen by ``state``, its reason by ``reason``.
-    ``command`` is what runs, the run's folder comes after it; by default this package's trainer.
-    ``fill`` puts into the folder what the run begins with; by default the adapter that the configuration names.
-    ``note`` is told of the folder while it is no run yet: what it writes down is known of every run that there is, at
-    whatever moment this process is killed.
+    If the trainer dies while starting, ``state`` shows that and ``reason`` tells why.
+
+    Args:
+        config: The run's configuration.
+        name: The run's name; by default its id.
+        command: The command to run, to which the run's folder is appended; by default this package's trainer.
+        fill: Puts the files that the run starts from into its folder; by default copies the initial adapter.
+        note: Called with the run before its folder becomes visible as a run. Whatever it records is therefore known
+            for every existing run, no matter when this process is killed.
+
+    Raises ConfigError for an invalid name or initial adapter, LaunchError if no process can be started.
     """
     if fill is None and (adapter := find_start(config)):
         lora = config.lora.model_copy(update={"start_from": str(adapter)})
@@ -155,16 +161,16 @@ def start(
 
 
 def resume(run: RunDirectory, command: Sequence[str] = (), steps: int | None = None) -> None:
-    """Unpause a paused trainer, or start one that goes on from the last checkpoint.
+    """Unpause a paused trainer, or start a trainer that continues from the last checkpoint.
 
-    With ``steps`` the run is to take so many in all from now on, also one that has finished.
-    Raises LaunchError where neither makes sense: it runs already, or it has finished; ConfigError for ``steps`` that
-    are done already.
+    ``steps`` sets a new total number of steps, also for a run that has finished.
+    Raises LaunchError if the run is already running or has finished, ConfigError if ``steps`` is not more than the
+    steps already done.
     """
     current = state(run)
     if steps is not None and current in LIVE:
         raise LaunchError(
-            f"run {run.name} is {current}, and its plan is changed between two starts; "
+            f"run {run.name} is {current}, but its number of steps can only be changed while it is stopped; "
             f"stop it first with: aapo-desk stop {run.id}"
         )
     if current == "paused" or (current == "running" and _pause_pending(run)):
@@ -180,29 +186,29 @@ def resume(run: RunDirectory, command: Sequence[str] = (), steps: int | None = N
             _replan(run, steps)
         if current == "finished" and (run.replanned_steps() or 0) <= int(run.read_status().get("step", 0)):
             raise LaunchError(
-                f"run {run.name} has finished all its steps; to go further: aapo-desk resume {run.id} --steps N"
+                f"run {run.name} has finished all its steps; to add more: aapo-desk resume {run.id} --steps N"
             )
-        for left_over in run.commands.glob("*.json"):  # meant for the trainer that is gone
+        for left_over in run.commands.glob("*.json"):  # These commands were meant for the previous trainer.
             left_over.unlink(missing_ok=True)
         _spawn(run, command)
 
 
 def _replan(run: RunDirectory, steps: int) -> None:
-    """Raises ConfigError for a number of steps that the run cannot end at."""
+    """Set a new total number of steps. Raises ConfigError for a number that the run cannot end at."""
     last = RunReader(run).last_metrics()
     done = last[0] if last else 0
     if steps <= done:
-        message = f"run {run.name} has done {done} steps; give the number it is to have in all, more than that"
+        message = f"run {run.name} has done {done} steps; give a larger total number of steps"
         raise ConfigError(Problem("--steps", message, steps))
     warmup = run.read_config().optimizer.warmup_steps
     if steps < warmup:
-        message = f"is less than optimizer.warmup_steps ({warmup}); the learning rate would never arrive"
+        message = f"is less than optimizer.warmup_steps ({warmup}); the learning rate would never reach its full value"
         raise ConfigError(Problem("--steps", message, steps))
     run.replan(steps)
 
 
 def request(run: RunDirectory, command: Command) -> None:
-    """Ask the trainer for something; it does it between two steps. Raises LaunchError when no trainer lives."""
+    """Send the trainer a command, which it carries out between two steps. Raises LaunchError if no trainer is alive."""
     current = state(run)
     if current not in LIVE:
         raise LaunchError(f"run {run.name} is not running ({current}), so it cannot be asked to {command}")
@@ -212,11 +218,12 @@ def request(run: RunDirectory, command: Command) -> None:
     except OSError as error:
         if not is_full(error, run.commands):
             raise
-        (run.commands / f"{number}.{command}.json").touch(mode=0o600)  # a name finds room where a text does not
+        # An empty file fits on a full disk; its name holds the command.
+        (run.commands / f"{number}.{command}.json").touch(mode=0o600)
 
 
 def kill(run: RunDirectory) -> None:
-    """End the trainer and its workers at once; what it did since its last checkpoint is lost. Raises LaunchError."""
+    """Kill the trainer and its workers; the work since the last checkpoint is lost. Raises LaunchError."""
     if state(run) not in LIVE:
         raise LaunchError(f"run {run.name} is not running")
     status = run.read_status()
@@ -224,30 +231,30 @@ def kill(run: RunDirectory) -> None:
     if host != socket.gethostname():
         raise LaunchError(f"run {run.name} runs on {host}; end it there")
     try:
-        if pid <= 1 or os.getpgid(pid) != pid:  # the trainer leads its own session, so this is somebody else
-            raise LaunchError(f"run {run.name} gives no process of this machine that could be ended")
+        if pid <= 1 or os.getpgid(pid) != pid:  # A trainer leads its own session, so this is another process.
+            raise LaunchError(f"run {run.name} has no trainer process on this machine that could be ended")
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
 
 
 def remove(run: RunDirectory) -> None:
-    """Delete a run with all its checkpoints. Raises LaunchError while its trainer lives."""
+    """Delete a run with all its checkpoints. Raises LaunchError while its trainer is alive."""
     refusal = f"run {run.name} is running; stop it first with: aapo-desk stop {run.id}"
     if state(run) in LIVE:
         raise LaunchError(refusal)
     with _alone(run):
         if _state(run, alive=False) in LIVE:
             raise LaunchError(refusal)
-        run.config.unlink(missing_ok=True)  # no run any more for anyone, even if the rest fails half-way
+        run.config.unlink(missing_ok=True)  # Without config.json it is no longer a run, even if the rest fails.
         shutil.rmtree(run.path)
 
 
 @contextmanager
 def _alone(run: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock for a moment, so that of two launches at once only one goes on.
+    """Hold the run's lock for a moment, so that only one of two simultaneous launches continues.
 
-    The new trainer waits for it to be given back, and by then the first status is written. Raises LaunchError.
+    The new trainer waits until the lock is released, and by then the first status is written. Raises LaunchError.
     """
     try:
         run.lock.touch(mode=0o600)
@@ -267,16 +274,19 @@ def _alone(run: RunDirectory) -> Iterator[None]:
 
 
 def _go_on_waiting(run: RunDirectory, waited: float) -> None:
-    """A reader holds the lock for microseconds, a trainer that ends for some seconds, one that trains for ever."""
+    """Raise LaunchError if waiting longer for the lock is pointless.
+
+    A reader holds it for microseconds, a trainer that is ending for some seconds, and one that trains indefinitely.
+    """
     claimed = run.read_status().get("state")
     if claimed in LIVE and waited > SECONDS_TO_WAIT_FOR_READERS:
         raise LaunchError(f"run {run.name} is {claimed} already")
     if waited > SECONDS_TO_WAIT_FOR_AN_END:
-        raise LaunchError(f"run {run.name} is still held by a trainer that ends; try again in a moment")
+        raise LaunchError(f"the trainer of run {run.name} is still ending; try again in a moment")
 
 
 def _spawn(run: RunDirectory, command: Sequence[str]) -> None:
-    """Start the trainer in a session of its own and write the first status. Call it inside ``_alone``."""
+    """Start the trainer in a session of its own and write the first status. It must be called inside ``_alone``."""
     arguments = [*(command or python("aapo_desk.training")), str(run.path)]
     try:
         run.log.touch(mode=0o600)
@@ -295,7 +305,7 @@ def _spawn(run: RunDirectory, command: Sequence[str]) -> None:
     except OSError as error:
         why = trouble(error, run.path) or error.strerror or error
         raise LaunchError(f"the trainer cannot be started: {why}") from error
-    # Somebody must take note of its end, or it stays behind as a zombie while this program goes on.
+    # A thread waits for the process, which would otherwise stay a zombie after its end while this program runs.
     threading.Thread(target=process.wait, name=f"trainer {run.id}", daemon=True).start()
     now = time.time()
     before = run.read_status()
@@ -315,7 +325,7 @@ def _spawn(run: RunDirectory, command: Sequence[str]) -> None:
     try:
         write_atomically(run.status, json.dumps(status), durable=False)
     except OSError as error:
-        if not is_full(error, run.path):  # else the trainer, which has just been started, tells
+        if not is_full(error, run.path):  # The trainer that was just started reports a full disk itself.
             raise
 
 

@@ -1,7 +1,8 @@
-"""The run directory: where a run keeps its configuration, its state and its numbers.
+"""The run directory, which holds a run's configuration, state and metrics.
 
-``RunDirectory`` names the places, ``RunWriter`` is the trainer's, ``RunReader`` everybody else's. SQLite with one
-transaction a step; readers open read-only, ask for what is newer than what they have and close at once.
+``RunDirectory`` names the paths, the trainer writes through ``RunWriter``, and everything else reads through
+``RunReader``. The database is SQLite with one transaction per step; readers open it read-only, ask for what is newer
+than what they have, and close it at once.
 """
 
 from aapo_desk.store.budget import SPENT_BY, Budget, budget_in, budget_of, planned_budget, progress, share_done

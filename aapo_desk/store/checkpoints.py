@@ -1,6 +1,6 @@
-"""The checkpoints in a run's folder as anyone may read them: which there are, whether they are whole.
+"""Listing the checkpoints in a run's folder and verifying that they are complete, without torch.
 
-What is in them, and how they are written, is ``aapo_desk.checkpoint``'s.
+``aapo_desk.checkpoint`` defines their content and writes them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _NAME = re.compile(r"step_(\d{6,})")
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that is not whole or does not fit; the message says which and why."""
+    """Raised for a checkpoint that is incomplete or does not fit the run; the message says which one and why."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint's folder. ``state`` holds its step, the learning rate's position and the choices made."""
+    """One checkpoint's folder. Its state.json holds the step, the position in the schedule and the execution plan."""
 
     path: Path
     step: int
@@ -37,11 +37,15 @@ class Checkpoint:
         return self.path / ADAPTER
 
     def read_state(self) -> dict[str, Any]:
-        """Raises CheckpointError where a file is missing or not what was written, StoreError for a newer format."""
+        """Return the content of state.json after verifying every file's checksum.
+
+        Raises CheckpointError if a file is missing or differs from what was written, StoreError for a newer format.
+        """
         state = read_json(self.path / "state.json")
         if state is None or not isinstance(form := state.get("format"), int):
             raise CheckpointError(f"{self.path} has no readable state.json")
-        if form > FORMAT:  # not damaged: to go back to an older one would lose what a newer version learned
+        # A newer format is not damage: falling back to an older checkpoint would lose what the newer version trained.
+        if form > FORMAT:
             raise StoreError(newer(RunDirectory(self.path.parent.parent), f"{self.path.name}: format", form, FORMAT))
         checksums = state.get("checksums")
         if state.get("seal", seal(state)) != seal(state) or not isinstance(checksums, dict):
@@ -49,12 +53,15 @@ class Checkpoint:
         for name, recorded in checksums.items():
             file = self.path / name
             if not file.is_file() or checksum(file) != recorded:
-                found = f"its checksum is wrong; {file.stat().st_size} bytes" if file.is_file() else "no such file"
-                raise CheckpointError(f"{self.path}: {name} is missing or damaged ({found})")
+                cause = f"its checksum is wrong; {file.stat().st_size} bytes" if file.is_file() else "no such file"
+                raise CheckpointError(f"{self.path}: {name} is missing or damaged ({cause})")
         return state
 
     def read_asked_state(self) -> dict[str, Any]:
-        """As ``read_state``, of a checkpoint that somebody asked for: told which others there are, where it is bad."""
+        """Return the state of a checkpoint that the user chose; an error also lists the run's other checkpoints.
+
+        Raises as ``read_state``.
+        """
         try:
             return self.read_state()
         except CheckpointError as error:
@@ -64,7 +71,7 @@ class Checkpoint:
 
 
 def seal(state: dict[str, Any]) -> str:
-    """The SHA-256 of a state, which stands in it as ``seal``; checkpoints of older versions have none."""
+    """Return the SHA-256 of a state without its key ``seal``, under which it is stored; older checkpoints have none."""
     text = json.dumps({key: value for key, value in state.items() if key != "seal"}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -74,19 +81,24 @@ def checkpoint_name(step: int) -> str:
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """The checkpoints in a run's folder, the newest first. What is half written does not count."""
+    """Return the checkpoints in a run's folder, newest first, without those that are only partly written."""
     if not folder.is_dir():
         return []
-    found = [Checkpoint(path, int(match[1])) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return sorted(found, key=lambda checkpoint: checkpoint.step, reverse=True)
+    named = [Checkpoint(path, int(match[1])) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return sorted(named, key=lambda checkpoint: checkpoint.step, reverse=True)
 
 
 def newest_whole(
     folder: Path, before: int | None = None, look: Callable[[Checkpoint], None] = lambda _: None
 ) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
-    """The newest checkpoint that is whole, its state, and why newer ones were passed over. Raises as ``read_state``.
+    """Return the newest complete checkpoint, its state, and why each newer one was skipped; None if there is none.
 
-    ``before``: only those of earlier steps count. ``look`` may find more, and then raises CheckpointError.
+    Args:
+        folder: The run's folder of checkpoints.
+        before: Consider only checkpoints of earlier steps than this one.
+        look: An additional check, which rejects a checkpoint by raising CheckpointError.
+
+    Raises CheckpointError if there are checkpoints but none is usable, StoreError for a newer format.
     """
     refused: list[str] = []
     for checkpoint in list_checkpoints(folder):
@@ -111,13 +123,13 @@ def prune(folder: Path, keep: int, always: set[int]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint; no part of it is ever there under its name."""
+    """Remove a checkpoint. It is renamed first, so that a reader never sees part of it under its own name."""
     leaving = path.with_name(f".{path.name}.gone")
     path.rename(leaving)
     shutil.rmtree(leaving)
 
 
 def checksum(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A few of a run's numbers over all its steps, without reading the others."""
+"""Reading a few metrics over all steps of a run without loading the others."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from aapo_desk.store.reader import RunReader, whole
 from aapo_desk.store.records import from_json
 
-PIECE = 500  # steps read in one transaction: for each row a busy screen may keep it waiting
+PIECE = 500  # Steps per transaction. A busy screen can delay the fetch of every row, so a transaction must have few.
 
 
 class CurveReader(RunReader):
-    """Reads columns where ``poll`` reads rows. Remembers nothing between calls."""
+    """A stateless reader of single metrics (columns), whereas ``poll`` returns all metrics of a step (rows)."""
 
     @whole
     def generation(self) -> int | None:
-        """Changes when the history was rewound; None before there is one."""
+        """Return the generation of the history, which changes with every rewind; None before the first step."""
         if not self.ready:
             return None
         with self._open() as db:
@@ -24,18 +24,18 @@ class CurveReader(RunReader):
 
     @whole
     def keys(self, after: int = 0) -> list[str]:
-        """The metrics that any step later than ``after`` has, in the order in which they turn up."""
+        """Return the names of all metrics in the steps later than ``after``, in order of first appearance."""
         query = "SELECT DISTINCT key FROM metrics, json_each(data) WHERE step > ? AND step <= ?"
         return list(dict.fromkeys(key for (key,) in self._in_pieces(query, (), after)))
 
     def rows(self, keys: Sequence[str], after: int = 0) -> Iterator[tuple[Any, ...]]:
-        """(step, time, a value for each of ``keys``) of every step later than ``after``; None where there is none."""
+        """Yield (step, time, a value for each of ``keys``) for every step after ``after``; missing values are None."""
         columns = "".join(", json_extract(data, ?)" for _ in keys)
         query = f"SELECT step, time{columns} FROM metrics WHERE step > ? AND step <= ? ORDER BY step"
         return self._in_pieces(query, [f'$."{key}"' for key in keys], after)
 
     def _in_pieces(self, query: str, values: Sequence[str], after: int) -> Iterator[tuple[Any, ...]]:
-        """A query whose last two parameters bound the steps, run over one stretch of steps after the other."""
+        """Yield a query's rows, reading ``PIECE`` steps at a time; its last two parameters must bound the steps."""
         if not self.ready:
             return
         with self._open() as db:
@@ -45,7 +45,7 @@ class CurveReader(RunReader):
 
     @whole
     def marks(self, after: int = 0) -> list[tuple[int, float, str]]:
-        """(id, time, kind) of every event later than the one with the id ``after``."""
+        """Return (id, time, kind) of every event later than the one with the id ``after``."""
         if not self.ready:
             return []
         with self._open() as db:
@@ -53,7 +53,7 @@ class CurveReader(RunReader):
 
     @whole
     def first_and_last_evaluation(self, name: str) -> dict[int, dict[str, Any]]:
-        """By step: the base model's (step 0) and the newest; empty where there is none."""
+        """Return the base model's evaluation (step 0) and the newest one, by step; empty if there is none."""
         if not self.ready:
             return {}
         with self._open() as db:

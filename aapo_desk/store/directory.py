@@ -1,4 +1,4 @@
-"""Where runs live, and the places inside one run's folder."""
+"""The folder of all runs, and the paths inside one run's folder."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from aapo_desk import __version__
 from aapo_desk.config import ConfigError, Problem, RunConfig, user_path
 
 FORMAT = 1
-"""Of a run directory: which files there are and what the JSON among them holds. The database has a version of its own.
+"""The format of a run directory: its files and the content of the JSON files. The database has its own version.
 
-Run directories from before it was written down are of format 1.
+Run directories that do not record a format have format 1.
 """
 
 
 class StoreError(RuntimeError):
-    """A run directory that cannot be used; the message says which, why and what to do."""
+    """Raised for a run directory that cannot be used; the message says which one, why, and what to do."""
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The places inside one run's folder."""
+    """The paths inside one run's folder, and readers for its JSON files."""
 
     path: Path
 
@@ -45,7 +45,7 @@ class RunDirectory:
 
     @property
     def plan(self) -> Path:
-        """How many steps the run is to take, where it was told so after its configuration was written."""
+        """The file with the planned number of steps, written only if it was changed after the run was created."""
         return self.path / "plan.json"
 
     @property
@@ -58,7 +58,7 @@ class RunDirectory:
 
     @property
     def write_ahead(self) -> Path:
-        """What SQLite keeps beside the database until it is put into it."""
+        """SQLite's write-ahead log."""
         return self.path / "run.db-wal"
 
     @property
@@ -91,12 +91,13 @@ class RunDirectory:
 
     @property
     def start_adapter(self) -> Path:
-        """The adapter that the run began with, where it was given one (``lora.start_from``)."""
+        """The folder of the initial adapter, present only if ``lora.start_from`` is set."""
         return self.path / "start_adapter"
 
     def read_config(self) -> RunConfig:
-        """The run's configuration, ``run.steps`` as last planned. Raises StoreError where it cannot be
-        read, or a newer version wrote it.
+        """Return the run's configuration with ``run.steps`` as last planned.
+
+        Raises StoreError if it cannot be read or was written by a newer version.
         """
         self.refuse_newer()
         config = self._read_config()
@@ -106,7 +107,7 @@ class RunDirectory:
         return config.model_copy(update={"run": config.run.model_copy(update={"steps": steps})})
 
     def read_settings(self) -> dict[str, Any]:
-        """The same as it lies there, not checked, also of another version; empty where it cannot be read."""
+        """Return the configuration as unvalidated JSON, whatever version wrote it; empty if it cannot be read."""
         settings = read_json(self.config) or {}
         steps = self.replanned_steps()
         if steps is not None and isinstance(settings.get("run"), dict):
@@ -114,12 +115,12 @@ class RunDirectory:
         return settings
 
     def replanned_steps(self) -> int | None:
-        """The steps that the run is to take in all, where that was changed; config.json itself never changes."""
+        """Return the changed total number of steps; None if it was never changed. config.json itself stays as it is."""
         steps = (read_json(self.plan) or {}).get("steps")
         return steps if isinstance(steps, int) and steps > 0 else None
 
     def replan(self, steps: int) -> None:
-        """Let the run take so many steps in all, from its trainer's next start on. Raises OSError."""
+        """Set the total number of steps, which takes effect when the trainer starts next. Raises OSError."""
         write_atomically(self.plan, json.dumps({"steps": steps}))
 
     def _read_config(self) -> RunConfig:
@@ -133,20 +134,20 @@ class RunDirectory:
             writer = self.read_meta().get("version")
             by = f"; aapo-desk {writer} wrote it, this is {__version__}" if writer not in (None, __version__) else ""
             raise StoreError(
-                f"{self.config} is not a configuration of this version of aapo-desk: {where}: {first['msg']}{by}"
+                f"{self.config} is not a valid configuration for this version of aapo-desk: {where}: {first['msg']}{by}"
             ) from error
 
     def read_meta(self) -> dict[str, Any]:
         return read_json(self.meta) or {"name": self.id}
 
     def refuse_newer(self) -> None:
-        """Raises StoreError for a run directory of a newer format than this version knows."""
+        """Raise StoreError if the run directory's format is newer than this version supports."""
         form = self.read_meta().get("format", FORMAT)
         if form != FORMAT:
             raise StoreError(newer(self, "run format", form, FORMAT))
 
     def read_status(self) -> dict[str, Any]:
-        """The trainer's last word of itself: state, phase, step, steps, heartbeat, ... Empty before its first."""
+        """Return the trainer's last status: state, phase, step, steps, heartbeat, ...; empty before the first one."""
         return read_json(self.status) or {}
 
     @property
@@ -155,15 +156,15 @@ class RunDirectory:
 
 
 def newer(run: RunDirectory, what: str, found: object, known: int) -> str:
-    """The refusal of ``what`` a newer version wrote, in the format ``found``."""
+    """Return the error message for ``what`` written by a newer version, in format ``found`` instead of ``known``."""
     return (
-        f"run {run.name} was written by a newer aapo-desk ({what} {found}, this one knows {known}); "
+        f"run {run.name} was written by a newer aapo-desk ({what} {found}, this version supports {known}); "
         "upgrade aapo-desk to open it"
     )
 
 
 def home() -> Path:
-    """``$AAPO_DESK_HOME``, or the platform's user data folder."""
+    """Return ``$AAPO_DESK_HOME``, or the platform's user data folder if that is not set."""
     chosen = os.environ.get("AAPO_DESK_HOME")
     return user_path(chosen) if chosen else platformdirs.user_data_path("aapo-desk")
 
@@ -175,9 +176,10 @@ def runs_folder() -> Path:
 def create_run(
     config: RunConfig, name: str | None = None, fill: Callable[[RunDirectory], None] = lambda _: None
 ) -> RunDirectory:
-    """A new run's folder with its configuration, private to the user. Raises ConfigError for a bad name.
+    """Create a run's folder, private to the user, with its configuration. Raises ConfigError for an invalid name.
 
-    ``fill`` puts in what the run begins with. It is a run for everyone once that has been done, whole or not at all.
+    ``fill`` adds the files that the run starts from. The folder becomes visible as a run only after ``fill`` has
+    returned; if anything fails, the folder is removed.
     """
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     check_name(name) if name is not None else None
@@ -190,7 +192,7 @@ def create_run(
     try:
         write_atomically(run.meta, json.dumps(meta))
         fill(run)
-        write_atomically(run.config, config.model_dump_json(indent=2))  # the last: with it the folder is a run
+        write_atomically(run.config, config.model_dump_json(indent=2))  # Last, since config.json makes it a run.
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)
         raise
@@ -199,21 +201,21 @@ def create_run(
 
 
 def check_name(name: str, renamed: RunDirectory | None = None) -> None:
-    """Raises ConfigError for a name that is empty, holds a slash or is taken by a run other than ``renamed``."""
+    """Raise ConfigError if a name is empty, contains a slash, or belongs to a run other than ``renamed``."""
     if not name.strip() or "/" in name or "\\" in name or name in {".", "..", "last"} or not name.isprintable():
         raise ConfigError(Problem("--name", "must be text without slashes, and not 'last'", name))
     if any(name in (run.name, run.id) for run in list_runs() if run != renamed):
-        raise ConfigError(Problem("--name", "a run of this name exists; choose another", name))
+        raise ConfigError(Problem("--name", "a run with this name exists; choose another", name))
 
 
 def rename_run(run: RunDirectory, name: str) -> None:
-    """Give a run another name. Raises ConfigError for a bad name, OSError where it cannot be written."""
+    """Rename a run. Raises ConfigError for an invalid name, OSError if it cannot be saved."""
     check_name(name, run)
     _change_meta(run, name=name)
 
 
 def pin_run(run: RunDirectory, pinned: bool) -> None:
-    """Pin a run to the top of every list, or let it go. Raises OSError where it cannot be written."""
+    """Pin a run to the top of every list, or unpin it. Raises OSError if that cannot be saved."""
     _change_meta(run, pinned=pinned)
 
 
@@ -222,7 +224,7 @@ def _change_meta(run: RunDirectory, **changes: Any) -> None:
 
 
 def list_runs() -> list[RunDirectory]:
-    """All runs, the newest first."""
+    """Return all runs, newest first."""
     folder = runs_folder()
     if not folder.is_dir():
         return []
@@ -231,16 +233,19 @@ def list_runs() -> list[RunDirectory]:
 
 
 def _age(run: RunDirectory) -> tuple[str, int, str]:
-    """Sorts runs by their second, and inside it by when their configuration, which never changes, was written."""
+    """Return a sort key: the second in the id, then the time when config.json, which never changes, was written."""
     try:
         written = run.config.stat().st_mtime_ns
-    except OSError:  # removed in this moment
+    except OSError:  # The run is being removed.
         written = 0
     return run.id[: len("YYYYmmdd-HHMMSS")], written, run.id
 
 
 def find_run(reference: str) -> RunDirectory:
-    """The run with this id, name or unique beginning of an id; ``last`` is the newest. Raises ConfigError."""
+    """Return the run with this id, name or unique prefix of an id; ``last`` means the newest run.
+
+    Raises ConfigError if there is no such run or several match.
+    """
     runs = list_runs()
     if not runs:
         raise ConfigError(Problem("RUN", "there are no runs yet; start one with: aapo-desk demo", reference))
@@ -252,12 +257,12 @@ def find_run(reference: str) -> RunDirectory:
         return matches[0]
     if matches:
         names = ", ".join(run.id for run in matches[:5])
-        raise ConfigError(Problem("RUN", f"several runs begin like this: {names}", reference))
-    raise ConfigError(Problem("RUN", "there is no such run; see: aapo-desk runs", reference))
+        raise ConfigError(Problem("RUN", f"matches several runs: {names}", reference))
+    raise ConfigError(Problem("RUN", "there is no such run; list them with: aapo-desk runs", reference))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object written by ``write_atomically``; None where there is none (yet)."""
+    """Return the JSON object in a file; None if the file is missing, unreadable or no JSON object."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -266,9 +271,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_atomically(path: Path, text: str, durable: bool = True) -> None:
-    """Write a file, private to the user, so that a reader sees the old or the new one, never a part.
+    """Write a file, private to the user, so that a reader sees either the old or the new content, never a part.
 
-    ``durable``: it is on the disk when this comes back.
+    With ``durable``, the file is on the disk when this function returns.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -287,9 +292,9 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
 
 
 def overwrite(path: Path, text: str) -> None:
-    """Put JSON into a file where it lies, which takes no room on a full disk. Raises OSError.
+    """Overwrite a JSON file in place, which needs no space on a full disk. Raises OSError.
 
-    A reader in that moment may see a part. What is left of longer text is blanked out.
+    A concurrent reader may see partly written text. If the old text was longer, the rest is filled with spaces.
     """
     data = text.encode()
     with path.open("r+b", buffering=0) as file:
@@ -297,16 +302,16 @@ def overwrite(path: Path, text: str) -> None:
 
 
 def read_command(path: Path) -> str | None:
-    """What a file in ``commands`` asks for; None where it asks for nothing.
+    """Return the command in a file of the ``commands`` folder; None if it holds none.
 
-    Where there was no room for its text, its name tells: ``<uuid>.<command>.json``.
+    A file written on a full disk has no content; its name ``<uuid>.<command>.json`` then holds the command.
     """
     command = (read_json(path) or {}).get("command") or path.stem.partition(".")[2]
     return str(command) or None
 
 
 def flush(path: Path) -> None:
-    """Have the kernel put a file, or a folder's entries, on the disk."""
+    """Flush a file, or a folder's entries, to the disk with fsync."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""A run that begins as another one up to one of its checkpoints: the history that it takes along."""
+"""Copying a parent run's history, up to a checkpoint, into the database of a fork."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aapo_desk.store.records import to_json
 from aapo_desk.store.writer import RunWriter
 
 STEPS_AT_ONCE = 200
-"""The most steps that one transaction copies: the other run may be training, and its readers must be quick."""
+"""Maximum number of steps copied per transaction: the parent may be training, so its readers must finish quickly."""
 
 SAMPLE = (
     "step, prompt_id, row, prompt, completion, answer, reward, rewards, group_advantage, margin, advantage, tokens,"
@@ -31,15 +31,23 @@ BY_STEP = (
 def copy_history(
     parent: RunDirectory, run: RunDirectory, step: int, event: Mapping[str, Any], choices: bool, evaluations: bool
 ) -> None:
-    """Give a new run's database what another holds up to the checkpoint of ``step``, and the event ``forked``.
+    """Copy the parent's history up to the checkpoint of ``step`` into a new run, and add the event ``forked``.
 
-    ``event``: that event's data, kept as the fact ``parent`` as well. ``choices``: take along what was chosen for the
-    device; ``evaluations``: what was measured on held-out problems. The tokens that end a completion stay the parent's.
-    Raises StoreError where the other cannot be read.
+    The end-of-sequence tokens are always copied.
+
+    Args:
+        parent: The run to copy from.
+        run: The new run.
+        step: The step of the checkpoint.
+        event: The data of the event ``forked``, stored as the fact ``parent`` as well.
+        choices: Whether to copy the execution plan chosen for the device.
+        evaluations: Whether to copy the evaluations on held-out problems.
+
+    Raises StoreError if the parent's database cannot be read.
     """
-    if not RunReader(parent).ready:  # also refuses one of a newer version, by name
-        raise StoreError(f"run {parent.name} has no numbers that could be taken along")
-    RunWriter(run).close()  # makes the tables
+    if not RunReader(parent).ready:  # This also raises for a run that a newer version wrote.
+        raise StoreError(f"run {parent.name} has no recorded steps to copy")
+    RunWriter(run).close()  # Creates the tables.
     try:
         with closing(sqlite3.connect(run.database.resolve().as_uri(), uri=True, isolation_level=None)) as db:
             db.execute("ATTACH ? AS other", (f"{parent.database.resolve().as_uri()}?mode=ro",))
@@ -61,26 +69,26 @@ def _copy_steps(db: sqlite3.Connection, last: int) -> None:
 
 
 def _copy_rest(db: sqlite3.Connection, step: int, choices: bool, evaluations: bool, rate: bool) -> None:
-    """Events, snapshots of the machine, evaluations and facts up to the checkpoint, in one transaction."""
+    """Copy events, system snapshots, evaluations and facts up to the checkpoint, in one transaction."""
     db.execute("BEGIN")
     saved = db.execute(
         "SELECT id, time FROM other.events WHERE kind = 'checkpoint' AND step = ? ORDER BY id DESC LIMIT 1", (step,)
     ).fetchone()
-    if saved is None:  # the trainer died between the checkpoint and its event
+    if saved is None:  # The trainer died after writing the checkpoint and before recording its event.
         until = db.execute("SELECT time FROM other.metrics WHERE step = ?", (step,)).fetchone()
         saved = (1 << 62, until[0] if until else 0)
-    # What happened in a part that was trained again since is left out, as far as its step lies behind.
+    # After a rewind, events of discarded steps remain in the parent; those of later steps are not copied.
     db.execute(
         "INSERT INTO events SELECT * FROM other.events WHERE id <= ? AND step <= ? ORDER BY id", (saved[0], step)
     )
     db.execute("INSERT INTO system SELECT * FROM other.system WHERE time <= ? ORDER BY rowid", (saved[1],))
     if evaluations:
         db.execute("INSERT INTO evaluations SELECT * FROM other.evaluations WHERE step <= ? ORDER BY rowid", (step,))
-    # The steps taken along were sampled with these ends, and the steps to come must be too.
+    # The copied steps were sampled with these end-of-sequence tokens, so the steps to come must use them too.
     db.execute("INSERT INTO run SELECT * FROM other.run WHERE key = 'eos_ids'")
     if choices:
         db.execute("INSERT INTO run SELECT * FROM other.run WHERE key = 'choices'")
-    if rate:  # what the rate was lowered to when it had gone back (training.recovery), if that was before this step
+    if rate:  # The learning rate as lowered by a rollback (training.recovery), if that was before this step.
         db.execute(
             "INSERT INTO run SELECT key, json_set(value, '$.unfinished', json('false')) FROM other.run"
             " WHERE key = 'recovery' AND json_extract(value, '$.to') <= ?",

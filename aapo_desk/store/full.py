@@ -1,6 +1,6 @@
-"""A disk that takes nothing more: whether an error means that, and what to tell about it.
+"""Recognising write errors caused by a full, read-only or forbidden disk, and describing them to the user.
 
-Errors come from the system (``errno``), from SQLite (its own codes) and from safetensors (the system's number in text).
+Errors come from the system (``errno``), from SQLite (its own codes) and from safetensors (the errno as text).
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ import sqlite3
 from pathlib import Path
 
 LITTLE = 1 << 20
-"""Bytes that a step's record, an event or the like find room in."""
+"""Bytes that are enough for a small write, such as a step's record or an event."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _UNCLEAR = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
-"""What SQLite also says of a full disk: where a quota is used up, and where it cannot make the files beside its own."""
+"""Codes that SQLite also reports for a full disk: for a used-up quota, or if it cannot create its auxiliary files."""
 _PROBE_BYTES = 1 << 16
 
 
 def is_full(error: BaseException, folder: Path) -> bool:
-    """Whether a write failed for want of room in ``folder``'s file system, or of what the user may have of it."""
+    """Return whether a write failed because ``folder``'s file system is full or the user's quota is used up."""
     return _number(error, folder) in _FULL
 
 
 def is_quota(error: BaseException, folder: Path) -> bool:
-    """Whether what is used up is not the disk but what the user may have of it."""
+    """Return whether a write failed because the user's quota, and not the disk itself, is used up."""
     return _number(error, folder) == errno.EDQUOT
 
 
 def trouble(error: BaseException, folder: Path, needed: int = LITTLE) -> str | None:
-    """What keeps ``folder`` from being written and what to do about it, in a line; None where the error is another.
+    """Return, in one line, why ``folder`` cannot be written and what to do; None for any other kind of error.
 
-    ``needed``: the bytes that were to be written.
+    ``needed`` is the number of bytes that were to be written.
     """
     named = getattr(error, "filename", None)
     path = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else folder
@@ -51,12 +51,12 @@ def trouble(error: BaseException, folder: Path, needed: int = LITTLE) -> str | N
         case errno.EROFS:
             return f"{path} cannot be written: its disk is read-only; mount it writable, then try again"
         case errno.EACCES | errno.EPERM:
-            return f"{path} may not be opened by this user; give it the rights in {folder}, then try again"
+            return f"permission denied for {path}; give this user write permission in {folder}, then try again"
     return None
 
 
 def free(folder: Path) -> int:
-    """Bytes that the user has left where ``folder`` lies; 0 where that cannot be told."""
+    """Return the bytes available to the user in ``folder``'s file system; 0 if that cannot be determined."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -68,7 +68,7 @@ def megabytes(size: int) -> str:
 
 
 def _number(error: BaseException, folder: Path) -> int | None:
-    """The system's number of an error; None where it has none that means a disk that cannot be written."""
+    """Return an error's errno if it means that the disk cannot be written; otherwise None."""
     number: int | None = None
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
@@ -80,13 +80,13 @@ def _number(error: BaseException, folder: Path) -> int | None:
             number = _try(folder)
     elif isinstance(error, OSError):
         number = error.errno
-    elif said := re.search(r"\(os error (\d+)\)", str(error)):
-        number = int(said[1])
+    elif match := re.search(r"\(os error (\d+)\)", str(error)):
+        number = int(match[1])
     return number if number in _FULL | _REFUSED else None
 
 
 def _try(folder: Path) -> int | None:
-    """The system's number of what goes wrong when something is written into a folder; None where nothing does."""
+    """Write a test file into a folder and return the errno if that fails, otherwise None."""
     path = folder / f".room.{os.getpid()}.{secrets.token_hex(4)}"
     try:
         with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""A lock on a file, held by one process: the kernel frees it when that process ends, however it ends."""
+"""A file lock held by one process. The kernel releases it when that process ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import IO
 
 PATIENCE_SECONDS = 1.0
-"""Who asks whether a lock is held takes it for an instant, so whoever wants it tries for a while."""
+"""How long ``hold`` retries, since ``is_held`` in another process takes the lock for an instant."""
 
 
 class LockHeldError(RuntimeError):
-    """Another process holds the lock."""
+    """Raised if another process holds the lock."""
 
 
 @contextmanager
 def hold(path: Path, patience: float = PATIENCE_SECONDS) -> Iterator[IO[str]]:
-    """Hold the lock on a file, which is made where there is none; gives the file, emptied. Raises LockHeldError."""
+    """Hold the lock on a file and yield the file, emptied. A missing file is created. Raises LockHeldError."""
     path.touch(mode=0o600)
     with path.open("a") as file:
         deadline = time.monotonic() + patience
@@ -36,11 +36,11 @@ def hold(path: Path, patience: float = PATIENCE_SECONDS) -> Iterator[IO[str]]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock.
+    """Return whether a process holds the lock.
 
-    Asked by a shared lock, taken without waiting and given back at once. /proc/locks would not touch the lock at all,
-    but it hides the locks of other process namespaces (containers) and names files by device numbers that overlay
-    and btrfs do not keep. Readers do not disturb each other.
+    This takes a shared lock without waiting and releases it at once, so readers do not disturb each other.
+    Reading /proc/locks would not touch the lock at all, but it hides the locks of other process namespaces
+    (containers) and identifies files by device numbers, which are not stable on overlay and btrfs.
     """
     try:
         file = path.open("rb")

@@ -1,4 +1,4 @@
-"""A database of an older version is brought up to this one where it lies."""
+"""Upgrading a run's database, in place, from an older schema version to the current one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ BUSY_SECONDS = 5.0
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """The schema's version; 0 where the trainer has not made its tables yet."""
+    """Return the database's schema version; 0 if the trainer has not created the tables yet."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def check(run: RunDirectory, version: int) -> bool:
-    """Whether the database is of an older version. Raises StoreError for a newer one, with its name."""
+    """Return whether the database has an older version. Raises StoreError, naming the run, for a newer one."""
     if version > records.SCHEMA_VERSION:
         raise StoreError(newer(run, "schema", version, records.SCHEMA_VERSION))
     return 0 < version < records.SCHEMA_VERSION
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Bring the tables up to this version: all of it in one transaction, or nothing. Of autocommit connections."""
+    """Upgrade the tables to the current version in one transaction. The connection must be in autocommit mode."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for script in records.MIGRATIONS[version_of(connection) - 1 :]:
@@ -35,32 +35,32 @@ def upgrade(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version={records.SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # SQLite itself has rolled back where the disk is full
+        if connection.in_transaction:  # On a full disk SQLite has already rolled back by itself.
             connection.execute("ROLLBACK")
         raise
 
 
 def upgrade_for_reading(run: RunDirectory) -> None:
-    """The same by somebody who only wants to read. Raises StoreError where it cannot be done now."""
+    """Upgrade the database for a reader, unless a trainer is running. Raises StoreError if that is not possible now."""
     try:
         with _no_trainer(run), closing(sqlite3.connect(run.database, BUSY_SECONDS, isolation_level=None)) as connection:
-            if check(run, version_of(connection)):  # another reader may have been first
+            if check(run, version_of(connection)):  # Another reader may have upgraded it in the meantime.
                 upgrade(connection)
     except (OSError, sqlite3.OperationalError) as error:
         raise StoreError(
-            f"run {run.name} was written by an older aapo-desk and cannot be brought up to this one: {error}"
+            f"run {run.name} was written by an older aapo-desk and its database cannot be upgraded: {error}"
         ) from error
 
 
 @contextmanager
 def _no_trainer(run: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock as readers do: an older trainer at work would not know the new tables."""
+    """Hold a shared lock on the run, since an older trainer that is running would not know the new tables."""
     run.lock.touch(mode=0o600)
     with run.lock.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(
-                f"run {run.name} is at work in an older aapo-desk; stop it there, then it is brought up to this one"
+                f"run {run.name} is being trained by an older aapo-desk; stop it there, then open it here to upgrade it"
             ) from None
         yield

@@ -1,4 +1,4 @@
-"""Everybody else's view of a run's numbers."""
+"""Read-only access to a run's database while the trainer may be writing it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from aapo_desk.store.rows import (
 from aapo_desk.store.trend import Trend
 
 STEPS_AT_ONCE = 500
-"""The most steps one transaction reads: a write-ahead log cannot be emptied past a reader that is in it."""
+"""Maximum number of steps read per transaction: an open reader keeps SQLite from resetting the write-ahead log."""
 
-SCATTERED_AT_ONCE = 100  # steps that do not lie side by side
+SCATTERED_AT_ONCE = 100  # Maximum per transaction for steps that are not consecutive.
 
-ALWAYS = 1e300  # a time that has not come
+ALWAYS = 1e300  # A time in the far future.
 BY_STEP = itemgetter(1, 2)
 BUSY_OR_GONE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
-"""Primary codes of errors that say nothing of what the database holds."""
+"""Primary error codes that do not mean that the database is damaged."""
 
 Reader = TypeVar("Reader", bound="RunReader")
 P = ParamSpec("P")
@@ -46,9 +46,10 @@ T = TypeVar("T")
 
 @dataclass
 class Delta:
-    """What is new since a reader last asked. ``reset``: forget what you had, the history was rewound.
+    """What is new since the reader's last poll.
 
-    ``more``: steps are left that were not asked for.
+    ``reset``: the history was rewound, so everything received earlier must be discarded.
+    ``more``: there are further steps, beyond the limit of the call.
     """
 
     reset: bool = False
@@ -63,22 +64,22 @@ class Delta:
 
 
 def whole(method: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[Reader, P], T]:
-    """Raises StoreError where what the database holds is not what a trainer writes."""
+    """Decorate a reader's method to raise StoreError if the database's content is not what a trainer writes."""
 
     @wraps(method)
-    def told(self: Reader, /, *arguments: P.args, **named: P.kwargs) -> T:
+    def checked(self: Reader, /, *arguments: P.args, **named: P.kwargs) -> T:
         try:
             return method(self, *arguments, **named)
         except (ValueError, TypeError, LookupError) as error:
             raise self._damaged(error) from error
 
-    return told
+    return checked
 
 
 class RunReader:
-    """Reads a run's numbers, also while it trains. Keeps no connection and no transaction open between calls.
+    """A reader of a run's database, usable while the run trains. It keeps no connection open between calls.
 
-    ``reads``: its transactions so far; ``longest_read``: the seconds that the longest of them has taken.
+    ``reads`` counts the transactions so far; ``longest_read`` is the duration of the longest one, in seconds.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -114,7 +115,7 @@ class RunReader:
 
     @property
     def ready(self) -> bool:
-        """Whether the trainer has made its tables yet."""
+        """Whether the trainer has created the tables yet."""
         if not self.run.database.exists():
             return False
         if not self._prepared:
@@ -125,20 +126,20 @@ class RunReader:
 
     @property
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
-        """Another one whenever something has been written: the database files as the file system knows them."""
+        """The inode, size and modification time of the database files; it changes with every write."""
         log = self.run.database.with_name(f"{self.run.database.name}-wal")
         return file_stamp(self.run.database), file_stamp(log)
 
     def poll(self, limit: int | None = None) -> Delta:
-        """What has come since the last call: all of it at the first, of the steps at the most ``limit``.
+        """Return what was written since the last call (everything at the first call), up to ``limit`` steps.
 
-        Many steps are read in several transactions, each of them short.
+        Many steps are read in several short transactions.
         """
         delta = self._poll(min(limit or STEPS_AT_ONCE, STEPS_AT_ONCE))
         while delta.more and (limit is None or len(delta.metrics) < limit):
             left = STEPS_AT_ONCE if limit is None else min(STEPS_AT_ONCE, limit - len(delta.metrics))
             later = self._poll(left)
-            if later.reset:  # rewound between two transactions
+            if later.reset:  # The history was rewound between two transactions.
                 delta = later
                 continue
             delta.metrics += later.metrics
@@ -162,7 +163,7 @@ class RunReader:
             rows = step_rows(db, "step > ? ORDER BY step LIMIT ?", (self._step, limit + 1))
             delta.more = len(rows) > limit
             del rows[limit:]
-            # Events belong between the steps by their time; those after the steps that were left come with them.
+            # Events are ordered among the steps by time; events later than the last step read come with the next poll.
             events = event_rows(db, self._event, until=rows[-1][1] if delta.more else ALWAYS)
             evaluations = evaluation_rows(db, self._evaluation)
         delta.metrics = as_metrics(rows)
@@ -175,10 +176,10 @@ class RunReader:
 
     @whole
     def overview(self, count: int, recent: int) -> Delta:
-        """About ``count`` steps spread over the run, the ``recent`` last ones all, every event and evaluation.
+        """Return about ``count`` evenly spaced steps, all of the last ``recent`` ones, all events and evaluations.
 
-        For a first look at a long run: it costs by ``count`` and not by the run's length, in short transactions.
-        The next ``poll`` is not told of it. ``more``: there are steps between these.
+        This gives a first view of a long run: its cost depends on ``count`` and not on the run's length, and its
+        transactions are short. It does not affect the next ``poll``. ``more``: some steps were skipped.
         """
         span = self.span()
         if span is None:
@@ -198,7 +199,7 @@ class RunReader:
 
     @whole
     def span(self) -> tuple[int, int] | None:
-        """The first and the last step there is; None before the first."""
+        """Return the first and the last step recorded; None before the first."""
         if not self.ready:
             return None
         with self._open() as db:
@@ -208,7 +209,7 @@ class RunReader:
 
     @whole
     def _metrics_of(self, steps: Sequence[int]) -> Rows:
-        """The rows of these ascending steps, where they are there."""
+        """Return the rows of these ascending steps, without the steps that do not exist."""
         found: Rows = []
         for start in range(0, len(steps), SCATTERED_AT_ONCE):
             part = steps[start : start + SCATTERED_AT_ONCE]
@@ -219,7 +220,7 @@ class RunReader:
 
     @whole
     def series(self, key: str) -> list[tuple[int, float]]:
-        """One metric over the steps, where it has a value; read in several short transactions."""
+        """Return (step, value) of one metric for all steps that have it, read in several short transactions."""
         found: list[tuple[int, float]] = []
         query = "SELECT step, json_extract(data, ?) FROM metrics WHERE step > ? ORDER BY step LIMIT ?"
         step, full = 0, self.ready
@@ -240,7 +241,7 @@ class RunReader:
 
     @whole
     def trend(self, key: str, before: Trend) -> Trend:
-        """One metric over the run, ``before`` brought up to date: only the points that came since are read."""
+        """Return one metric's trend, updating ``before`` by reading only the points added since."""
         if not self.run.database.exists():
             return Trend()
         path = f'$."{key}"'
@@ -265,7 +266,7 @@ class RunReader:
 
     @whole
     def histograms(self, step: int) -> dict[str, Histogram]:
-        """A step's histograms by name; empty where there is no such step."""
+        """Return a step's histograms by name; empty if there is no such step."""
         if not self.ready:
             return {}
         with self._open() as db:
@@ -274,7 +275,7 @@ class RunReader:
 
     @whole
     def histograms_of(self, name: str, steps: Sequence[int]) -> dict[int, Histogram | None]:
-        """One histogram at many steps; None where there is none. Read in several short transactions."""
+        """Return one histogram for each of these steps, None if it is missing; read in several short transactions."""
         found: dict[int, Histogram | None] = dict.fromkeys(steps)
         for start in range(0, len(steps) if self.ready else 0, SCATTERED_AT_ONCE):
             some = steps[start : start + SCATTERED_AT_ONCE]
@@ -288,7 +289,7 @@ class RunReader:
 
     @whole
     def events(self, most: int) -> list[Event]:
-        """The last events, oldest first."""
+        """Return the last ``most`` events, oldest first."""
         if not self.ready:
             return []
         with self._open() as db:
@@ -299,7 +300,7 @@ class RunReader:
 
     @whole
     def system(self, after: int = 0, most: int = 120) -> list[tuple[int, dict[str, Any]]]:
-        """The last snapshots of the machine behind the one numbered ``after``, with their numbers, oldest first."""
+        """Return (row number, data) of the last ``most`` system snapshots after row ``after``, oldest first."""
         if not self.ready:
             return []
         with self._open() as db:
@@ -310,7 +311,7 @@ class RunReader:
 
     @whole
     def samples(self, step: int) -> list[Sample]:
-        """A step's stored completions, pairs together: policy row i, then reference row i."""
+        """Return a step's stored completions in pairs: policy row i, then reference row i."""
         if not self.ready:
             return []
         with self._open() as db:
@@ -323,14 +324,14 @@ class RunReader:
 
     @whole
     def facts(self) -> dict[str, Any]:
-        """What the trainer remembered of the run."""
+        """Return the facts that the trainer stored with ``RunWriter.remember``."""
         if not self.ready:
             return {}
         with self._open() as db:
             return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM run")}
 
     def log_tail(self, lines: int = 200, limit: int = 65536) -> Sequence[str]:
-        """The last lines of the trainer's log."""
+        """Return the last lines of the trainer's log, taken from its last ``limit`` bytes."""
         try:
             with self.run.log.open("rb") as file:
                 file.seek(0, os.SEEK_END)
@@ -342,10 +343,10 @@ class RunReader:
 
 
 def connect_to_read(database: Path) -> sqlite3.Connection:
-    """A connection that changes nothing. Raises sqlite3.OperationalError.
+    """Open a read-only connection. Raises sqlite3.OperationalError.
 
-    SQLite wants to make files beside a database with a write-ahead log, which a full or read-only disk refuses; where
-    there is no such log, nobody is writing, and it is told to do without.
+    For a database in write-ahead mode SQLite creates files next to it, which fails on a full or read-only disk. If
+    there is no log, nobody is writing, and the database is opened as immutable, which needs no such files.
     """
     uri = f"{database.resolve().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=5)
@@ -357,13 +358,13 @@ def connect_to_read(database: Path) -> sqlite3.Connection:
         if not unopened or file_stamp(database.with_name(f"{database.name}-wal"))[1]:
             raise
         connection = sqlite3.connect(f"{uri}&immutable=1", uri=True)
-    except sqlite3.DatabaseError:  # damaged: whoever reads is told
+    except sqlite3.DatabaseError:  # The database is damaged; the first read reports that.
         pass
     return connection
 
 
 def file_stamp(path: Path) -> tuple[int, int, int]:
-    """Which file this is, its size and when it was last written, in ns; zeros where there is none."""
+    """Return a file's inode, size in bytes and modification time in ns; zeros if there is no such file."""
     try:
         stat = path.stat()
     except OSError:
@@ -372,6 +373,6 @@ def file_stamp(path: Path) -> tuple[int, int, int]:
 
 
 def _spread(first: int, last: int, count: int, recent: int) -> list[int]:
-    """About ``count`` of the steps from first to last at equal distances, and the ``recent`` last ones all."""
+    """Return about ``count`` evenly spaced steps from first to last, plus all of the last ``recent`` ones."""
     stride = max(1, -(-(last - first + 1) // max(1, count)))
     return sorted({*range(first, last + 1, stride), *range(max(first, last - recent + 1), last + 1)})

@@ -1,4 +1,4 @@
-"""What is kept of a run, and the tables that keep it."""
+"""The records stored for a run, and the schema of its database."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ CREATE TABLE events(id INTEGER PRIMARY KEY, time REAL NOT NULL, step INTEGER NOT
 CREATE TABLE evaluations(step INTEGER NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY(step, name));
 CREATE TABLE run(key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-"""Of a new database. A change of it comes with a migration."""
+"""The schema of a new database. Every change to it needs a migration."""
 
 MIGRATIONS: tuple[str, ...] = ()
-"""Statements, apart by semicolons: the first entry makes version 2 of a version 1, the next version 3 of that, ..."""
+"""SQL statements separated by semicolons: the first entry upgrades version 1 to 2, the next one 2 to 3, and so on."""
 
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
 
 def to_json(data: Mapping[str, Any]) -> str:
-    """JSON without NaN and infinities, which it does not have: they become null."""
+    """Return data as JSON text, with null for NaN and infinities, which JSON does not have."""
     return json.dumps({key: finite(value) for key, value in data.items()}, ensure_ascii=False)
 
 
 def from_json(text: Any) -> dict[str, Any]:
-    """The way back. Raises ValueError for anything else, as a damaged database may hold."""
+    """Parse a JSON object. Raises ValueError for anything else, which a damaged database may contain."""
     value = json.loads(text) if isinstance(text, str) else None
     if not isinstance(value, dict):
-        raise ValueError(f"{str(text)[:40]!r} where an object in JSON belongs")
+        raise ValueError(f"expected a JSON object, got {str(text)[:40]!r}")
     return value
 
 
 def finite(value: Any) -> Any:
+    """Return a value with every non-finite float in it replaced by None, also inside mappings and lists."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -56,7 +57,7 @@ def finite(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of a step's values in equal bins between ``low`` and ``high``; the edges are fixed for a run."""
+    """Counts of a step's values in equal bins between ``low`` and ``high``; the bin edges stay fixed within a run."""
 
     low: float
     high: float
@@ -65,7 +66,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Sample:
-    """A stored completion. ``row`` is the pair's number: policy row i and reference row i belong together."""
+    """A stored completion. ``row`` numbers the pairs: policy row i and reference row i belong together."""
 
     step: int
     prompt_id: str
@@ -94,7 +95,7 @@ class Event:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """All that one step leaves behind, written in one transaction."""
+    """Everything recorded for one step, written in one transaction."""
 
     step: int
     time: float

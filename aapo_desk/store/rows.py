@@ -1,4 +1,4 @@
-"""Rows of a run's database, and what they are of."""
+"""Reading rows of a run's database and converting them to records."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 from aapo_desk.store.records import Event, Sample, from_json
 
 Rows = list[tuple[int, float, str]]
+"""Step, time and JSON data of steps."""
+
 Values = Sequence[str | int | float] | Mapping[str, str | int | float]
-"""For question marks in their order, or by name: Python 3.14 takes no order for numbered ones."""
-"""Step, time and data of steps."""
+"""Query parameters: a sequence for question marks, a mapping for named ones (Python 3.14 requires that)."""
 
 
 def step_rows(db: sqlite3.Connection, where: str, values: Sequence[int]) -> Rows:
-    """Step, time and data of these steps."""
+    """Return step, time and data of the steps that match the SQL condition ``where``."""
     columns = ("step", "printf('%!.17g', time)", "data")
     return [
         (int(step), float(when), data) for step, when, data in in_one_row(db, columns, f"metrics WHERE {where}", values)
@@ -25,11 +26,10 @@ def step_rows(db: sqlite3.Connection, where: str, values: Sequence[int]) -> Rows
 def in_one_row(
     db: sqlite3.Connection, columns: Sequence[str], source: str, values: Values
 ) -> Iterator[tuple[str, ...]]:
-    """Rows as text, none of it null, out of SQLite in one row.
+    """Fetch many rows joined into a single one, and return them as text. No column may be null.
 
-    For each row that it fetches, sqlite3 lets go of the interpreter's lock and asks for it back, which a busy screen
-    grants after some milliseconds: a thousand rows would hold the transaction open for seconds. The separator is a
-    character that JSON escapes.
+    sqlite3 releases the GIL for every row it fetches, and a busy screen gives it back only after some milliseconds:
+    a thousand rows would keep the transaction open for seconds. The separator is a character that JSON escapes.
     """
     named = ", ".join(f"{column} AS c{place}" for place, column in enumerate(columns))
     joined = ", ".join(f"group_concat(c{place}, char(30))" for place in range(len(columns)))
@@ -42,7 +42,7 @@ def as_metrics(rows: Rows) -> list[tuple[int, float, dict[str, float | None]]]:
 
 
 def event_rows(db: sqlite3.Connection, after: int, until: float) -> list[tuple[int, float, int, str, str]]:
-    """Id, time, step, kind and data of the events behind one, up to the first that is later than ``until``."""
+    """Return id, time, step, kind and data of the events after id ``after``, up to the first one after ``until``."""
     source = (
         "(SELECT * FROM events WHERE id > :after AND id <"
         " COALESCE((SELECT min(id) FROM events WHERE id > :after AND time > :until), 1 << 62) ORDER BY id)"
@@ -59,7 +59,10 @@ def as_event(row: tuple[int, float, int, str, str]) -> Event:
 
 
 def evaluation_rows(db: sqlite3.Connection, after: int) -> list[tuple[int, int, str, str]]:
-    """Number, step, name and data of the evaluations behind one; one that is done again has got a new number."""
+    """Return row number, step, name and data of the evaluations after row ``after``.
+
+    An evaluation that is repeated gets a new row number, so it is returned again.
+    """
     source = "(SELECT rowid AS number, * FROM evaluations WHERE rowid > ? ORDER BY rowid)"
     rows = in_one_row(db, ("number", "step", "name", "data"), source, (after,))
     return [(int(number), int(step), name, data) for number, step, name, data in rows]

@@ -1,4 +1,4 @@
-"""Going through a run's stored completions: which steps have any, and where a text stands."""
+"""Browsing a run's stored completions: finding the steps that have any, and searching for text."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from aapo_desk.store.reader import RunReader
 
-# A search reads so many steps a transaction that each one stays well under 50 ms.
+# A search adapts the number of steps per transaction so that each transaction takes well under 50 ms.
 FIRST_CHUNK = 16
 QUICK, SLOW = 0.008, 0.02  # seconds
 
 
 @dataclass(frozen=True)
 class Span:
-    """The first and last step with stored completions, and the generation they are of."""
+    """The first and last step with stored completions, and the generation of the history they belong to."""
 
     first: int
     last: int
@@ -25,7 +25,7 @@ class Span:
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A pair of completions: policy row and reference row ``row`` of ``step``."""
+    """The position of a pair of completions: policy row and reference row ``row`` of ``step``."""
 
     step: int
     row: int
@@ -33,17 +33,17 @@ class Place:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Places to look through: after ``low``, up to and with ``high``."""
+    """A range of positions to search: after ``low``, up to and including ``high``."""
 
     low: Place
     high: Place
 
 
 class SampleReader(RunReader):
-    """A reader that finds its way in the samples. Every query is a short transaction of its own."""
+    """A reader that browses and searches the samples. Every query is a short transaction of its own."""
 
     def stored_span(self) -> Span | None:
-        """From where to where there are samples; None where none are stored."""
+        """Return the range of steps with samples; None if none are stored."""
         if not self.ready:
             return None
         with self._open() as db:
@@ -54,7 +54,10 @@ class SampleReader(RunReader):
         return None if first is None else Span(first, last, generation)
 
     def step_near(self, step: int, forward: bool) -> int | None:
-        """The first step with samples from ``step`` on (back), or else the last (first) one there is."""
+        """Return the nearest step with samples at or after ``step`` (at or before it if not ``forward``).
+
+        If there is none in that direction, return the last (first) step with samples; None if none are stored.
+        """
         if not self.ready:
             return None
         onward = "SELECT MIN(step) FROM samples WHERE step >= ?", "SELECT MAX(step) FROM samples"
@@ -65,10 +68,15 @@ class SampleReader(RunReader):
             return db.execute(end).fetchone()[0] if found is None else int(found)
 
     def find(self, text: str, start: Place, forward: bool, going_on: Callable[[int], bool]) -> Place | None:
-        """The next pair, from ``start`` on or back and round the end, whose completions or prompt hold ``text``.
+        """Return the next pair after ``start`` whose completions or prompt contain ``text``; None if there is none.
 
-        Letters from a to z are found in either case. ``start`` itself comes last. ``going_on`` is told the step the
-        search has come to, and ends it by saying no.
+        The search wraps around the end, and looks at ``start`` itself last. The letters a to z match in either case.
+
+        Args:
+            text: The text to search for.
+            start: The position after which (or before which) the search begins.
+            forward: The direction of the search.
+            going_on: Called with the step that the search has reached; the search stops if it returns False.
         """
         span = self.stored_span()
         if span is None or not text:
@@ -88,7 +96,7 @@ class SampleReader(RunReader):
 
 
 def _chunks(low: int, high: int, forward: bool) -> Iterator[tuple[int, int]]:
-    """Ranges of steps, as many steps in each as the time spent on the last one allows."""
+    """Yield ranges of steps whose size adapts to the time that the caller spent on the previous range."""
     size = FIRST_CHUNK
     while low <= high:
         begun = time.monotonic()
@@ -108,7 +116,7 @@ def _chunks(low: int, high: int, forward: bool) -> Iterator[tuple[int, int]]:
 def _first_match(
     db: sqlite3.Connection, stretch: _Stretch, steps: tuple[int, int], text: str, forward: bool
 ) -> Place | None:
-    # LIKE ends at a NUL character; instr does not.
+    # LIKE stops at a NUL character, instr does not, so both are needed.
     like = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     order = "step, row" if forward else "step DESC, row DESC"
     row = db.execute(

@@ -1,4 +1,4 @@
-"""A metric over a whole run in a bounded number of points, brought up to date without reading any twice."""
+"""A metric over a whole run in a bounded number of points, updated without reading any point twice."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ MOST_POINTS = 128
 
 @dataclass(frozen=True)
 class Trend:
-    """A metric at every ``stride``-th step, a power of two, so that there are at most ``MOST_POINTS``.
+    """A metric at every ``stride``-th step. The stride is a power of two that keeps it to about ``MOST_POINTS`` points.
 
-    A run that grows is thinned by leaving out every other point: what was read stays good. ``last``: the newest step
+    As the run grows, every other point is dropped, so the points already read stay valid. ``last`` is the newest step
     and its value, whatever the stride.
     """
 
@@ -22,7 +22,7 @@ class Trend:
 
     @property
     def values(self) -> list[float | None]:
-        """The points' values and the last one."""
+        """The values of all points, and the last value if it is not one of them."""
         values = [value for _, value in self.points]
         if self.last and (not self.points or self.points[-1][0] != self.last[0]):
             values.append(self.last[1])
@@ -30,11 +30,11 @@ class Trend:
 
     @property
     def next_step(self) -> int:
-        """The step of the first point that is not known yet."""
+        """The step of the first point that has not been read yet."""
         return (self.points[-1][0] if self.points else 0) + self.stride
 
     def thinned(self, steps: int) -> Trend:
-        """The same, for a run of so many steps."""
+        """Return the trend with its points thinned for a run of this many steps."""
         stride = self.stride
         while steps // stride > MOST_POINTS:
             stride *= 2

@@ -1,13 +1,13 @@
-"""How an evaluation's unscorable answers enter its accuracy, and the words for it.
+"""How an evaluation's unscorable answers count in its accuracy, and the text that says so.
 
 Each side of an evaluation (``greedy`` and ``sampled`` in a run's ``evaluations`` table, ``base`` and ``tuned`` in the
-``summary`` of ``evaluation.json``) keeps three fields beside its accuracy:
+``summary`` of ``evaluation.json``) has three fields besides its accuracy:
 
-    unscorable      how many answers could not be scored; ``scores`` holds None for each of them
-    unscorable_as   "wrong": the accuracy is over all answers, and these count as wrong. Missing in what older versions
-                    wrote: these were left out, and the accuracy is over the answers that could be scored
-    recounted       true where an older version wrote the side and a reader has computed its accuracy again from its
-                    scores; an export's record keeps it, a run's database never does
+    unscorable      the number of answers that could not be scored; ``scores`` holds None for each of them
+    unscorable_as   "wrong": the accuracy is over all answers, and unscorable ones count as wrong. Older versions did
+                    not write this field: their accuracy leaves unscorable answers out
+    recounted       true if an older version wrote the side and a reader has computed its accuracy again from its
+                    scores; an export's record keeps this field, a run's database never does
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ WRONG, LEFT_OUT = "wrong", "left out"
 RECOUNTED = "recounted"
 
 MANY_UNSCORABLE = 0.1
-"""The share of an evaluation's answers above which its line asks for a look at the reward."""
+"""The share of unscorable answers above which the notes ask the user to check the reward."""
 
 SideData = Mapping[str, Any]
 
 
 def leaves_out(side: SideData) -> bool:
-    """Whether this accuracy leaves out answers: it was measured by an older version, and some were unscorable."""
+    """Return whether this accuracy leaves out unscorable answers, as those measured by older versions do."""
     return bool(side.get("unscorable")) and side.get(UNSCORABLE_AS) != WRONG
 
 
 def unscorable_mark(side: SideData, answers: int) -> str:
-    """The number of unscorable answers in short, to stand beside an accuracy; empty where there are none."""
+    """Return a short count of unscorable answers to show beside an accuracy; empty if there are none."""
     count = side.get("unscorable") or 0
     if not count:
         return ""
@@ -39,7 +39,7 @@ def unscorable_mark(side: SideData, answers: int) -> str:
 
 
 def unscorable_words(side: SideData, answers: int) -> str:
-    """The number of unscorable answers and how the accuracy counts them; empty where there are none."""
+    """Return the number of unscorable answers and how the accuracy counts them; empty if there are none."""
     count = side.get("unscorable") or 0
     if not count:
         return ""
@@ -50,15 +50,15 @@ def unscorable_words(side: SideData, answers: int) -> str:
 
 
 def evaluation_notes(data: Mapping[str, Any]) -> list[str]:
-    """``unscorable_notes`` of a row of the ``evaluations`` table."""
+    """Return ``unscorable_notes`` for a row of the ``evaluations`` table."""
     sides = {name: data.get(name) or {} for name in ("greedy", "sampled")}
     return unscorable_notes(sides, int(data.get("problems") or 0))
 
 
 def unscorable_notes(sides: Mapping[str, SideData], answers: int) -> list[str]:
-    """A note for each of an evaluation's sides that has unscorable answers, and a last one where they are many.
+    """Return a note for each side with unscorable answers, and a warning if there are many.
 
-    ``answers``: how many each side gave.
+    ``answers`` is the number of answers on each side.
     """
     notes = [f"{name}: {words}" for name, side in sides.items() if (words := unscorable_words(side, answers))]
     if any((side.get("unscorable") or 0) > MANY_UNSCORABLE * answers for side in sides.values()):

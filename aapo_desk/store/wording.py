@@ -1,4 +1,4 @@
-"""What happened in a run, in words: one place for the screen and for plain lines."""
+"""The text of a run's events, shared by the screen and by plain-line output."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import PurePosixPath
 from typing import Any
 
 SPLITS = ("run.seed", "task.source", "task.split", "task.held_out", "task.options", "task.revision")
-"""Settings that decide which problems are held out."""
+"""Config paths that decide which problems are held out."""
 
 TROUBLE = frozenset({"not_finite", "went_back", "oom", "memory_short"})
-"""Events that tell what a run did about numbers or memory that failed."""
+"""Event kinds that report how a run reacted to non-finite numbers or to a shortage of memory."""
 
 
 def event_words(kind: str, data: Mapping[str, Any]) -> str:
-    """An event as half a sentence. It may quote a model or a user's code: whoever shows it makes it harmless."""
+    """Return an event's text, without a final full stop.
+
+    The text may quote model output or messages from the user's code, so the caller must escape it before display.
+    """
     match kind:
         case "resumed":
             return f"resumed after step {data.get('from_step')}"
@@ -23,39 +26,39 @@ def event_words(kind: str, data: Mapping[str, Any]) -> str:
         case "forked":
             return forked_words(data)
         case "dropped":
-            return f"dropped {data.get('count')} problems ({data.get('source')}): their prompts are too long"
+            return f"dropped {data.get('count')} problems ({data.get('source')}) because their prompts are too long"
         case "checkpoint":
             return f"checkpoint {PurePosixPath(str(data.get('path'))).name}"
         case "unpaused":
-            return "goes on"
+            return "resumed after the pause"
         case "unscorable":
             return f"{data.get('count')} answers could not be scored: {data.get('error')}"
         case "rewards_failing":
             return (
-                f"PAUSED: {data.get('count')} answers in a row could not be scored by {data.get('function')}, "
-                f"the last: {data.get('error')}"
+                f"PAUSED: {data.get('function')} could not score {data.get('count')} answers in a row; "
+                f"last error: {data.get('error')}"
             )
         case "disk_full":
             free, needed = (float(data.get(key) or 0) / 2**20 for key in ("free", "needed"))
-            return f"PAUSED: the disk is full: {data.get('folder')} had {free:.1f} MB free and needed {needed:.1f} MB"
+            return f"PAUSED: the disk is full: {data.get('folder')} has {free:.1f} MB free and needs {needed:.1f} MB"
         case "failed":
             return f"failed: {data.get('error')}"
         case "notice":
             return str(data.get("message"))
         case "alarm":
-            said = [data.get("title"), data.get("message")]
-            tried = f" Try: {data['advice']}" if data.get("advice") else ""
-            return "ALARM: " + ". ".join(str(part) for part in said if part) + tried
+            parts = [data.get("title"), data.get("message")]
+            advice = f" Try: {data['advice']}" if data.get("advice") else ""
+            return "ALARM: " + ". ".join(str(part) for part in parts if part) + advice
         case "alarm_over":
-            return f"over: {data.get('title')} (since step {data.get('since')})"
+            return f"alarm over: {data.get('title')} (since step {data.get('since')})"
         case "probe":
             return _probe_words(data)
         case "not_finite":
-            return f"step left out: a {data.get('what')} was not finite ({data.get('where')})" + _in_a_row(data)
+            return f"step skipped: a {data.get('what')} was not finite ({data.get('where')})" + _in_a_row(data)
         case "went_back":
             return _went_back_words(data)
         case "oom":
-            return f"memory ran out in the {data.get('phase')}, which is done again: {data.get('smaller')}"
+            return f"out of memory in the {data.get('phase')}, which is repeated with {data.get('smaller')}"
         case "memory_short":
             return _memory_words(data)
         case "warm_start":
@@ -72,53 +75,56 @@ def _in_a_row(data: Mapping[str, Any]) -> str:
 
 
 def _went_back_words(data: Mapping[str, Any]) -> str:
-    """A run that has left steps behind because their numbers were not finite."""
+    """Return the text for a rollback after non-finite numbers."""
     steps, to = data.get("steps") or 1, data.get("to_step")
     why = f"{steps} steps in a row were not finite" if steps > 1 else f"a {data.get('what')} was not finite"
-    where = f"the checkpoint of step {to}" if to else "the start"
+    target = f"the checkpoint of step {to}" if to else "the start"
     return (
-        f"went back from step {data.get('from_step')} to {where}: {why}; from there on the learning rate is "
-        f"{data.get('factor')} of what was configured"
+        f"rolled back from step {data.get('from_step')} to {target}: {why}; from there the learning rate is "
+        f"{data.get('factor')} times the configured one"
     )
 
 
 def _memory_words(data: Mapping[str, Any]) -> str:
-    """A run that stops before the system has no memory left."""
+    """Return the text for a run that saves and stops because the system is nearly out of memory."""
     return (
-        f"memory is nearly used up, so the run saves and stops before the system kills it: of {data.get('limit')}'s "
-        f"{data.get('total_mb')} MB only {data.get('available_mb')} are left, and {data.get('reserve_mb')} are to stay "
-        f"free; the trainer holds {data.get('own_mb')} MB. Close other programs or allow it more, then resume"
+        f"memory is nearly full, so the run saves and stops before the system kills it: of {data.get('limit')}'s "
+        f"{data.get('total_mb')} MB only {data.get('available_mb')} MB are free, and {data.get('reserve_mb')} MB must "
+        f"stay free; the trainer uses {data.get('own_mb')} MB. Close other programs or raise the limit, then resume"
     )
 
 
 def _replanned_words(data: Mapping[str, Any]) -> str:
-    """A plan that was changed. The rate of a schedule that ends with the plan depends on where that is."""
+    """Return the text for a changed number of steps.
+
+    A learning rate schedule that decays to the last step depends on that number, so the text says so.
+    """
     steps, schedule = data.get("steps"), data.get("schedule")
-    words = f"planned to take {steps} steps instead of {data.get('before')}"
+    words = f"planned for {steps} steps instead of {data.get('before')}"
     if schedule == "constant":
         return words
     return (
-        f"{words}; the {schedule} learning rate falls to that end from now on, so the steps before this one had other "
-        f"rates than in a single run of {steps} steps"
+        f"{words}; from now on the {schedule} learning rate decays to the new end, so earlier steps had other "
+        f"learning rates than in a single run of {steps} steps"
     )
 
 
 def forked_words(data: Mapping[str, Any]) -> str:
-    """Where a run was forked from, and which settings are its own."""
+    """Return which run and step a run was forked from, and which settings differ from its parent's."""
     name, number = data.get("name"), data.get("id")
     changed = data.get("changed") or {}
     words = f"forked from run {name if name == number else f'{name} ({number})'} at step {data.get('step')}"
     if changed:
         words += ", changed: " + "; ".join(f"{path} {old} -> {new}" for path, (old, new) in changed.items())
     if not data.get("evaluations", True):
-        words += "; what was measured before is not comparable, so the base is measured anew"
+        words += "; the parent's evaluations are not comparable, so the base model is evaluated again"
     if any(path.startswith(SPLITS) for path in changed):
-        words += "; problems that are held out now may have been trained on before"
+        words += "; problems held out now may have been trained on in the parent run"
     return words
 
 
 def _warm_start_words(data: Mapping[str, Any]) -> str:
-    """The supervised phase before step 1, and what it alone gave."""
+    """Return the text for the warm start (SFT before step 1) and the accuracy reached by it alone."""
     words = (
         f"warm start: {data.get('solutions')} worked solutions, {data.get('epochs')} epochs ({data.get('updates')} "
         f"updates) in {data.get('seconds') or 0.0:.0f} s; loss {_figure(data.get('loss_before'))} -> "
@@ -128,9 +134,9 @@ def _warm_start_words(data: Mapping[str, Any]) -> str:
         words += f"; {data['too_long']} longer than rollout.max_new_tokens left out"
     if held_out := data.get("held_out"):
         sides = (
-            f"{side} {_figure(found['accuracy'])} [{_figure(found['low'])}, {_figure(found['high'])}]"
-            + (f" ({found['unscorable']} unscorable)" if found.get("unscorable") else "")
-            for side, found in held_out.items()
+            f"{side} {_figure(result['accuracy'])} [{_figure(result['low'])}, {_figure(result['high'])}]"
+            + (f" ({result['unscorable']} unscorable)" if result.get("unscorable") else "")
+            for side, result in held_out.items()
         )
         words += f"; held-out accuracy after it: {', '.join(sides)}"
     return words
@@ -141,16 +147,16 @@ def _figure(value: float | None) -> str:
 
 
 def _probe_words(data: Mapping[str, Any]) -> str:
-    """What a step takes at the longest lengths, and how far that is from the estimate."""
+    """Return the measured memory of a step at the longest lengths, and its deviation from the estimate."""
     changes = "; ".join(data.get("smaller") or [])
-    smaller = f". Memory ran out, so the plan was made smaller: {changes}" if changes else ""
+    smaller = f". Out of memory, so the execution plan was reduced: {changes}" if changes else ""
     measured, estimated = data.get("measured"), data.get("estimated") or {}
     if not measured:
-        return f"probe: how much memory a step takes cannot be measured here{smaller}"
-    beside = "" if data.get("device") == "cuda" else " beside the loaded model"
+        return f"probe: the memory of a step cannot be measured on this device{smaller}"
+    scope = "" if data.get("device") == "cuda" else ", not counting the loaded model"
     parts = [
-        f"the {phase} {measured[phase] / 2**20:.0f} MB where {estimated[phase] / 2**20:.0f} were estimated "
+        f"{phase} {measured[phase] / 2**20:.0f} MB, estimated {estimated[phase] / 2**20:.0f} MB "
         f"({measured[phase] / max(1, estimated[phase]) - 1:+.0%})"
         for phase in ("update", "rollout")
     ]
-    return f"probe: at the longest lengths{beside} {', '.join(parts)}{smaller}"
+    return f"probe: memory at the longest lengths{scope}: {'; '.join(parts)}{smaller}"

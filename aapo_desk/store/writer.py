@@ -1,4 +1,4 @@
-"""The trainer's hand on a run's database."""
+"""Writing a run's database, which only the trainer does."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from aapo_desk.store.directory import RunDirectory, read_json
 from aapo_desk.store.migration import check, upgrade, version_of
 from aapo_desk.store.records import SCHEMA, SCHEMA_VERSION, StepRecord, finite, to_json
 
-# File systems on which SQLite's shared-memory file does not work (the PRAGMA does not tell).
+# File systems on which SQLite's shared-memory file does not work, although PRAGMA journal_mode=WAL succeeds there.
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "9p", "fuse.sshfs", "drvfs", "afs"}
 
 
 def file_system(folder: Path) -> str | None:
-    """The type of the file system that a folder lies on; None where the mounts do not tell."""
+    """Return the type of the file system that contains a folder; None if the list of mounts does not show it."""
     import psutil
 
     mounts = [part for part in psutil.disk_partitions(all=True) if folder.is_relative_to(part.mountpoint)]
@@ -33,33 +33,34 @@ def _journal_mode(folder: Path) -> str:
 BUSY_MS = 30_000
 
 MOST_LOG = 4 << 20
-"""Bytes of the write-ahead log from which it is begun anew."""
+"""Size of the write-ahead log, in bytes, above which it is truncated."""
 
 LOG_WAIT_MS = 200
-"""How long that waits for readers. One that stays longer is waited for again after the next transaction."""
+"""How long a truncation waits for readers. If one stays longer, the next transaction tries again."""
 
 
 T = TypeVar("T")
 
 
 class Keep(Protocol):
-    """Carries out ``work``, which writes all of something into ``folder`` (by default the run's) or nothing.
+    """A function that runs ``work``, which must write into ``folder`` completely or not at all, and returns its result.
 
-    It may try again where there was no room; ``needed``: the bytes that it takes, where they are known.
+    It may run ``work`` again after a full disk. ``folder`` is the run's folder by default; ``needed`` is the number of
+    bytes to be written, if known.
     """
 
     def __call__(self, work: Callable[[], T], folder: Path | None = None, needed: int | None = None) -> T: ...
 
 
 def at_once(work: Callable[[], T], folder: Path | None = None, needed: int | None = None) -> T:
-    """Once: what goes wrong is raised."""
+    """Run ``work`` once and let its exceptions propagate; the default ``Keep``."""
     return work()
 
 
 class RunWriter:
-    """The trainer's hand on run.db. One writer a run; each method is one transaction.
+    """The trainer's write access to run.db. A run has one writer, and each method is one transaction.
 
-    ``keep`` carries out each of them, and whatever else the run writes.
+    ``keep`` runs each transaction, and everything else that the run writes.
     """
 
     def __init__(self, run: RunDirectory, keep: Keep = at_once) -> None:
@@ -69,7 +70,7 @@ class RunWriter:
         self._connection = keep(self._open)
 
     def _open(self) -> sqlite3.Connection:
-        self.run.database.touch(mode=0o600)  # what SQLite puts beside it gets the same mode
+        self.run.database.touch(mode=0o600)  # SQLite gives its auxiliary files the same mode.
         connection = sqlite3.connect(self.run.database, isolation_level=None, timeout=BUSY_MS / 1000)
         try:
             self._prepare(connection)
@@ -81,7 +82,7 @@ class RunWriter:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         old = check(self.run, version_of(connection))
         connection.execute(f"PRAGMA journal_mode={self.journal_mode}")
-        # FULL: a checkpoint must never be on disk without its steps, even after a power loss. Some ms a step.
+        # FULL: a checkpoint must never be on disk without its steps, even after a power loss. It costs a few ms a step.
         connection.execute("PRAGMA synchronous=FULL")
         if old:
             upgrade(connection)
@@ -93,7 +94,7 @@ class RunWriter:
                 connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        """One transaction."""
+        """Run ``change`` in one transaction and return its result."""
 
         def work() -> T:
             with _transaction(self._connection):
@@ -104,9 +105,9 @@ class RunWriter:
         return done
 
     def _shorten_log(self) -> None:
-        """Begin the log anew where it has grown long.
+        """Truncate the write-ahead log if it has grown too long.
 
-        SQLite itself does so only where it happens to find no reader in it, which beside busy ones may be seldom.
+        SQLite does so by itself only when no reader is active, which may be seldom while several of them poll.
         """
         try:
             long = self.run.write_ahead.stat().st_size > MOST_LOG
@@ -114,7 +115,7 @@ class RunWriter:
             return
         if long:
             self._connection.execute(f"PRAGMA busy_timeout={LOG_WAIT_MS}")
-            with suppress(sqlite3.OperationalError):  # no room for it in the database: behind a later transaction
+            with suppress(sqlite3.OperationalError):  # The disk is full; try again after a later transaction.
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
 
@@ -122,7 +123,7 @@ class RunWriter:
         self.write_steps([record])
 
     def write_steps(self, records: Iterable[StepRecord]) -> None:
-        """Several steps in one transaction: all of them are kept, or none."""
+        """Write several steps in one transaction: either all of them or none."""
         records = list(records)
 
         def insert(db: sqlite3.Connection) -> None:
@@ -144,12 +145,12 @@ class RunWriter:
         self._write(lambda db: db.execute("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?)", row))
 
     def remember(self, key: str, value: Any) -> None:
-        """Keep a fact of the run."""
+        """Store a fact about the run under a key, replacing an earlier one."""
         row = key, json.dumps(value)
         self._write(lambda db: db.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", row))
 
     def recall(self, key: str) -> Any:
-        """A fact that was remembered; None where there is none."""
+        """Return the fact stored under a key; None if there is none."""
         row = self._connection.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else None
 
@@ -158,7 +159,7 @@ class RunWriter:
         return {step: json.loads(data) for step, data in rows}
 
     def metrics(self, first: int, last: int) -> list[tuple[int, dict[str, float | None]]]:
-        """The metrics of the steps up to ``first`` and of the last ``last`` ones, in their order."""
+        """Return (step, metrics) of the steps up to ``first`` and of the last ``last`` steps, in ascending order."""
         rows = self._connection.execute(
             "SELECT step, data FROM metrics WHERE step <= ? OR step > (SELECT MAX(step) FROM metrics) - ?"
             " ORDER BY step",
@@ -167,27 +168,27 @@ class RunWriter:
         return [(step, json.loads(data)) for step, data in rows]
 
     def total(self, *keys: str) -> float:
-        """The sum of these metrics over all steps; missing values count nothing."""
+        """Return the sum of these metrics over all steps; missing values count as 0."""
         query = "SELECT COALESCE(SUM(json_extract(data, ?)), 0) FROM metrics"
         return sum(float(self._connection.execute(query, (f'$."{key}"',)).fetchone()[0]) for key in keys)
 
     def events(self, *kinds: str) -> list[tuple[str, dict[str, Any]]]:
-        """The events of these kinds with their data, oldest first."""
+        """Return (kind, data) of the events of these kinds, oldest first."""
         marks = ", ".join("?" * len(kinds))
         rows = self._connection.execute(f"SELECT kind, data FROM events WHERE kind IN ({marks}) ORDER BY id", kinds)
         return [(kind, json.loads(data)) for kind, data in rows]
 
     def planned(self) -> int:
-        """The number of steps that the run was last said to take: by its events, else by its own configuration."""
-        said = self.events("replanned", "forked")
-        if said and said[-1][0] == "replanned":
-            return int(said[-1][1]["steps"])
+        """Return the run's last planned number of steps, from its events or else from its own configuration."""
+        plans = self.events("replanned", "forked")
+        if plans and plans[-1][0] == "replanned":
+            return int(plans[-1][1]["steps"])
         return int((read_json(self.run.config) or {})["run"]["steps"])
 
     def rewind(self, step: int) -> int:
-        """Remove what lies after ``step``; readers see a new generation and load again. Gives the generation.
+        """Remove everything recorded after ``step`` and return the new generation, which makes readers reload.
 
-        Events stay: they tell what happened, also in the part that is gone.
+        Events stay, since they report what happened, including in the removed part.
         """
 
         def remove(db: sqlite3.Connection) -> int:
@@ -200,7 +201,7 @@ class RunWriter:
         return self._write(remove)
 
     def last_step(self) -> int:
-        """The last step written; 0 before the first."""
+        """Return the last step written; 0 before the first."""
         return int(self._connection.execute("SELECT COALESCE(MAX(step), 0) FROM metrics").fetchone()[0])
 
     def close(self) -> None:
@@ -214,7 +215,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # SQLite itself has rolled back where the disk is full
+        if connection.in_transaction:  # On a full disk SQLite has already rolled back by itself.
             connection.execute("ROLLBACK")
         raise
 

@@ -1,6 +1,6 @@
-"""Runs beside each other: their curves, what differs in their configurations, which ended better.
+"""Comparing runs: their curves, the differences of their configurations, and which one ended better.
 
-Plain data, read from run directories; the screen and the command line show it.
+Everything here is plain data read from run directories; the screen and the command line display it.
 """
 
 from aapo_desk.studies.comparison import (

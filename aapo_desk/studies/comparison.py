@@ -1,4 +1,4 @@
-"""Up to six runs beside each other."""
+"""A comparison of up to six runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOTHING = Points([], [], [], [], [])
 
 @dataclass(frozen=True)
 class Totals:
-    """What a run has done: steps, seconds trained, tokens and number of the policy's completions."""
+    """A run's totals: steps, seconds trained, and tokens and number of the policy's completions."""
 
     steps: int
     seconds: float | None
@@ -34,7 +34,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Entry:
-    """One run of a comparison. ``config`` holds its settings by dotted path; ``problem`` why it cannot be read."""
+    """One run of a comparison. ``config`` maps dotted paths to settings; ``problem`` tells why it cannot be read."""
 
     letter: str
     run: RunDirectory
@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Standing:
-    """A run's smoothed value at ``x``, and its distance to the baseline's at ``at``, where both have one."""
+    """A run's smoothed value at ``x``, and its difference to the baseline's value at ``at``, if both have one there."""
 
     value: float | None
     x: float | None
@@ -60,7 +60,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs as they were read, of one metric. ``metrics``: all that any of them has."""
+    """The compared runs with one metric. ``metrics`` lists all metrics that any of them has."""
 
     metric: str
     smoothing: float
@@ -69,17 +69,20 @@ class Comparison:
 
     @property
     def baseline(self) -> Entry:
-        """The run that is pinned, else the first."""
+        """The first pinned run, or else the first run."""
         return next((entry for entry in self.entries if entry.pinned), self.entries[0])
 
     def differing(self) -> dict[str, list[Any]]:
-        """The settings that are not the same in all runs: by path, the value in each; None where a run has no such."""
+        """Return the settings that differ between the runs: by path, each run's value, None if it lacks the setting."""
         paths = dict.fromkeys(path for entry in self.entries for path in entry.config)
         lines = {path: [entry.config.get(path) for entry in self.entries] for path in paths}
         return {path: values for path, values in lines.items() if any(value != values[0] for value in values)}
 
     def standing(self, entry: Entry, axis: Axis, x: float | None = None) -> Standing:
-        """At ``x``; without one at the run's end, the difference at the last x that both runs have reached."""
+        """Return a run's value and its difference to the baseline at ``x``.
+
+        Without ``x``, the value is that at the run's end, and the difference that at the last x that both runs have.
+        """
         own, base = entry.points, self.baseline.points
         where = own.reach(axis) if x is None else x
         value = None if where is None else own.at(axis, where)
@@ -94,17 +97,17 @@ class Comparison:
 
 
 class Comparer:
-    """Reads some runs again and again; what was read stays. Not to be used from two threads at once."""
+    """A reader of several runs that can be called repeatedly and caches what it has read. It is not thread-safe."""
 
     def __init__(self, runs: Sequence[RunDirectory]) -> None:
-        """Raises ConfigError for none, more than ``MOST_RUNS``, or one that is there twice."""
+        """Raise ConfigError for no runs, more than ``MOST_RUNS``, or the same run twice."""
         check_runs(runs)
         self.runs = list(runs)
         self._configs = [run.read_settings() for run in runs]
         self._curves = [Curve(run) for run in runs]
 
     def read(self, metric: str, smoothing: float) -> Comparison:
-        """The runs as they are now; one that cannot be read tells why instead."""
+        """Return the current comparison. An entry that cannot be read has its ``problem`` set."""
         entries = [self._entry(number, metric, smoothing) for number in range(len(self.runs))]
         metrics = list(dict.fromkeys(key for curve in self._curves for key in curve.keys))
         return Comparison(metric, smoothing, metrics, entries)
@@ -137,19 +140,19 @@ class Comparer:
 
 
 def check_runs(runs: Sequence[RunDirectory]) -> None:
-    """Raises ConfigError for no run, more than ``MOST_RUNS``, or one that is there twice."""
+    """Raise ConfigError for no runs, more than ``MOST_RUNS``, or the same run twice."""
     if not runs or len(runs) > MOST_RUNS:
-        raise ConfigError(Problem("RUN", f"1 to {MOST_RUNS} runs can be compared; choose some of them", len(runs)))
+        raise ConfigError(Problem("RUN", f"1 to {MOST_RUNS} runs can be compared; choose that many", len(runs)))
     for number, run in enumerate(runs):
         if run in runs[:number]:
-            raise ConfigError(Problem("RUN", "this run is there twice; leave one out", run.name))
+            raise ConfigError(Problem("RUN", "this run is given twice; remove one", run.name))
 
 
 def check_metric(metric: str, known: Sequence[str]) -> None:
-    """Raises ConfigError for a metric that no run has. Where none has a step yet, any will do."""
+    """Raise ConfigError for a metric that no run has. Before the first step (``known`` empty), accept any name."""
     if known and metric not in known:
         close = difflib.get_close_matches(metric, known, n=1, cutoff=0.5)
-        message = "no run has this metric" if close else f"no run has this metric; there are {', '.join(known)}"
+        message = "no run has this metric" if close else f"no run has this metric; available are {', '.join(known)}"
         raise ConfigError(Problem("--metric", message, metric, nearest=close[0] if close else None))
 
 
@@ -165,7 +168,7 @@ def _totals(points: Points, completions: int | None) -> Totals:
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted path. Lists stay whole: their members have no names to compare them by."""
+    """Yield settings by dotted path. Lists are not split, since their items have no names to compare them by."""
     for key, value in data.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")

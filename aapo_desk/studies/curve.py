@@ -1,4 +1,4 @@
-"""One metric of a run over its steps, its training time and its tokens, thinned to what can be drawn."""
+"""One metric of a run over its steps, training time and tokens, reduced to a number of points that can be drawn."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TOKENS = "completion_tokens"
 
 @dataclass(frozen=True)
 class Points:
-    """A curve in at most ``MOST_POINTS`` points, each for a stretch of steps and at its end. Missing values are NaN.
+    """A curve of at most ``MOST_POINTS`` points, each at the end of a range of steps. Missing values are NaN.
 
-    ``seconds`` are those trained and ``tokens`` those of the policy's completions, both since the run's start;
-    ``values`` are the stretch's means, ``smooth`` those of the exponential mean.
+    ``seconds`` is the training time and ``tokens`` the tokens of the policy's completions, both since the run's start;
+    ``values`` are the means over each range, ``smooth`` the means of the exponential moving average.
     """
 
     steps: Sequence[float]
@@ -37,12 +37,12 @@ class Points:
         return {"step": self.steps, "time": self.seconds, "tokens": self.tokens}[axis]
 
     def reach(self, axis: Axis) -> float | None:
-        """The last x; None where the curve has no steps, or its x is not known."""
+        """Return the last x; None if the curve has no steps or its x is unknown."""
         xs = self.xs(axis)
         return xs[-1] if len(xs) and math.isfinite(xs[-1]) else None
 
     def at(self, axis: Axis, x: float) -> float | None:
-        """The smoothed value at the last point up to ``x``; None outside the curve and where there is none."""
+        """Return the smoothed value at the last point up to ``x``; None outside the curve or if there is no value."""
         xs = self.xs(axis)
         place = bisect_right(xs, x) - 1
         if place < 0 or self.reach(axis) is None or x > xs[-1] or not math.isfinite(self.smooth[place]):
@@ -51,7 +51,7 @@ class Points:
 
 
 class TrainingClock:
-    """Adds up the time trained: from each start to the last sign of life before the next."""
+    """A sum of the training time: from each start to the last step or event before the next start."""
 
     def __init__(self) -> None:
         self._before = 0.0
@@ -59,9 +59,10 @@ class TrainingClock:
         self._last = 0.0
 
     def read(self, steps: Iterable[float], events: Iterable[tuple[float, bool]]) -> list[float]:
-        """The seconds trained at the end of each step, from unix times; of an event also whether it is a start.
+        """Return the seconds trained at the end of each step.
 
-        What is new since the last call, in any order; a step counts before an event of the same moment.
+        ``steps`` are Unix times; ``events`` are Unix times with whether the event is a start. Both hold what is new
+        since the last call, in any order. At equal times a step counts before an event.
         """
         seconds = []
         for when, is_event, begins in sorted(
@@ -79,7 +80,7 @@ class TrainingClock:
 
 
 class Curve:
-    """Reads a run step by step, and one metric at a time. Not to be used from two threads at once."""
+    """An incremental reader of one metric of a run at a time. It is not thread-safe."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.reader = CurveReader(run)
@@ -99,7 +100,7 @@ class Curve:
         self._made: tuple[object, Points] | None = None
 
     def read(self, metric: str) -> None:
-        """Take in the steps that are new. Raises StoreError, sqlite3.Error or OSError."""
+        """Read the new steps of a metric. Raises StoreError, sqlite3.Error or OSError."""
         generation = self.reader.generation()
         if generation != self._generation:
             self._forget()
@@ -108,7 +109,7 @@ class Curve:
         self.keys |= dict.fromkeys(self.reader.keys(last))
         if metric != self._metric:
             self._values = _column(value for step, _, value in self.reader.rows([metric]) if step <= last)
-            if len(self._values) != len(self.steps):  # rewound in this moment
+            if len(self._values) != len(self.steps):  # The history was rewound in the meantime.
                 self._forget()
                 last = 0
             self._metric = metric
@@ -129,7 +130,10 @@ class Curve:
             self._values.append(math.nan if value is None else value)
 
     def points(self, smoothing: float) -> Points:
-        """The curve of the metric read last; ``smoothing``: the weight of what came before, from 0 below 1."""
+        """Return the curve of the metric read last.
+
+        ``smoothing`` is the weight of the previous average, from 0 to below 1.
+        """
         wanted = (self._generation, self._metric, len(self.steps), smoothing)
         if self._made is None or self._made[0] != wanted:
             self._made = (wanted, self._thin(exponential_mean(self._values, smoothing)))
@@ -150,14 +154,17 @@ class Curve:
 
 
 def completions_a_step(config: Mapping[str, Any]) -> int | None:
-    """Of the policy, from a configuration as it lies in its folder; None where it does not say."""
+    """Return the policy's completions per step by an unvalidated configuration; None if it lacks the settings."""
     rollout = config.get("rollout") or {}
     prompts, group = (rollout.get(name) for name in ("prompts_per_step", "group_size"))
     return prompts * group if isinstance(prompts, int) and isinstance(group, int) else None
 
 
 def exponential_mean(values: Iterable[float], smoothing: float) -> array[float]:
-    """The exponential mean so far, without the pull towards its start at zero; missing values leave it as it is."""
+    """Return the exponential moving average at each value, corrected for its start at zero.
+
+    Missing (non-finite) values leave it unchanged.
+    """
     result = array("d")
     total = weight = 0.0
     for value in values:

@@ -1,4 +1,4 @@
-"""A comparison in a file: a picture, or every step as CSV."""
+"""Saving a comparison to a file: a picture, or every step as CSV."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TABLES = (".csv",)
 
 
 def save_ending(path: Path, endings: Sequence[str] = PICTURES + TABLES, option: str = "file") -> str:
-    """The path's ending in small letters. Raises ConfigError for one that is not among ``endings``."""
+    """Return the path's file name extension in lower case. Raises ConfigError if it is not one of ``endings``."""
     ending = path.suffix.lower()
     if ending not in endings:
         raise ConfigError(Problem(option, f"must end in {' or '.join(endings)}", str(path)))
@@ -27,10 +27,10 @@ def save_ending(path: Path, endings: Sequence[str] = PICTURES + TABLES, option: 
 
 
 def save(path: Path, comparison: Comparison, axis: Axis) -> None:
-    """Write the kind of file that the path's ending tells.
+    """Write a picture or a CSV file, depending on the path's extension.
 
-    Raises ConfigError for another ending, PicturesMissing without matplotlib, OSError where it cannot be written, and
-    what reading a run raises.
+    Raises ConfigError for any other extension, PicturesMissing if matplotlib is not installed, OSError if the file
+    cannot be written, and the errors of reading a run.
     """
     if save_ending(path) in TABLES:
         write_csv(path, [entry.run for entry in comparison.entries])
@@ -41,7 +41,7 @@ def save(path: Path, comparison: Comparison, axis: Axis) -> None:
 
 
 def write_csv(path: Path, runs: Sequence[RunDirectory]) -> None:
-    """Every step of every run in a line: run, step, seconds trained, tokens of completions so far, all metrics.
+    """Write one line per step and run: run, step, seconds trained, tokens of completions so far, all metrics.
 
     An empty cell is a missing value. Raises as ``save``.
     """
@@ -54,15 +54,15 @@ def write_csv(path: Path, runs: Sequence[RunDirectory]) -> None:
         lines.writerow(["run", "step", "seconds", "tokens", *keys])
         for run, curve in zip(runs, curves, strict=True):
             name = run.name
-            places = zip(curve.seconds, curve.tokens, curve.reader.rows(keys), strict=False)
-            for seconds, tokens, (step, _, *values) in places:
+            rows = zip(curve.seconds, curve.tokens, curve.reader.rows(keys), strict=False)
+            for seconds, tokens, (step, _, *values) in rows:
                 spent = round(tokens) if math.isfinite(tokens) else None
                 lines.writerow([name, step, f"{seconds:.3f}", spent, *values])
 
 
 @contextmanager
 def put_aside(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place when all went well: nobody finds half a file."""
+    """Yield a temporary path that replaces ``path`` on success, so that no partly written file is ever visible."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield aside

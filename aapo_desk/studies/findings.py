@@ -1,4 +1,4 @@
-"""What a study has found so far: its arms' curves, what they ended at, how far they are from the first arm."""
+"""The results of a study so far: each arm's curve, its final accuracy, and its difference to the first arm."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ READ_ERRORS = (StoreError, sqlite3.Error, OSError)
 
 @dataclass(frozen=True)
 class SeedRun:
-    """An arm's run with one seed. ``before`` and ``after``: by side, the scores of base and tuned model, if any.
+    """An arm's run with one seed.
 
-    ``state`` is that of its entry in the queue; ``reason`` why it failed or cannot be read. ``unscorable``: by side,
-    how many answers of base and tuned model could not be scored; their scores are 0.
+    ``before`` and ``after`` hold the scores of the base and the tuned model by side, if there are any. ``state`` is
+    that of the queue entry; ``reason`` tells why the run failed or cannot be read. ``unscorable`` holds, by side, how
+    many answers of the base and the tuned model could not be scored; their scores are 0.
     """
 
     seed: int
@@ -45,12 +46,12 @@ class SeedRun:
 
     @property
     def live(self) -> bool:
-        """Whether its trainer is at work."""
+        """Whether its trainer is running."""
         return self.state in LIVE
 
     @property
     def steps(self) -> int | None:
-        """How many it is to take; None where something else than their number ends it."""
+        """The planned number of steps; None if something other than their number ends the run."""
         planned = self.run.read_settings().get("run", {}).get("steps") if self.run else None
         return planned if isinstance(planned, int) and planned < ENOUGH_STEPS else None
 
@@ -61,7 +62,7 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How far an arm is from the first one: ``estimate`` over ``pairs`` pairs of scores in ``seeds`` seeds."""
+    """An arm's difference to the first arm: an ``estimate`` from ``pairs`` pairs of scores in ``seeds`` seeds."""
 
     estimate: Estimate
     pairs: int
@@ -69,20 +70,20 @@ class Contrast:
 
     @property
     def seen(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval excludes zero."""
         return not self.estimate.low <= 0.0 <= self.estimate.high
 
     @property
     def words(self) -> str:
-        """What it says."""
+        """The verdict as text: better, worse, or no difference seen."""
         return ("better" if self.estimate.mean > 0 else "worse") if self.seen else "no difference seen"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Held-out accuracy of an arm's finished runs; None where there is none. ``against``: the first arm.
+    """The held-out accuracy of an arm's finished runs; None if there are none.
 
-    Unscorable answers count as wrong; ``notes`` tell their number.
+    ``against`` is the difference to the first arm. Unscorable answers count as wrong; ``notes`` give their number.
     """
 
     base: Estimate | None
@@ -94,7 +95,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class ArmFindings:
-    """Means are over the finished runs; None while there is none. ``sides``: by greedy and sampled."""
+    """The results of one arm. ``sides`` maps greedy and sampled to the outcome of the finished runs."""
 
     letter: str
     label: str
@@ -107,15 +108,18 @@ class ArmFindings:
         return [one.track for one in self.runs if one.finished and one.track]
 
     def mean(self, name: str) -> float | None:
-        """Of steps, tokens, teaching or teaching_group; of seconds or completions at the end."""
+        """Return the mean of a track's attribute over the finished runs; None if there are none.
+
+        ``name`` is steps, tokens, teaching or teaching_group; or seconds or completions, whose last values count.
+        """
         values = [getattr(track, name) for track in self.finished]
-        found = [value[-1] if isinstance(value, Sequence) else value for value in values if value is not None]
-        return sum(found) / len(found) if found else None
+        numbers = [value[-1] if isinstance(value, Sequence) else value for value in values if value is not None]
+        return sum(numbers) / len(numbers) if numbers else None
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A study as it stands. ``at_work``: whether a process works at it."""
+    """The current results of a study. ``at_work`` tells whether a process is working on it."""
 
     study: Study
     metric: str
@@ -128,22 +132,22 @@ class Findings:
 
     @property
     def done(self) -> int:
-        """How many runs have finished."""
+        """The number of runs that have finished."""
         return sum(run.finished for run in self.runs)
 
     @property
     def failed(self) -> list[SeedRun]:
-        """What will not finish by itself."""
+        """The runs that will not finish without the user's intervention."""
         return [run for run in self.runs if run.state in ("failed", "stopped", "removed")]
 
     @property
     def left(self) -> int:
-        """How many runs are still to finish."""
+        """The number of runs that have not ended yet."""
         return len(self.runs) - self.done - len(self.failed)
 
 
 class StudyReader:
-    """Reads a study again and again; a run that has not changed is not read twice. Not for two threads at once."""
+    """A reader of a study that can be called repeatedly and skips unchanged runs. It is not thread-safe."""
 
     def __init__(self, study: Study, metric: str = DEFAULT_METRIC) -> None:
         self.study = study
@@ -151,7 +155,7 @@ class StudyReader:
         self._known: dict[str, tuple[object, SeedRun]] = {}
 
     def read(self) -> Findings:
-        """What there is now. A run that cannot be read says so in its reason."""
+        """Return the current results. The ``reason`` of a run that cannot be read says so."""
         known = members(self.study)
         runs = [
             [self._run(known.get(self.study.run_name(arm, seed)), self.study.run_name(arm, seed), seed)
@@ -166,7 +170,7 @@ class StudyReader:
         return Findings(self.study, self.metric, arms, is_at_work(self.study))
 
     def _band(self, runs: Sequence[SeedRun]) -> Band:
-        """Of the finished runs; before there is one, of the first that has begun."""
+        """Return the band of the finished runs or, if there are none yet, of the first run that has steps."""
         begun = [run.track for run in runs if run.track and run.track.steps]
         finished = [run.track for run in runs if run.finished and run.track]
         return band(finished or begun[:1], self.study.budget.kind, SMOOTHING)
@@ -197,7 +201,7 @@ def _read(state: str, reason: str, run: RunDirectory, name: str, seed: int, metr
 
 
 def _scores(row: Mapping[str, Any] | None) -> dict[Side, Scores]:
-    """By side, the score of each problem. From the raw scores, so that runs of older versions count alike."""
+    """Return each problem's score by side, from the raw scores, so that runs of older versions are counted alike."""
     if row is None:
         return {}
     return {side: dict(zip(row["ids"], as_wrong(row[side]["scores"]), strict=True)) for side in SIDES}
@@ -221,15 +225,18 @@ def _outcome(first: Sequence[SeedRun] | None, runs: Sequence[SeedRun], side: Sid
 
 
 def _notes(who: Literal["base", "tuned"], runs: Sequence[SeedRun], side: Side) -> list[str]:
-    """The number of unscorable answers of the arm's runs together."""
-    place = ("base", "tuned").index(who)
-    count = sum(run.unscorable[side][place] for run in runs if side in run.unscorable)
+    """Return notes on the unscorable answers of all runs of an arm together."""
+    index = ("base", "tuned").index(who)
+    count = sum(run.unscorable[side][index] for run in runs if side in run.unscorable)
     answers = sum(len((run.before if who == "base" else run.after).get(side, {})) for run in runs)
     return unscorable_notes({who: {"unscorable": count, UNSCORABLE_AS: WRONG}}, answers)
 
 
 def _contrast(first: Sequence[SeedRun], ended: Sequence[SeedRun], side: Side) -> Contrast | None:
-    """Over the seeds that both have finished: problems are asked and judged alike inside a seed."""
+    """Return the difference to the first arm over the seeds that both have finished.
+
+    Within a seed both arms get the same problems and the same judge, so the scores are paired.
+    """
     baseline = {run.seed: run.after[side] for run in first if run.after.get(side)}
     both = [run for run in ended if run.seed in baseline]
     found = over_seeds.difference([baseline[run.seed] for run in both], [run.after[side] for run in both])

@@ -1,4 +1,4 @@
-"""The last evaluation of a run, and whether one run ended better than another."""
+"""A run's last evaluation, and the difference between two runs' final accuracies."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ SAME_PROBLEMS = ("source", "split", "problem_column", "answer_column", "options"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Accuracy of the base model and of the tuned one, the paired gain, and the tuned one's score by problem id.
+    """The accuracies of base and tuned model, the paired gain, and the tuned model's score by problem id.
 
     All of them count unscorable answers as wrong, unless ``leaves_out`` is true: then an older version measured them
-    without these answers, and the scores to count them again are gone. ``notes`` tell the number of such answers.
+    without these answers, and the scores needed to count them again are missing. ``notes`` give the number of
+    unscorable answers.
     """
 
     base: Estimate | None
@@ -35,9 +36,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """``step`` is that of the tuned model, 0 where only the base was evaluated yet.
+    """A run's final evaluation. ``step`` is that of the tuned model, or 0 if only the base model was evaluated.
 
-    ``judged`` tells what the problems and the reward that judged them were.
+    ``judged`` identifies the problems and the reward that judged the answers.
     """
 
     step: int
@@ -52,7 +53,7 @@ class FinalEvaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two runs' accuracies. ``problems``: over how many it is paired; None where it is not."""
+    """The difference of two runs' accuracies. ``problems`` is the number of pairs; None if it is not paired."""
 
     estimate: Estimate
     problems: int | None
@@ -63,9 +64,9 @@ class Difference:
 
 
 def final_evaluation(evaluations: Mapping[int, Mapping[str, Any]], config: Mapping[str, Any]) -> FinalEvaluation | None:
-    """From ``evaluations`` rows by step and the run's configuration as it lies in its folder.
+    """Return the final evaluation from the ``evaluations`` rows by step and the run's unvalidated configuration.
 
-    Rows that an older version measured without the unscorable answers are counted again.
+    Rows that an older version measured without the unscorable answers are counted again. None without any rows.
     """
     if not evaluations:
         return None
@@ -78,14 +79,14 @@ def final_evaluation(evaluations: Mapping[int, Mapping[str, Any]], config: Mappi
 
 
 def difference(before: FinalEvaluation, after: FinalEvaluation, side: Side) -> Difference | None:
-    """after - before of the tuned accuracies, problem by problem where both were asked and judged alike."""
+    """Return after - before of the tuned accuracies, paired by problem if both had the same problems and judge."""
     return between(before.side(side), after.side(side), before.judged == after.judged)
 
 
 def between(old: Outcome, new: Outcome, comparable: bool) -> Difference | None:
-    """new - old of the tuned accuracies; ``comparable`` tells whether they were asked and judged in the same way.
+    """Return new - old of the tuned accuracies; ``comparable``: both had the same kind of problems and the same judge.
 
-    None where one of them is missing, or leaves unscorable answers out: then they are no measures of the same thing.
+    Returns None if one of them is missing or leaves unscorable answers out, since they then measure different things.
     """
     if old.tuned is None or new.tuned is None or old.leaves_out or new.leaves_out:
         return None
@@ -112,14 +113,17 @@ def _outcome(
 
 
 def estimate(data: Mapping[str, Any] | None, key: str) -> Estimate | None:
-    """An interval as it is kept, its mean under ``key``; None where some of it is missing."""
+    """Return a stored interval whose mean is under ``key``; None if any part of it is missing."""
     values = [(data or {}).get(name) for name in (key, "low", "high")]
     numbers = [float(value) for value in values if isinstance(value, int | float)]
     return Estimate(*numbers) if len(numbers) == len(values) else None
 
 
 def _judged(config: Mapping[str, Any]) -> Sequence[Any]:
-    """What must be equal for two runs' scores of a problem to be a pair; the judge is evaluation's ``judged_by``."""
+    """Return what must be equal for two runs' scores of a problem to be paired.
+
+    The judge is chosen as in the evaluation package's ``judged_by``.
+    """
     task = config.get("task") or {}
     rewards = config.get("rewards") or [{}]
     judge = next((reward for reward in rewards if reward.get("name") in VERIFIERS), rewards[0])

@@ -1,4 +1,4 @@
-"""What ``aapo-desk eval`` has kept of a run, by what was asked: that is what two runs can be compared on."""
+"""The stored results of ``aapo-desk eval``, grouped by what was evaluated, so that two runs can be compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from aapo_desk.studies.held_out import Outcome, estimate
 
 @dataclass(frozen=True)
 class Kept:
-    """One finished evaluation: where it lies, its head, and what came of it."""
+    """One finished evaluation: its folder, its header, and its outcome."""
 
     folder: Path
     head: Mapping[str, Any]
@@ -32,16 +32,16 @@ class Kept:
 
 
 def kept_evaluations(run: RunDirectory) -> dict[str, Kept]:
-    """The newest of a run's evaluations for each thing that was asked; equal keys were asked and judged alike."""
+    """Return a run's newest evaluation for each set of questions. Equal keys mean equal questions and judges."""
     newest = {json.dumps(head["asked"], sort_keys=True): (folder, head) for folder, head in finished(run.evaluations)}
     return {key: Kept(folder, head, _outcome(folder, head["summary"])) for key, (folder, head) in newest.items()}
 
 
 def _outcome(folder: Path, summary: Mapping[str, Any]) -> Outcome:
-    """Counted again from the lines where an older version left unscorable answers out."""
+    """Return an evaluation's outcome, counted again from its lines if an older version left unscorable answers out."""
     try:
         lines = read_lines(folder)
-    except EvaluationError:  # then the accuracies stand alone
+    except EvaluationError:  # Without the lines only the stored accuracies remain.
         lines = []
     if lines and measured_before(summary):
         again = summarise(lines)
@@ -53,6 +53,6 @@ def _outcome(folder: Path, summary: Mapping[str, Any]) -> Outcome:
         estimate(summary.get("tuned"), "accuracy"),
         estimate(summary.get("difference"), "mean"),
         scores,
-        [note for side, found in sides.items() for note in unscorable_notes({side: found}, found.get("answers") or 0)],
+        [note for side, data in sides.items() for note in unscorable_notes({side: data}, data.get("answers") or 0)],
         measured_before(summary),
     )

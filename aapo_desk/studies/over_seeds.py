@@ -1,18 +1,19 @@
-"""What several seeds tell together: a mean with an interval that holds for other seeds and other problems.
+"""Means over several seeds, with intervals that generalize to other seeds and other problems.
 
-The values are scores, or paired differences of scores, of problems within seeds. Both seeds and problems were drawn,
-and a problem may come with several seeds (which are held out follows from the run's seed, unless the source has a test
-split of its own that is used whole). So the variance has two parts:
+The values are scores, or paired differences of scores, of problems within seeds. Both seeds and problems are random
+draws, and several seeds may share a problem (the run's seed decides which problems are held out, unless the source has
+its own test split that is used completely). The variance therefore has two parts:
 
-    V(seeds)     of the seeds' means, whatever the problems do
-    V(problems)  of what stays when a seed's problems are told apart: V clustered by problem less V of each value alone
+    V(seeds)     the variance clustered by seed, that is, of the seeds' means
+    V(problems)  the variance clustered by problem, minus the variance of the single values
 
-which is the two-way clustered variance of Cameron, Gelbach and Miller (2011): it is the seeds' part alone where each
-seed has problems of its own, and both where they share them. The parts are known by very different numbers of draws, so
-each has its own quantile, Student's t with seeds - 1 for the first and the normal one for the second, and the halves
-add in squares (as in Zou and Donner's variance estimates recovery, 2008). With 3 seeds t is 4.3: few seeds say little,
-and a bootstrap over 3 of them would hide that. The interval is never narrower than that of the problems alone
-(``paired_difference``, ``mean_of_means``), which seeds that agree by chance would allow.
+Together they are the two-way clustered variance of Cameron, Gelbach and Miller (2011). If each seed has its own
+problems, only the first part remains; if the seeds share problems, both do. The two parts are estimated from very
+different numbers of draws, so each has its own quantile: Student's t with seeds - 1 degrees of freedom for the first,
+the normal quantile for the second. The half-widths add in squares (as in Zou and Donner's method of variance estimates
+recovery, 2008). With 3 seeds t is 4.3: few seeds give little certainty, which a bootstrap over 3 seeds would hide. The
+interval is never narrower than that of the problems alone (``paired_difference``, ``mean_of_means``), which could
+otherwise happen if seeds agree by chance.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from aapo_desk.evaluation import Estimate, mean_of_means, paired_difference
 from aapo_desk.evaluation.intervals import Z95
 
 Scores = Mapping[str, float]
-"""A value a problem, of one seed."""
+"""The value of each problem, by problem id, for one seed."""
 
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Student's t, two-sided 95 %, for 1 to 10 degrees of freedom."""
 
 
 def student(freedom: int) -> float:
-    """Student's t for a two-sided 95 % interval; from 11 degrees on by Fisher's expansion, to three digits."""
+    """Return Student's t for a two-sided 95 % interval.
+
+    From 11 degrees of freedom it is computed by Fisher's expansion, to three digits.
+    """
     if freedom <= len(T95):
         return T95[freedom - 1]
     z, n = Z95, freedom
@@ -41,12 +45,12 @@ def student(freedom: int) -> float:
 
 
 def accuracy(seeds: Sequence[Scores]) -> Estimate:
-    """The mean score in 0..1 over seeds, each weighing the same. Raises ValueError for no scores."""
+    """Return the mean score in 0..1 over seeds, each with equal weight. Raises ValueError for no scores."""
     return _estimate(seeds, mean_of_means(list(_by_problem(seeds).values())), 0.0)
 
 
 def difference(before: Sequence[Scores], after: Sequence[Scores]) -> tuple[Estimate, int] | None:
-    """after - before, paired problem by problem inside each seed, and the number of pairs; None without any."""
+    """Return after - before, paired by problem within each seed, and the number of pairs; None if there are none."""
     paired = [
         {problem: new[problem] - old[problem] for problem in old if problem in new}
         for old, new in zip(before, after, strict=True)
@@ -55,7 +59,7 @@ def difference(before: Sequence[Scores], after: Sequence[Scores]) -> tuple[Estim
     if not paired:
         return None
     means = [sum(values) / len(values) for values in _by_problem(paired).values()]
-    # Only differences matter to the paired interval: each beside a score of 0.
+    # The paired interval depends only on the differences, so each one is paired with a score of 0.
     problems = paired_difference([0.0] * len(means), means)
     return _estimate(paired, problems, -1.0), sum(map(len, paired))
 
@@ -78,7 +82,7 @@ def _estimate(seeds: Sequence[Scores], problems: Estimate, least: float) -> Esti
 
 
 def _half(seeds: Sequence[Scores], mean: float) -> float:
-    """Half the interval, from the two parts of the variance."""
+    """Return half the width of the interval, from the two parts of the variance."""
     by_seed: list[float] = []
     single: list[float] = []
     by_problem: dict[str, float] = defaultdict(float)
@@ -94,6 +98,6 @@ def _half(seeds: Sequence[Scores], mean: float) -> float:
 
 
 def _variance(pulls: Sequence[float]) -> float:
-    """Of a mean, from how far each cluster pulls it."""
+    """Return the variance of a mean, from each cluster's contribution to its deviation."""
     count = len(pulls)
     return count / (count - 1) * sum(pull * pull for pull in pulls) if count > 1 else 0.0

@@ -1,4 +1,4 @@
-"""A comparison as a picture, through matplotlib (the extra ``plots``)."""
+"""Drawing a comparison as a picture with matplotlib (the extra ``plots``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from aapo_desk.studies.files import PICTURES, put_aside, save_ending
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, which people with any kind of colour vision can tell apart; and never by colour alone.
+# Okabe and Ito's palette, which people with any kind of colour vision can distinguish. Dashes and markers differ too,
+# so that curves never differ by colour alone.
 COLOURS = dict(zip(LETTERS, ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"), strict=True))
 DASHES: dict[str, Any] = dict(
     zip(
@@ -23,26 +24,26 @@ DASHES: dict[str, Any] = dict(
     )
 )
 MARKERS = dict(zip(LETTERS, "os^Dvx", strict=True))
-MARKS = 8  # of a curve's points, so that its marker is seen and the curve too
-SIZE, DPI = (10.0, 6.0), 150  # inches, dots an inch
+MARKS = 8  # Markers on a curve: enough to recognise it, few enough not to hide it.
+SIZE, DPI = (10.0, 6.0), 150  # Inches, dots per inch.
 HOUR = 3600.0
 
 
 class PicturesMissing(RuntimeError):
-    """matplotlib is not installed; the message says what to do."""
+    """Raised if matplotlib is not installed; the message says what to do."""
 
 
 def check_matplotlib() -> None:
-    """Raises PicturesMissing."""
+    """Raise PicturesMissing if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise PicturesMissing("pictures need matplotlib; install it with: pip install 'aapo-desk[plots]'")
 
 
 def draw(path: Path, comparison: Comparison, axis: Axis) -> None:
-    """Write the curves as PNG or SVG, as the path's ending says.
+    """Write the curves as PNG or SVG, depending on the path's extension.
 
-    Each run has its letter, colour, dashes and marker; behind a smoothed curve lie the values themselves. Raises
-    ConfigError for another ending, PicturesMissing, and OSError where the file cannot be written.
+    Each run has its own letter, colour, dashes and marker; a smoothed curve is drawn over its unsmoothed values.
+    Raises ConfigError for any other extension, PicturesMissing, and OSError if the file cannot be written.
     """
     ending = save_ending(path, PICTURES)
     check_matplotlib()
@@ -50,7 +51,8 @@ def draw(path: Path, comparison: Comparison, axis: Axis) -> None:
     from matplotlib.figure import Figure
 
     with rc_context({"svg.hashsalt": "aapo-desk"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in a script of its own
+        # A run's name may use a script that the font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
         axes = figure.add_subplot()
         hours = max((entry.points.reach("time") or 0.0 for entry in comparison.entries), default=0.0) > HOUR
@@ -84,7 +86,7 @@ def _draw_run(axes: Axes, entry: Entry, comparison: Comparison, axis: Axis, unit
 
 
 def _end(points: Points, xs: list[float]) -> tuple[float, float] | None:
-    """The last point that can be drawn."""
+    """Return the last point that can be drawn; None if there is none."""
     drawn = [(x, y) for x, y in zip(xs, points.smooth, strict=True) if math.isfinite(x) and math.isfinite(y)]
     return drawn[-1] if drawn else None
 
@@ -102,7 +104,7 @@ def _label(axes: Axes, comparison: Comparison, axis: Axis, unit: str) -> None:
 
 
 def label(entry: Entry, comparison: Comparison) -> str:
-    """The run in the legend: its letter, its name, and whether it is the baseline or has nothing to show."""
+    """Return a run's text in the legend: its letter, its name, and whether it is the baseline or has no values."""
     name = "".join(character if character.isprintable() else "?" for character in entry.name)
     notes = ["baseline"] if entry is comparison.baseline and len(comparison.entries) > 1 else []
     if _end(entry.points, list(entry.points.steps)) is None:

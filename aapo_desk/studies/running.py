@@ -1,4 +1,4 @@
-"""A study at work: its runs put in the queue and trained one after another; begun again, it goes on where it was."""
+"""Running a study: adding its runs to the queue and training them one after another, continuing where it stopped."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Member:
-    """One of a study's runs: the state of its entry in the queue, and the run once there is one.
-
-    ``reason``: of a failure.
-    """
+    """One of a study's runs: the state of its queue entry, the reason of a failure, and the run once it exists."""
 
     state: str
     reason: str
@@ -34,9 +31,9 @@ class Member:
 
 
 def members(study: Study) -> dict[str, Member]:
-    """Those that there are, by their name.
+    """Return the study's existing members by run name.
 
-    A run whose entry was taken off the queue is known by its name.
+    A run whose entry was removed from the queue is found by its name.
     """
     names = {study.run_name(arm, seed) for arm in study.arms for seed in study.seeds}
     found = {}
@@ -52,30 +49,30 @@ def members(study: Study) -> dict[str, Member]:
 
 
 def work(study: Study, tell: Tell, stop: queue.Stop | None = None) -> bool:
-    """Train what is left of a study, the first seed of each arm before the second. Whether all of it finished.
+    """Train the remaining runs of a study, the first seed of every arm before the second.
 
-    What was cut off goes on from its last checkpoint; what is not in the queue is put in again; what failed stays so.
-    Raises LaunchError where somebody else works at the study or at the queue, or where the run that measures the budget
-    has failed.
+    An interrupted run continues from its last checkpoint; a run missing from the queue is added again; a failed run
+    is not repeated. Returns whether all runs of the study have finished. Raises LaunchError if another process is
+    working on the study or the queue, or if the run that measures the budget has failed.
     """
     with only_one(study):
-        study = read_study(study.path)  # its amount may have come meanwhile
+        study = read_study(study.path)  # Its amount may have been measured in the meantime.
         if study.budget.amount is None:
             put_in(study)
             queue.work_off(tell, study=study.id, stop=stop)
             if stop and stop.count:
                 return False
             study = measured(study)
-            tell(f"each run may take {study.budget.words}, as the first did")
+            tell(f"each run gets {study.budget.words}, as measured in the first run")
         put_in(study)
         done = queue.work_off(tell, study=study.id, stop=stop)
     return done and all(member.state == "finished" for member in members(study).values())
 
 
 def put_in(study: Study) -> None:
-    """Put what is missing of a study's runs in the queue: all, or the one that measures its budget.
+    """Add a study's missing runs to the queue: all of them, or only the one that measures the budget.
 
-    One that was killed between two of them goes on here. Raises as ``queue.add``.
+    If the process is killed halfway, the next call adds the rest. Raises as ``queue.add``.
     """
     wanted = [(arm, seed) for seed in study.seeds for arm in study.arms]
     if study.budget.amount is None:
@@ -88,9 +85,9 @@ def put_in(study: Study) -> None:
 
 
 def measured(study: Study) -> Study:
-    """The study with the seconds that its first run has taken as everyone's budget, and written so.
+    """Set the budget to the seconds that the study's first run has taken, save the study and return it.
 
-    Raises LaunchError where that run has not finished.
+    Raises LaunchError if that run has not finished.
     """
     name = study.run_name(study.arms[0], study.seeds[0])
     member = members(study).get(name)
@@ -98,28 +95,28 @@ def measured(study: Study) -> Study:
         why = f": {member.reason}" if member and member.reason else ""
         state = member.state if member else "not in the queue"
         raise LaunchError(
-            f"the run that measures the budget ({name}) is {state}{why}; mend it, or start another study with --amount"
+            f"the run that measures the budget ({name}) is {state}{why}; fix it, or start another study with --amount"
         )
     return with_amount(study, round(read_track(member.run, DEFAULT_METRIC).seconds[-1], 3))
 
 
 @contextmanager
 def only_one(study: Study) -> Iterator[None]:
-    """Be the one that works at it; the kernel frees the lock when this process ends, however. Raises LaunchError."""
+    """Hold the study's lock, which the kernel releases when this process ends for any reason. Raises LaunchError."""
     try:
         with hold(study.lock):
             yield
     except LockHeldError:
-        raise LaunchError(f"study {study.name} runs already; see: aapo-desk study show {study.id}") from None
+        raise LaunchError(f"study {study.name} is already running; see: aapo-desk study show {study.id}") from None
 
 
 def is_at_work(study: Study) -> bool:
-    """Whether a process works at it."""
+    """Return whether a process is working on the study."""
     return is_held(study.lock)
 
 
 def start_in_background(study: Study) -> None:
-    """Work at it in a session of its own, which outlives who called. Raises LaunchError where that cannot be."""
+    """Run the study in a process with its own session, which outlives this one. Raises LaunchError if that fails."""
     try:
         study.log.touch(mode=0o600)
         with study.log.open("ab") as log:
@@ -134,5 +131,5 @@ def start_in_background(study: Study) -> None:
             )
     except OSError as error:
         raise LaunchError(f"the study cannot be started: {error.strerror or error}") from error
-    # Somebody must take note of its end, or it stays behind as a zombie while this program goes on.
+    # A thread waits for the process, which would otherwise stay a zombie after its end while this program runs.
     threading.Thread(target=process.wait, name=f"study {study.id}", daemon=True).start()

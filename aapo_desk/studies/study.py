@@ -1,4 +1,4 @@
-"""A study's folder: what is compared, with which seeds and budget. Its runs are entries of the queue."""
+"""A study's folder, which holds its arms, seeds and budget. The study's runs are entries of the queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILE = "study.json"
 
 @dataclass(frozen=True)
 class Study:
-    """``varied``: the setting that the arms differ in. ``created``: unix time. The first arm is the baseline."""
+    """A study: ``varied`` is the setting that differs, ``created`` a Unix time, and the first arm is the baseline."""
 
     path: Path
     name: str
@@ -40,7 +40,7 @@ class Study:
 
     @property
     def log(self) -> Path:
-        """What it says where it runs in the background."""
+        """The log of a study that runs in the background."""
         return self.path / "study.log"
 
     @property
@@ -48,16 +48,16 @@ class Study:
         return self.path / "study.lock"
 
     def run_name(self, arm: Arm, seed: int) -> str:
-        """Of the run, and of its entry in the queue: by it the study finds them again."""
+        """Return the name of a run and of its queue entry, by which the study finds them again."""
         return f"{self.name} {arm.label} {seed}"
 
     def config(self, arm: Arm, seed: int) -> RunConfig:
-        """Of an arm's run with this seed."""
+        """Return the configuration of an arm's run with this seed."""
         return run_config(self.arms, arm, seed, self.budget)
 
     @property
     def words(self) -> str:
-        """What is compared, in half a sentence."""
+        """The comparison in one line, without a final full stop."""
         first, *others = (arm.label for arm in self.arms)
         setting = "" if self.varied == "algorithm.name" else f"{self.varied} "
         count = len(self.seeds)
@@ -66,14 +66,17 @@ class Study:
 
 
 def folder() -> Path:
-    """Where studies lie."""
+    """Return the folder of all studies."""
     return home() / "studies"
 
 
 def create_study(
     name: str | None, preset: str, varied: str, arms: Sequence[Arm], seeds: Sequence[int], budget: Budget
 ) -> Study:
-    """A new study's folder. Raises ConfigError for a name that is bad or taken, by a study or by one of its runs."""
+    """Create a study's folder and return the study.
+
+    Raises ConfigError for a name that is invalid, or taken by another study or by a run (as one of its runs' names).
+    """
     study_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     study = Study(folder() / study_id, name or study_id, preset, varied, arms, seeds, budget, time.time())
     check_study_name(study.name)
@@ -86,15 +89,15 @@ def create_study(
 
 
 def check_study_name(name: str) -> None:
-    """Raises ConfigError for a name that is empty, holds a slash or is taken by another study."""
+    """Raise ConfigError if a name is empty, contains a slash, or belongs to another study."""
     if not name.strip() or "/" in name or "\\" in name or name == "last" or not name.isprintable():
         raise ConfigError(Problem("--name", "must be text without slashes, and not 'last'", name))
     if any(name in (study.name, study.id) for study in list_studies()):
-        raise ConfigError(Problem("--name", "a study of this name exists; choose another", name))
+        raise ConfigError(Problem("--name", "a study with this name exists; choose another", name))
 
 
 def save_study(study: Study) -> None:
-    """Write it, whole or not at all. Raises OSError."""
+    """Write a study's file atomically. Raises OSError."""
     budget = asdict(study.budget)
     if not math.isfinite(study.budget.problems):
         budget["problems"] = None
@@ -112,28 +115,30 @@ def save_study(study: Study) -> None:
 
 
 def with_amount(study: Study, amount: float) -> Study:
-    """The study with its budget known, and written so."""
+    """Set the amount of a study's budget, save the study and return it."""
     known = replace(study, budget=replace(study.budget, amount=amount))
     save_study(known)
     return known
 
 
 def read_study(path: Path) -> Study:
-    """Raises StoreError for a folder that holds none for this version."""
+    """Read the study in a folder. Raises StoreError if it is missing, damaged or of another version."""
     data = read_json(path / FILE)
     if data is None:
         raise StoreError(f"{path / FILE} cannot be read")
     if data.get("format") != FORMAT:
-        known = f"format {data.get('format')}, this one knows {FORMAT}"
-        raise StoreError(f"{path / FILE} is of another version of aapo-desk ({known})")
+        known = f"format {data.get('format')}, this version supports {FORMAT}"
+        raise StoreError(f"{path / FILE} was written by another version of aapo-desk ({known})")
     try:
         return _study(path, data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{path / FILE} holds a configuration of another version: {where}: {first['msg']}") from error
+        raise StoreError(
+            f"{path / FILE} has a configuration that is not valid in this version: {where}: {first['msg']}"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path / FILE} holds no study ({error!r})") from error
+        raise StoreError(f"{path / FILE} is not a valid study ({error!r})") from error
 
 
 def _study(path: Path, data: dict[str, Any]) -> Study:
@@ -152,19 +157,21 @@ def _study(path: Path, data: dict[str, Any]) -> Study:
 
 
 def list_studies() -> list[Study]:
-    """All that can be read, the newest first."""
-    found = []
+    """Return all readable studies, newest first."""
+    studies = []
     for path in folder().glob(f"*/{FILE}"):
         try:
-            found.append(read_study(path.parent))
-        except StoreError:  # named when it is asked for
+            studies.append(read_study(path.parent))
+        except StoreError:  # ``find_study`` raises it when the user asks for this study.
             continue
-    return sorted(found, key=lambda study: study.created, reverse=True)
+    return sorted(studies, key=lambda study: study.created, reverse=True)
 
 
 def find_study(reference: str) -> Study:
-    """The study with this id, name or unique beginning of an id; ``last`` is the newest. Raises ConfigError, and
-    StoreError where its folder cannot be read."""
+    """Return the study with this id, name or unique prefix of an id; ``last`` means the newest study.
+
+    Raises ConfigError if there is no such study or several match, StoreError if its folder cannot be read.
+    """
     if reference and "/" not in reference and (folder() / reference / FILE).is_file():
         return read_study(folder() / reference)
     studies = list_studies()
@@ -180,5 +187,5 @@ def find_study(reference: str) -> Study:
         return matches[0]
     if matches:
         several = ", ".join(study.id for study in matches[:5])
-        raise ConfigError(Problem("STUDY", f"several studies begin like this: {several}", reference))
-    raise ConfigError(Problem("STUDY", "there is no such study; see: aapo-desk study list", reference))
+        raise ConfigError(Problem("STUDY", f"matches several studies: {several}", reference))
+    raise ConfigError(Problem("STUDY", "there is no such study; list them with: aapo-desk study list", reference))

@@ -1,4 +1,4 @@
-"""A study as a picture, through matplotlib (the extra ``plots``): curves with bands, and what the arms ended at."""
+"""Drawing a study as a picture with matplotlib (the extra ``plots``): curves with bands, and final accuracies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAID_BY = {"steps": "step", "seconds": "seconds of training", "completions": "sa
 
 
 def draw(path: Path, findings: Findings) -> None:
-    """Write it as PNG or SVG, as the path's ending says. Raises as ``pictures.draw``."""
+    """Write the picture as PNG or SVG, depending on the path's extension. Raises as ``pictures.draw``."""
     ending = save_ending(path, PICTURES)
     check_matplotlib()
     from matplotlib import rc_context
@@ -69,18 +69,18 @@ def _label(arm: ArmFindings) -> str:
 
 
 def _right(axes: Axes, findings: Findings) -> None:
-    """Base and tuned accuracy of each arm."""
+    """Draw each arm's base and tuned accuracy."""
     for number, arm in enumerate(findings.arms):
         outcome = arm.sides["greedy"]
         _interval(axes, number - 0.12, outcome.base, "0.55", "o")
         _interval(axes, number + 0.12, outcome.tuned, COLOURS[arm.letter], MARKERS[arm.letter])
-    _rows(axes, findings, "held out, answered right\n(grey: the base)")
+    _rows(axes, findings, "held-out accuracy\n(grey: base model)")
     notes = [f"{arm.letter}, {note}" for arm in findings.arms for note in arm.sides["greedy"].notes]
     axes.set_xlabel("\n".join(notes), fontsize="x-small")
 
 
 def _apart(axes: Axes, findings: Findings) -> None:
-    """Each arm's distance to the first."""
+    """Draw each arm's difference to the first arm."""
     axes.axvline(0.0, color="0.4", linewidth=1)
     for number, arm in enumerate(findings.arms):
         against = arm.sides["greedy"].against
@@ -88,7 +88,7 @@ def _apart(axes: Axes, findings: Findings) -> None:
             _interval(axes, number, against.estimate, COLOURS[arm.letter], MARKERS[arm.letter])
             axes.annotate(against.words, (against.estimate.mean, number), xytext=(0, 8), textcoords="offset points",
                           ha="center", fontsize="small")  # fmt: skip
-    _rows(axes, findings, f"tuned, against {findings.arms[0].letter}\n(95 % intervals)")
+    _rows(axes, findings, f"tuned model, minus arm {findings.arms[0].letter}\n(95 % intervals)")
 
 
 def _interval(axes: Axes, place: float, estimate: Estimate | None, colour: str, marker: str) -> None:

@@ -1,4 +1,4 @@
-"""One run's way for a study: a metric step by step, and what it has used up and learned from on the way."""
+"""A run's course for a study: a metric at each step, what it has used up, and how much of the data taught."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ MOST_POINTS = 400
 
 @dataclass(frozen=True)
 class Track:
-    """Of each step the metric, and the seconds trained (evaluations not counted) and completions sampled until then.
+    """A metric at each step, with the seconds trained (without evaluations) and completions sampled up to it.
 
-    ``tokens``: sampled in all, the reference's too. ``teaching_group``, ``teaching``: mean share of the rows that
-    teach, by the group's own differences and with the margin; None where the algorithm has no such term.
+    ``tokens``: all sampled tokens, including the reference's. ``teaching_group``, ``teaching``: the mean share of rows
+    with a nonzero advantage, from the group's own differences alone and with the margin; None if the algorithm has no
+    such term.
     """
 
     values: Sequence[float]
@@ -37,9 +38,9 @@ class Track:
 
 @dataclass(frozen=True)
 class Band:
-    """A metric's mean over seeds, with the lowest and the highest of them, by what was held equal.
+    """A metric's mean over seeds with the lowest and highest value, over the budget that the arms share (``xs``).
 
-    ``seeds``: how many it is of.
+    ``seeds`` is the number of seeds.
     """
 
     xs: Sequence[float]
@@ -50,7 +51,7 @@ class Band:
 
 
 def read_track(run: RunDirectory, metric: str) -> Track:
-    """Raises StoreError, sqlite3.Error or OSError."""
+    """Read a run's track. Raises StoreError, sqlite3.Error or OSError."""
     rows = list(CurveReader(run).rows([metric, *SPENT]))
     columns = [[math.nan if value is None else float(value) for value in column] for column in zip(*rows, strict=True)]
     if not columns:
@@ -67,7 +68,7 @@ def read_track(run: RunDirectory, metric: str) -> Track:
 
 
 def band(tracks: Sequence[Track], axis: str, smoothing: float) -> Band:
-    """Over the steps that all of them have; ``axis``: steps, seconds or completions."""
+    """Return the band over the steps that all tracks have. ``axis`` is steps, seconds or completions."""
     count = min((track.steps for track in tracks), default=0)
     stretch = max(1, -(-count // MOST_POINTS))
     places = [min(start + stretch, count) - 1 for start in range(0, count, stretch)]

@@ -1,10 +1,10 @@
-"""Numbers of any size, short."""
+"""Formatting numbers of any size in a few characters."""
 
 from __future__ import annotations
 
 
 def figure(value: float | None, sign: str = "", missing: str = "–") -> str:
-    """``0.794``, ``38.12``, ``1893``, ``2.00e-04``; ``sign`` is "+" for a difference."""
+    """Format a number: ``0.794``, ``38.12``, ``1893``, ``2.00e-04``. ``sign`` is "+" for a difference."""
     if value is None:
         return missing
     size = abs(value)

@@ -1,7 +1,7 @@
-"""Runs that wait for each other: one after another, each in a trainer process of its own.
+"""A queue of runs that are trained one after another, each in a trainer process of its own.
 
-An entry is a file, so the queue outlives whoever filled it, the screen and the machine's restart. A supervisor works it
-off: it starts each run, follows it to its end, and takes up again what was cut off.
+An entry is a file, so the queue survives the program that filled it, the screen, and a restart of the machine. A
+supervisor process starts each run, follows it to its end, and resumes interrupted ones.
 """
 
 from aapo_desk.studies.queue.entries import (

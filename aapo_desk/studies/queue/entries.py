@@ -16,58 +16,58 @@ from aapo_desk.config import ConfigError, Problem, RunConfig
 from aapo_desk.store import RunDirectory, check_name, home, read_json, runs_folder, write_atomically
 
 FORMAT = 1
-"""Of an entry's file. A file of another one is left alone."""
+"""The format of an entry's file. Files of another format are ignored."""
 
 WAITING = frozenset({"waiting", "interrupted"})
-"""States of entries that a supervisor would start, or go on with."""
+"""States of entries that a supervisor will start or resume."""
 
 ENDED = frozenset({"finished", "failed", "stopped", "removed"})
-"""States of entries that nothing more is done with."""
+"""States of entries that a supervisor leaves alone."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run that is, or was, to be trained in its turn.
+    """A run in the queue, before, during or after its training.
 
-    ``state`` is waiting, interrupted (it goes on from its last checkpoint), removed (its run was deleted), failed (also
-    where it could not be started, or crashed twice without getting further), or that of its run: starting, running,
+    ``state`` is waiting, interrupted (it will continue from its last checkpoint), removed (its run was deleted), failed
+    (also if it could not be started, or crashed twice without progress), or the state of its run: starting, running,
     paused, stopping, finished, stopped.
     """
 
     id: str
-    """A number of four digits, given in the order of adding."""
+    """A number of four digits, assigned in the order of adding."""
 
     name: str | None
-    """The run's, as train's ``--name``."""
+    """The run's name, as set by the option ``--name`` of train."""
 
     config: dict[str, Any]
     """The resolved RunConfig as JSON."""
 
     preset: str
-    """The preset or file it came from, for people."""
+    """The preset or file that the configuration came from, for display."""
 
     study: str | None
-    """The id of the study that wants it."""
+    """The id of the study that the run belongs to."""
 
     added: float
-    """Unix time."""
+    """When it was added, as Unix time."""
 
     run: str | None
     """The run's id, once it has been started."""
 
     state: str
     reason: str
-    """Of a failure, in one line; else empty."""
+    """The reason of a failure in one line; otherwise empty."""
 
     @property
     def label(self) -> str:
-        """What to call it in a line: its name, else where it came from."""
+        """The entry's name, or else its preset."""
         return self.name or self.preset
 
 
 @dataclass(frozen=True)
 class Record:
-    """An entry as its file holds it."""
+    """An entry as stored in its file."""
 
     id: str
     name: str | None
@@ -77,20 +77,20 @@ class Record:
     added: float
     run: str | None = None
     begun: bool = False
-    """Whether its trainer was started. ``run`` is written before, so that no kill can make a run start twice."""
+    """Whether its trainer was started. ``run`` is stored earlier, so that a kill can never make a run start twice."""
 
     settled: bool = False
-    """Whether a supervisor has seen how it ended."""
+    """Whether a supervisor has recorded its end."""
 
     failure: str = ""
     """Why it could not be started, or was given up."""
 
     crashed_at: int | None = None
-    """The furthest step that it crashed after."""
+    """The last step before its latest crash; None if it never crashed."""
 
     @property
     def directory(self) -> RunDirectory | None:
-        """Its run; None where there is none (yet)."""
+        """The entry's run; None if it does not exist (yet)."""
         run = RunDirectory(runs_folder() / self.run) if self.run else None
         return run if run and run.config.is_file() else None
 
@@ -115,13 +115,13 @@ class Record:
 
 
 def folder() -> Path:
-    """Where the queue lies."""
+    """Return the folder of the queue."""
     return home() / "queue"
 
 
 @contextmanager
 def changing() -> Iterator[Path]:
-    """Hold the queue, so that of those who change it each sees what the one before left; gives its folder.
+    """Lock the queue, so that changes by several processes happen one after another, and yield its folder.
 
     Raises OSError.
     """
@@ -135,10 +135,11 @@ def changing() -> Iterator[Path]:
 
 
 def add(config: RunConfig, *, preset: str, name: str | None = None, study: str | None = None) -> Entry:
-    """Put a run at the end of the queue. ``preset``: what it came from, for people.
+    """Add a run to the end of the queue. ``preset`` is the source of the configuration, for display.
 
-    The configuration is kept so that it can be started from any working directory. Raises ConfigError for a name that a
-    run or a waiting entry has, or an adapter to start from that is none; OSError where it cannot be written.
+    Paths in the configuration are made absolute, so that the run can be started from any working directory.
+    Raises ConfigError for a name that belongs to a run or a waiting entry, or for an invalid initial adapter; OSError
+    if the entry cannot be written.
     """
     if adapter := launch.find_start(config):
         config = config.model_copy(update={"lora": config.lora.model_copy(update={"start_from": str(adapter)})})
@@ -148,14 +149,15 @@ def add(config: RunConfig, *, preset: str, name: str | None = None, study: str |
         if name is not None:
             check_name(name)
             if any(record.name == name for record in known if record.run is None and not record.settled):
-                raise ConfigError(Problem("--name", "an entry of this name waits in the queue; choose another", name))
+                message = "an entry with this name is waiting in the queue; choose another"
+                raise ConfigError(Problem("--name", message, name))
         record = Record(_next_number(place), name, config.model_dump(mode="json"), preset, study, time.time())
         write(record)
     return record.entry()
 
 
 def _next_number(place: Path) -> str:
-    """One more than was ever given: the number of a removed entry does not come back for another one."""
+    """Return the next unused number. Numbers of removed entries are not used again."""
     last = place / "last"
     try:
         given = int(last.read_text())
@@ -167,12 +169,12 @@ def _next_number(place: Path) -> str:
 
 
 def entries(study: str | None = None) -> list[Entry]:
-    """All entries, or those of a study, in the order of adding. What cannot be read is left out: see ``unreadable``."""
+    """Return all entries, or a study's, in the order of adding, without unreadable files (see ``unreadable``)."""
     return [record.entry() for record in records(study)]
 
 
 def find_entry(reference: str) -> Entry:
-    """The entry with this number (leading zeros or not), name or run. Raises ConfigError."""
+    """Return the entry with this number (leading zeros are optional), name or run id. Raises ConfigError."""
     return _find(reference).entry()
 
 
@@ -185,14 +187,14 @@ def _find(reference: str) -> Record:
         return matches[0]
     if matches:
         several = ", ".join(record.id for record in matches[:5])
-        raise ConfigError(Problem("ENTRY", f"several entries are meant by it: {several}", reference))
-    raise ConfigError(Problem("ENTRY", "there is no such entry; see: aapo-desk queue list", reference))
+        raise ConfigError(Problem("ENTRY", f"matches several entries: {several}", reference))
+    raise ConfigError(Problem("ENTRY", "there is no such entry; list them with: aapo-desk queue list", reference))
 
 
 def remove(reference: str) -> Entry:
-    """Take an entry off the queue, which it gives; its run, where there is one, stays.
+    """Remove an entry from the queue and return it; its run, if there is one, stays.
 
-    Raises ConfigError where there is no such entry, LaunchError while its run lives.
+    Raises ConfigError if there is no such entry, LaunchError while its run is live.
     """
     with changing() as place:
         record = _find(reference)
@@ -206,32 +208,32 @@ def remove(reference: str) -> Entry:
 
 
 def unreadable() -> list[str]:
-    """What there is to say of files in the queue that are no entries for this version, a line each."""
+    """Return one line for each file in the queue that is not a valid entry for this version."""
     return [words for path in _files() if isinstance(words := _read(path), str)]
 
 
 def records(study: str | None = None) -> list[Record]:
-    """As ``entries``, as the files hold them."""
-    found = [record for path in _files() if isinstance(record := _read(path), Record)]
-    return [record for record in found if study is None or record.study == study]
+    """Return the records that ``entries`` is made from, in the same order."""
+    readable = [record for path in _files() if isinstance(record := _read(path), Record)]
+    return [record for record in readable if study is None or record.study == study]
 
 
 def write(record: Record) -> None:
-    """Raises OSError."""
+    """Write a record to its file. Raises OSError."""
     write_atomically(folder() / f"{record.id}.json", json.dumps({"format": FORMAT} | asdict(record)))
 
 
 def change(record: Record, **changes: Any) -> Record:
-    """Write a record's changes down."""
+    """Write a changed record to its file and return it."""
     changed = replace(record, **changes)
     write(changed)
     return changed
 
 
 def again(record: Record) -> Record | None:
-    """The record as its file holds it now; None where it was removed."""
-    found = _read(folder() / f"{record.id}.json")
-    return found if isinstance(found, Record) else None
+    """Read a record from its file again; None if it was removed."""
+    current = _read(folder() / f"{record.id}.json")
+    return current if isinstance(current, Record) else None
 
 
 def _files() -> list[Path]:
@@ -247,17 +249,19 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 
 def _read(path: Path) -> Record | str:
-    """An entry's file, or why it is none."""
+    """Return the record in an entry's file, or a message why it is not valid."""
     data = read_json(path)
     if data is None:
-        return f"{path} is no entry of the queue: not a JSON object"
+        return f"{path} is not a queue entry: it is not a JSON object"
     form = data.get("format")
     if form != FORMAT:
-        return f"{path} is of another version of aapo-desk (entry format {form}, this one knows {FORMAT})"
+        return (
+            f"{path} was written by another version of aapo-desk (entry format {form}, this version supports {FORMAT})"
+        )
     given = {field.name: data[field.name] for field in fields(Record) if field.name in data}
     wrong = [name for name, value in given.items() if not isinstance(value, KINDS[name])]
     missing = [name for name in ("id", "name", "config", "preset", "study", "added") if name not in given]
     if wrong or missing or given["id"] != path.stem:
         what = ", ".join(wrong or missing or ["id"])
-        return f"{path} is no entry of the queue: {what} is missing or wrong"
+        return f"{path} is not a valid queue entry: {what} is missing or wrong"
     return Record(**given)

@@ -1,4 +1,4 @@
-"""The supervisor as a process: that there is one at most, starting it in the background, asking it to end."""
+"""The supervisor process: ensuring that there is only one, starting it in the background, asking it to stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS_TO_START = 15.0
 
 
 def log_file() -> Path:
-    """What a supervisor in the background says."""
+    """Return the log of a supervisor that runs in the background."""
     return folder() / "queue.log"
 
 
@@ -33,47 +33,50 @@ def _wish() -> Path:
 
 @contextmanager
 def only_one() -> Iterator[None]:
-    """Be the supervisor. The kernel frees the lock when this process ends, however it ends. Raises LaunchError."""
+    """Hold the supervisor's lock, which the kernel releases when this process ends for any reason.
+
+    Raises LaunchError if another process holds it.
+    """
     folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         with hold(_lock()) as file:
-            _wish().unlink(missing_ok=True)  # meant for one that is gone
+            _wish().unlink(missing_ok=True)  # This request was meant for an earlier supervisor.
             file.write(f"{os.getpid()}")
             file.flush()
             yield
     except LockHeldError:
         raise LaunchError(
-            "the queue is being worked off already; see: aapo-desk queue list; end it with: aapo-desk queue stop"
+            "the queue is already running; see it with: aapo-desk queue list; stop it with: aapo-desk queue stop"
         ) from None
 
 
 def is_worked_off() -> bool:
-    """Whether a supervisor is at work."""
+    """Return whether a supervisor is running."""
     return is_held(_lock())
 
 
 def ask_to_stop() -> None:
-    """Ask the supervisor to have the run that trains write a checkpoint and stop, and to end.
+    """Ask the supervisor to stop the current run with a checkpoint, and then to end.
 
-    Raises LaunchError where there is none.
+    Raises LaunchError if no supervisor is running.
     """
     if not is_worked_off():
-        raise LaunchError("nothing works the queue off, so there is nothing to stop")
+        raise LaunchError("the queue is not running, so there is nothing to stop")
     _wish().touch(mode=0o600)
 
 
 def asked_to_stop() -> bool:
-    """Whether ``ask_to_stop`` was called since this supervisor began."""
+    """Return whether ``ask_to_stop`` was called since this supervisor started."""
     return _wish().exists()
 
 
 def start_supervisor() -> None:
-    """Work the queue off in the background, in a session of its own. Gives back once it does.
+    """Start a supervisor in the background, in a session of its own, and return once it is running.
 
-    Raises LaunchError where there is one already, or where it cannot be started.
+    Raises LaunchError if there is one already, or if it cannot be started.
     """
     if is_worked_off():
-        raise LaunchError("the queue is being worked off already; end it with: aapo-desk queue stop")
+        raise LaunchError("the queue is already running; stop it with: aapo-desk queue stop")
     folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     log_file().touch(mode=0o600)
     try:
@@ -89,20 +92,20 @@ def start_supervisor() -> None:
             )
     except OSError as error:
         raise LaunchError(f"the supervisor cannot be started: {error.strerror or error}") from error
-    # Somebody must take note of its end, or it stays behind as a zombie while this program goes on.
+    # A thread waits for the process, which would otherwise stay a zombie after its end while this program runs.
     threading.Thread(target=process.wait, name="queue", daemon=True).start()
     deadline = time.monotonic() + SECONDS_TO_START
     while _last_one() != process.pid:
         ended = process.poll() is not None
         if (ended or time.monotonic() > deadline) and _last_one() != process.pid:
             if process.returncode == 0:
-                return  # somebody has emptied the queue in this moment
+                return  # The queue has become empty in the meantime.
             raise LaunchError(f"the supervisor did not start; see {log_file()}")
         time.sleep(0.05)
 
 
 def _last_one() -> int | None:
-    """The process that was the supervisor last, or is it."""
+    """Return the process id of the current or the last supervisor; None if there is none."""
     try:
         return int(_lock().read_text())
     except (OSError, ValueError):

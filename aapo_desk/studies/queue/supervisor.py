@@ -1,4 +1,4 @@
-"""Working the queue off: one run after another, each followed to its end, a failed one holding nobody up."""
+"""Training the queue's runs one after another, each to its end; a failed run does not block the others."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ READ_ERRORS = (StoreError, sqlite3.Error, OSError)
 
 
 class Stop(Protocol):
-    """How often it was asked to end. Once: the run that trains writes a checkpoint and stops; twice: at once."""
+    """The number of requests to stop so far.
+
+    After one, the current run writes a checkpoint and stops; after two, it is killed.
+    """
 
     @property
     def count(self) -> int: ...
 
     def wait(self, seconds: float) -> None:
-        """Until it is asked again, at most so long."""
+        """Wait until the next request, at most this many seconds."""
 
 
 class NeverStop:
-    """Nobody asks."""
+    """A ``Stop`` that never requests anything."""
 
     count = 0
 
@@ -46,17 +49,24 @@ class NeverStop:
 def work_off(
     tell: Callable[[str], None], *, study: str | None = None, stop: Stop | None = None, command: Sequence[str] = ()
 ) -> bool:
-    """Train what waits in the queue, or of a study, until nothing is left or it is asked to stop.
+    """Train the waiting entries of the queue, or of one study, until none is left or a stop is requested.
 
-    ``tell`` gets a line for each thing that happens. An entry that was cut off (by a stop, a crash, a restart of the
-    machine) goes on from its last checkpoint; one that crashes twice without getting further has failed. It waits for
-    runs that train here outside the queue, and while its own run is paused. ``command`` is the trainer's, as in
-    ``launch.start``. Gives whether all that it worked off finished.
-    Raises LaunchError where another supervisor is at work, OSError where the queue cannot be written.
+    An interrupted entry (by a stop, a crash, a restart of the machine) continues from its last checkpoint; one that
+    crashes twice without progress has failed. The supervisor waits for runs that train on this machine outside the
+    queue, and while its own run is paused.
+
+    Args:
+        tell: Called with a line for each thing that happens.
+        study: The id of the only study to work on; by default the whole queue.
+        stop: Requests to stop.
+        command: The trainer's command, as in ``launch.start``.
+
+    Returns whether all runs that it worked on have finished. Raises LaunchError if another supervisor is running,
+    OSError if the queue cannot be written.
     """
     with only_one():
         for words in unreadable():
-            tell(f"left out: {words}")
+            tell(f"ignored: {words}")
         return _Supervisor(tell, study, stop or NeverStop(), command).work()
 
 
@@ -75,20 +85,20 @@ class _Supervisor:
                 break
             with changing():
                 begun, words = self._begin(record)
-            if begun is None:  # removed in this moment
+            if begun is None:  # The entry was removed in the meantime.
                 continue
-            if words:  # not while the queue is held: who is told may be slow
+            if words:  # Not while the queue is locked, since ``tell`` may be slow.
                 self._tell(f"{_called(begun)} {words}")
             if not begun.settled:
                 begun = self._follow(begun)
             ends[record.id] = self._say_end(begun)
         if ends:
             counts = {state: list(ends.values()).count(state) for state in dict.fromkeys(ends.values())}
-            self._tell("the queue: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+            self._tell("queue: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
         return all(state == "finished" for state in ends.values()) and not self._asked()
 
     def _next(self) -> Record | None:
-        """The first that waits, was cut off or trains."""
+        """Return the first entry that is waiting, interrupted or training; None if there is none."""
         return next((one for one in records(self._study) if not one.settled and one.entry().state != "removed"), None)
 
     def _asked(self) -> int:
@@ -97,21 +107,22 @@ class _Supervisor:
     # Before
 
     def _wait_for_others(self, record: Record) -> bool:
-        """Until no other run trains on this machine; False where it was asked to stop meanwhile."""
-        told = ""
+        """Wait until no other run trains on this machine. Returns False if a stop was requested meanwhile."""
+        announced = ""
         while other := _other_run(record):
             if self._asked():
                 return False
-            if other.id != told:
-                told = other.id
-                self._tell(f"waits for run {other.name}, which is {launch.state(other)}")
+            if other.id != announced:
+                announced = other.id
+                self._tell(f"waiting for run {other.name}, which is {launch.state(other)}")
             self._stop.wait(SECONDS_BETWEEN_LOOKS_AT_OTHERS)
         return True
 
     def _begin(self, record: Record) -> tuple[Record | None, str]:
-        """Have the entry's run train, and words for that; settled where it has ended or cannot train.
+        """Start, resume or find the entry's run. Returns the changed record and a message.
 
-        None where the entry was removed. Call it while the queue is held.
+        The record is settled if its run has ended or cannot be trained, and None if the entry was removed. It must be
+        called while the queue is locked.
         """
         now = again(record)
         if now is None:
@@ -122,12 +133,12 @@ class _Supervisor:
         current = launch.state(run)
         if current in launch.LIVE:
             return change(now, begun=True), f"is {current}: run {run.id}"
-        if current in ("finished", "failed"):  # while nobody looked
+        if current in ("finished", "failed"):  # It ended while no supervisor was running.
             return change(now, begun=True, settled=True), ""
         return self._resume(now, run, current)
 
     def _start(self, record: Record) -> tuple[Record, str]:
-        if record.run:  # killed while it made the run's folder
+        if record.run:  # A supervisor was killed while it created the run's folder.
             shutil.rmtree(runs_folder() / record.run, ignore_errors=True)
         try:
             config = RunConfig.model_validate(record.config)
@@ -137,40 +148,41 @@ class _Supervisor:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            why = f"its configuration is none of this version of aapo-desk: {where}: {first['msg']}"
+            why = f"its configuration is not valid for this version of aapo-desk: {where}: {first['msg']}"
             return change(record, run=None, settled=True, failure=why), ""
         except (ConfigError, launch.LaunchError, OSError) as error:
             why = f"not started: {'; '.join(str(error).splitlines())}"
             return change(record, run=None, settled=True, failure=why), ""
-        taken = " (another run has taken its name since)" if name != record.name else ""
-        words = f"starts: run {run.id}{taken}; watch it with: aapo-desk watch {run.id}"
+        taken = " (without its name, which another run has taken)" if name != record.name else ""
+        words = f"started as run {run.id}{taken}; watch it with: aapo-desk watch {run.id}"
         return change(record, run=run.id, begun=True), words
 
     def _resume(self, record: Record, run: RunDirectory, current: str) -> tuple[Record, str]:
-        """From its last checkpoint, where it has got further than when it crashed before."""
+        """Resume a run from its last checkpoint, unless it has crashed again without progress."""
         step = _last_step(run)
         if current == "crashed" and record.crashed_at is not None and step <= record.crashed_at:
-            why = f"crashed again without getting further than step {record.crashed_at}: {launch.reason(run)}"
+            why = f"crashed again without progress after step {record.crashed_at}: {launch.reason(run)}"
             return change(record, begun=True, settled=True, failure=why), ""
         try:
             launch.resume(run, self._command)
         except (ConfigError, launch.LaunchError) as error:
-            if launch.state(run) in launch.LIVE:  # somebody else was quicker
+            if launch.state(run) in launch.LIVE:  # Another process has resumed it first.
                 return record, ""
-            return change(record, begun=True, settled=True, failure=f"cannot go on: {error}"), ""
+            return change(record, begun=True, settled=True, failure=f"cannot be resumed: {error}"), ""
         crashed_at = step if current == "crashed" else record.crashed_at
-        return change(record, begun=True, crashed_at=crashed_at), f"goes on, {current} after step {step}: run {run.id}"
+        words = f"resumed ({current} after step {step}) as run {run.id}"
+        return change(record, begun=True, crashed_at=crashed_at), words
 
     # While it trains
 
     def _follow(self, record: Record) -> Record:
-        """Until the run has ended; settled, unless it is to go on later."""
+        """Wait until the run has ended. The returned record is settled, unless the run is to be resumed later."""
         run = record.directory
-        said = ""
+        previous = ""
         while run and (current := launch.state(run)) in launch.LIVE:
-            if current != said and "paused" in (current, said):
+            if current != previous and "paused" in (current, previous):
                 self._tell(_paused(record, run) if current == "paused" else f"{_called(record)} is {current} again")
-            said = current
+            previous = current
             self._stop.wait(SECONDS_BETWEEN_LOOKS)
             self._answer(run)
         if run and record.directory and current in ("stopped", "crashed") and (current == "crashed" or self._asked()):
@@ -180,17 +192,17 @@ class _Supervisor:
             return change(now, settled=True) if now else record
 
     def _answer(self, run: RunDirectory) -> None:
-        """What was asked since the last look, one at a time."""
+        """Carry out the next request to stop that has not been answered yet."""
         if self._asked() <= self._answered:
             return
         self._answered += 1
-        with contextlib.suppress(launch.LaunchError):  # it has just ended by itself
+        with contextlib.suppress(launch.LaunchError):  # The run has just ended by itself.
             if self._answered == 1:
                 launch.request(run, "stop")
-                self._tell("asked the run to write a checkpoint and stop; asked again, it ends at once")
+                self._tell("stopping the run after a checkpoint; stop again to kill it at once")
             else:
                 launch.kill(run)
-                self._tell("ended at once; what came after the last checkpoint is lost")
+                self._tell("killed the run; the work since the last checkpoint is lost")
 
     # After
 
@@ -200,7 +212,7 @@ class _Supervisor:
         if entry.reason:
             words += f": {entry.reason}"
         elif entry.state == "interrupted":
-            words += "; it goes on with: aapo-desk queue run" if self._asked() else f": {_why(record)}"
+            words += "; resume it with: aapo-desk queue run" if self._asked() else f": {_why(record)}"
         elif record.directory:
             words += f" after step {_last_step(record.directory)}"
         self._tell(f"{_called(record)} {words}")
@@ -212,7 +224,7 @@ def _note(record: Record, run: RunDirectory) -> None:
 
 
 def _free(name: str | None) -> str | None:
-    """The name, or none where another run has taken it since the entry was added."""
+    """Return the name, or None if another run has taken it since the entry was added."""
     try:
         if name is not None:
             check_name(name)
@@ -231,17 +243,17 @@ def _why(record: Record) -> str:
 
 
 def _paused(record: Record, run: RunDirectory) -> str:
-    """That it waits for the user, and what alarm may be the cause."""
+    """Return a message that the run waits for the user, with the active alarms, which may be the cause."""
     try:
         alarms = [alarm.title for alarm in standing((event.kind, event.data) for event in RunReader(run).poll().events)]
     except READ_ERRORS:
         alarms = []
     alarm = f" (alarm: {'; '.join(alarms)})" if alarms else ""
-    return f"{_called(record)} is paused{alarm}; the queue waits. On with it: aapo-desk resume {run.id}"
+    return f"{_called(record)} is paused{alarm}; the queue waits. Resume it with: aapo-desk resume {run.id}"
 
 
 def _last_step(run: RunDirectory) -> int:
-    """The last step that was recorded."""
+    """Return the last recorded step of a run."""
     try:
         last = RunReader(run).last_metrics()
     except READ_ERRORS:
@@ -250,7 +262,7 @@ def _last_step(run: RunDirectory) -> int:
 
 
 def _other_run(record: Record) -> RunDirectory | None:
-    """A run other than this entry's that trains on this machine."""
+    """Return a run other than this entry's that trains on this machine; None if there is none."""
     here = socket.gethostname()
     for run in list_runs():
         if run.id != record.run and launch.state(run) in launch.LIVE and run.read_status().get("host", here) == here:
