@@ -140,7 +140,7 @@ def test_a_template_of_ones_own_is_filled_in() -> None:
         ({"operations": []}, "must be a list out of +, - and *"),
         ({"operations": 3}, "must be a list out of +, - and *"),
         ({"low": 5, "high": 4}, "task.options.low = 5: must not be above high (4)"),
-        ({"low": True}, "a number is wanted, not true or false"),
+        ({"low": True}, "must be a number, not true or false"),
         ({"high": 1.5}, "must be a valid integer"),
         ({"high": 10**9}, "must be less than or equal to 100000000"),
         ({"problems": 0}, "must be greater than or equal to 1"),

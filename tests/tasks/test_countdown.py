@@ -167,7 +167,7 @@ def test_a_template_of_ones_own_is_filled_in() -> None:
         ({"numbers": [3, 9]}, "task.options.numbers.1 = 9: must be less than or equal to 8"),
         ({"numbers": []}, "task.options.numbers = []: must have at least 1 item"),
         ({"numbers": "many"}, "task.options.numbers.0 = 'many': must be a valid integer"),
-        ({"numbers": True}, "task.options.numbers.0 = True: a number is wanted, not true or false"),
+        ({"numbers": True}, "task.options.numbers.0 = True: must be a number, not true or false"),
         ({"low": 0}, "task.options.low = 0: must be greater than or equal to 1"),
         ({"low": 9, "high": 8}, "task.options.low = 9: must not be above high (8)"),
         ({"target_low": 9, "target_high": 8}, "task.options.target_low = 9: must not be above target_high (8)"),
