@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         "--answer-column: done.jsonl has no column anser; it has completion, answer, tokens, truncated; did you mean",
     ),
     "completions that are chats": (["chat.jsonl", *MATH], "row 1, column completion: must be text, not [{'role'"),
-    "answers that are nested": (["nested.jsonl", *MATH], "--answer-column: row 1 holds nested values there"),
+    "answers that are nested": (["nested.jsonl", *MATH], "--answer-column: row 1 has nested values in this column"),
     "tokens that are no number": (["counts.jsonl", *MATH], "row 1, column tokens: must be a whole number, not 'many'"),
     "truncated that is no truth": (["cut.jsonl", *MATH], "row 1, column truncated: must be true or false"),
     "a longest of nothing": (["done.jsonl", *MATH, "--max-tokens", "0"], "--max-tokens"),

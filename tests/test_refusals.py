@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a Countdown that nothing reaches": (
         ["train", "tiny.yaml", *COUNTDOWN, "task.options={numbers: 2, high: 9, operations: +, target_low: 50}"],
-        r"task\.options: no problem was found: the numbers 1 to 9, 2 of them by \+, hardly ever make 50 to 100",
+        r"task\.options: no problem was found: the numbers 1 to 9, 2 of them with \+, hardly ever make 50 to 100",
     ),
     "an option of the countdown reward": (
         ["train", "tiny.yaml", "--set", "rewards.0={name: countdown, options: {well_formed: 2}}"],
@@ -181,7 +181,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no update": (algorithm("grpo", "updates_per_rollout=0"), r"algorithm\.updates_per_rollout = 0.*greater than or"),
     "an option that an algorithm does not have": (
         algorithm("dapo", "options.max_refils=2"),
-        r"dapo has no option 'max_refils'; its options are: .*max_refills; did you mean algorithm\.options\.max_refills\?",
+        r"dapo has no option 'max_refils'; its options are: .*; did you mean algorithm\.options\.max_refills\?",
     ),
     "an option of an algorithm that has none": (
         algorithm("aapo", "options.beta=0.1"),
@@ -237,7 +237,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a warm start that writes the same for every problem": (
         ["train", "tiny.yaml", "--set", "warm_start.solutions=4", "--set", "warm_start.template=Seven."],
-        r"warm_start\.template = 'Seven\.': must hold \{solution\} or \{answer\}",
+        r"warm_start\.template = 'Seven\.': must contain \{solution\} or \{answer\}",
     ),
     "a warm start without epochs": (
         ["train", "tiny.yaml", "--set", "warm_start.epochs=0"],
