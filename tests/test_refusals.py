@@ -229,7 +229,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a graded reward for DisCO": (
         [*algorithm("disco"), "--set", "rewards=[{name: length}]"],
-        r"rewards\.0\.name = 'length': .*disco.*those that are 0 or 1 are math",
+        r"rewards\.0\.name = 'length': .*disco.*the rewards that are 0 or 1 are math",
     ),
     "a partly right answer for DisCO": (
         [*algorithm("disco"), "--set", "rewards=[{name: countdown, options: {well_formed: 0.1}}]"],

@@ -104,4 +104,4 @@ def test_the_problems_own_scorer_is_the_reward() -> None:
     assert harmful.total is not None
     assert harmful.total < 0.1
     assert "scores only problems of task.source=reasoning-gym" in (strange.error or "")
-    assert "makes another problem than the one that was asked" in (foreign.error or "")
+    assert "generates a different problem from this recipe" in (foreign.error or "")
