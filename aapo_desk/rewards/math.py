@@ -2,9 +2,9 @@
 
 math-verify finds the answer in the text and compares the two as mathematics (``1/2`` is ``0.5``). Only the last
 ``<answer>`` is searched if the text has one, else the text after ``</think>``, else the whole text. A completion
-without a readable answer is wrong and scores 0. An error inside math-verify raises, and a hang is ended from outside; neither
-scores 0. Sympy's own parser executes its input, so model text never reaches it, except for digits, signs and brackets
-(which math-verify passes to it). The digits of every script count: ``７２`` and ``٧٢`` are 72.
+without a readable answer is wrong and scores 0. An error inside math-verify raises, and a hang is ended from
+outside; neither scores 0. Sympy's own parser executes its input, so model text never reaches it, except for digits,
+signs and brackets (which math-verify passes to it). The digits of every script count: ``７２`` and ``٧٢`` are 72.
 
 Option: ``worked_out`` (default false): if the right answer is a number, ``12 + 7`` does not count as 19. Use it for
 generated arithmetic, where a policy would soon learn to repeat the question.
