@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "an unknown preset": (["demmo"], "preset = 'demmo': there is no such preset"),
     "a file that is not there": (["gone.yaml"], "preset = 'gone.yaml': the file does not exist"),
     "an unknown setting": (["small.yaml", "--set", "lora.rank=8"], "did you mean lora.r"),
-    "a setting without a value": (["small.yaml", "--set", "lora.r"], "--set wants PATH=VALUE"),
+    "a setting without a value": (["small.yaml", "--set", "lora.r"], "--set needs PATH=VALUE"),
     "a setting out of bounds": (["small.yaml", "--set", "lora.r=0"], "lora.r = 0"),
     "no memory": (
         ["small.yaml", "--vram", "0"],

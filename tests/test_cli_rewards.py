@@ -54,7 +54,7 @@ def test_a_file_is_scored_as_a_run_would_score_it(capsys: Output) -> None:
     assert [part["format"] for part in parts] == [0.0, 1.0, 0.0, 0.0]
     assert [part["numeric"] for part in parts] == [1.0, 0.0, 0.0, None]
     assert [score["total"] for score in document["scores"]] == [1.5, 1.0, 0.5, None]
-    assert document["scores"][3]["error"].startswith("numeric: raised ValueError: the right answer is no number")
+    assert document["scores"][3]["error"].startswith("numeric: raised ValueError: the right answer is not a number")
     numeric, form, half = document["rewards"]
     assert (numeric["mean"], numeric["unscored"], numeric["weight"]) == (pytest.approx(1 / 3), 1, 1.0)
     assert (form["name"], form["weight"], form["options"]) == ("format", 0.5, {"pattern": "<think>"})
@@ -81,7 +81,7 @@ def test_plain_lines_say_what_was_scored_what_not_and_how_long_it_took(capsys: O
     assert lines[2].split() == ["numeric", "1.000", "0.333", "0.000", "1.000", "1"]
     assert lines[3].split() == ["tags", "2.000", "0.062", "0.000", "0.250", "0"]
     assert lines[4].split() == ["weighted", "sum", "0.500", "0.000", "1.000", "1"]
-    assert lines[5].startswith("row 4: numeric: raised ValueError: the right answer is no number: 'blue'")
+    assert lines[5].startswith("row 4: numeric: raised ValueError: the right answer is not a number: 'blue'")
     assert lines[6].startswith("scored in ")
     assert "ms each, by 2 workers" in lines[6]
 
@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         "--answer-column: done.jsonl has no column anser; it has completion, answer, tokens, truncated; did you mean",
     ),
     "completions that are chats": (["chat.jsonl", *MATH], "row 1, column completion: must be text, not [{'role'"),
-    "answers that are nested": (["nested.jsonl", *MATH], "--answer-column: row 1 holds nested values there"),
+    "answers that are nested": (["nested.jsonl", *MATH], "--answer-column: row 1 has nested values in this column"),
     "tokens that are no number": (["counts.jsonl", *MATH], "row 1, column tokens: must be a whole number, not 'many'"),
     "truncated that is no truth": (["cut.jsonl", *MATH], "row 1, column truncated: must be true or false"),
     "a longest of nothing": (["done.jsonl", *MATH, "--max-tokens", "0"], "--max-tokens"),

@@ -75,7 +75,7 @@ def test_the_lines_say_what_was_guessed_and_left_out(capsys: Output) -> None:
     told = captured.out.splitlines()
     assert "used    13 problems to train on, 0 held out" in told
     assert "prompts not measured: no model is given" in told
-    assert "note    took the column question for the problem; another: --set task.problem_column=NAME" in told
+    assert "note    using the column question as the problem; to choose another: --set task.problem_column=NAME" in told
     assert "note    1 row without an answer: left out" in told
     assert told[-3:] == ["3  train-2", "   What is 2 + 2?", "   answer: 4"]
 

@@ -41,7 +41,7 @@ FOUND = {
     "revision": None,
     "task_revision": None,
 }
-SHOWN = {"prompts": ["<user> 1 + 2"], "prompt_tokens": [7], "answers": ["3"], "notes": ["took the column q"]}
+SHOWN = {"prompts": ["<user> 1 + 2"], "prompt_tokens": [7], "answers": ["3"], "notes": ["using the column q"]}
 
 
 def preflight(script: str, progress: Callable[[str], None] = lambda _: None) -> launch.Preflight:
@@ -55,7 +55,7 @@ def test_a_preflight_gives_its_progress_and_what_it_found() -> None:
     assert said == ["reading owner/model", "measuring"]
     assert (found.train, found.held_out, found.dropped, found.longest_prompt) == (5, 2, 1, 40)
     assert (found.prompts, found.prompt_tokens) == (["<user> 1 + 2"], [7])
-    assert (found.answers, found.notes) == (["3"], ["took the column q"])
+    assert (found.answers, found.notes) == (["3"], ["using the column q"])
 
 
 def test_a_run_is_pinned_to_the_commits_that_were_looked_at() -> None:

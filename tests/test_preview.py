@@ -197,6 +197,6 @@ def test_a_warm_start_is_looked_at_by_the_models_own_tokenizer(config: dict[str,
     found, said = look(config, warm_start__solutions=40)
     assert found["notes"] == ["warm start: 40 worked solutions, up to 3 tokens"]
     assert found["notes"][0] in said
-    assert "rollout.max_new_tokens (1) long, their end counted; the shortest has 2 tokens" in refusal(
+    assert "rollout.max_new_tokens (1), with the end-of-sequence token; the shortest has 2 tokens" in refusal(
         config, warm_start__solutions=40, rollout__max_new_tokens=1
     )

@@ -77,7 +77,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["train", "tiny.yaml", "--set", "run.steps=many"],
         r"run\.steps = 'many' \(from --set\): must be a valid integer",
     ),
-    "true for a number": (["train", "tiny.yaml", "--set", "run.steps=true"], r"run\.steps = True.*a number is wanted"),
+    "true for a number": (["train", "tiny.yaml", "--set", "run.steps=true"], r"run\.steps = True.*must be a number"),
     "half a step": (["train", "tiny.yaml", "--set", "run.steps=2.5"], r"run\.steps = 2\.5.*integer"),
     "group_size 1": (
         ["train", "tiny.yaml", "--set", "rollout.group_size=1"],
@@ -101,11 +101,14 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "margin_low above margin_high": (
         ["train", "tiny.yaml", "--set", "algorithm.margin_low=0.5"],
-        r"margin_low \(0\.5\) is above margin_high \(0\.28\)",
+        r"margin_low \(0\.5\) must not be above margin_high \(0\.28\)",
     ),
     "zero steps": (["train", "tiny.yaml", "--set", "run.steps=0"], r"run\.steps = 0.*greater than or equal to 1"),
     "an unknown reward": (["train", "tiny.yaml", "--set", "rewards.0.name=maths"], r"maths.*did you mean math\?"),
-    "a reward too many": (["train", "tiny.yaml", "--set", "rewards.2.name=math"], r"rewards has the positions 0 to 1"),
+    "a reward too many": (
+        ["train", "tiny.yaml", "--set", "rewards.2.name=math"],
+        r"rewards is a list; use a position from 0 to 1",
+    ),
     "a custom reward that is not there": (
         ["train", "tiny.yaml", "--set", "rewards.0.name=nobody.py:fair"],
         r"nobody\.py",
@@ -160,7 +163,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a Countdown that nothing reaches": (
         ["train", "tiny.yaml", *COUNTDOWN, "task.options={numbers: 2, high: 9, operations: +, target_low: 50}"],
-        r"task\.options: no problem was found: the numbers 1 to 9, 2 of them by \+, hardly ever make 50 to 100",
+        r"task\.options: no problem was found: the numbers 1 to 9, 2 of them with \+, hardly ever make 50 to 100",
     ),
     "an option of the countdown reward": (
         ["train", "tiny.yaml", "--set", "rewards.0={name: countdown, options: {well_formed: 2}}"],
@@ -168,21 +171,21 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "several updates of AAPO": (
         algorithm("aapo", "updates_per_rollout=2"),
-        r"updates_per_rollout = 2: aapo has no ratio .* each rollout serves exactly one update",
+        r"updates_per_rollout = 2: aapo has no ratio .* each rollout can be used for one update only",
     ),
     "several updates of GPG": (algorithm("gpg", "updates_per_rollout=4"), r"updates_per_rollout = 4: gpg has no ratio"),
     "several updates of RLOO by REINFORCE": (
         algorithm("rloo", "updates_per_rollout=2"),
-        r"rloo has no ratio .* exactly one update; variant: ppo_seq has one",
+        r"rloo has no ratio .* one update only; algorithm\.options\.variant=ppo_seq has such a ratio",
     ),
     "no update": (algorithm("grpo", "updates_per_rollout=0"), r"algorithm\.updates_per_rollout = 0.*greater than or"),
     "an option that an algorithm does not have": (
         algorithm("dapo", "options.max_refils=2"),
-        r"dapo has no option 'max_refils'; it has: .*max_refills; did you mean algorithm\.options\.max_refills\?",
+        r"dapo has no option 'max_refils'; its options are: .*; did you mean algorithm\.options\.max_refills\?",
     ),
     "an option of an algorithm that has none": (
         algorithm("aapo", "options.beta=0.1"),
-        r"aapo has no option 'beta'; it has: none",
+        r"aapo has no option 'beta'; its options are: none",
     ),
     "an option below its range": (
         algorithm("grpo", "options.beta=-1"),
@@ -195,7 +198,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "an unknown variant": (algorithm("p3o", "options.variant=v3"), r"option variant = 'v3': must be v2 or v1"),
     "a margin for GRPO": (
         algorithm("grpo", "margin_low=-0.5"),
-        r"algorithm\.margin_low = -0\.5 \(from --set\): grpo has no margin.*leave it out, or set algorithm\.name=aapo",
+        r"algorithm\.margin_low = -0\.5 \(from --set\): grpo has no margin.*remove it, or set algorithm\.name=aapo",
     ),
     "an upper margin for APA": (algorithm("apa", "margin_high=1"), r"algorithm\.margin_high = 1\.0.*apa has no margin"),
     "a bank without a reference": (
@@ -214,7 +217,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "scaling where there is none": (
         algorithm("dr_grpo", "scale_rewards=true"),
-        r"algorithm\.scale_rewards = True.*dr_grpo never divides by the group's deviation",
+        r"algorithm\.scale_rewards = True.*dr_grpo never divides by the group's standard deviation",
     ),
     "two rewards for DisCO": (
         algorithm("disco"),
@@ -226,7 +229,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a graded reward for DisCO": (
         [*algorithm("disco"), "--set", "rewards=[{name: length}]"],
-        r"rewards\.0\.name = 'length': .*disco.*those that are 0 or 1 are math",
+        r"rewards\.0\.name = 'length': .*disco.*the rewards that are 0 or 1 are math",
     ),
     "a partly right answer for DisCO": (
         [*algorithm("disco"), "--set", "rewards=[{name: countdown, options: {well_formed: 0.1}}]"],
@@ -234,7 +237,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a warm start that writes the same for every problem": (
         ["train", "tiny.yaml", "--set", "warm_start.solutions=4", "--set", "warm_start.template=Seven."],
-        r"warm_start\.template = 'Seven\.': must hold \{solution\} or \{answer\}",
+        r"warm_start\.template = 'Seven\.': must contain \{solution\} or \{answer\}",
     ),
     "a warm start without epochs": (
         ["train", "tiny.yaml", "--set", "warm_start.epochs=0"],

@@ -80,17 +80,17 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "a setting that an arm refuses": (
         ["--algorithms", "aapo,grpo", "--set", "algorithm.pairing=mean"],
-        "algorithm.pairing = 'mean' (from --set, arm grpo): grpo has no margin, so this means nothing to it; leave it "
-        "out, or set algorithm.name=aapo",
+        "algorithm.pairing = 'mean' (from --set, arm grpo): grpo has no margin, so this setting has no effect; remove "
+        "it, or set algorithm.name=aapo",
     ),
     "updates that an arm refuses": (
         ["--algorithms", "grpo,gpg", "--set", "algorithm.updates_per_rollout=2"],
-        "algorithm (from --set, arm gpg): updates_per_rollout = 2: gpg has no ratio that corrects for the policy that "
-        "sampled, so each rollout serves exactly one update",
+        "algorithm (from --set, arm gpg): updates_per_rollout = 2: gpg has no ratio that corrects for the sampling "
+        "policy, so each rollout can be used for one update only",
     ),
     "an option that an arm lacks": (
         ["--algorithms", "grpo,gpg", "--set", "algorithm.options.epsilon_low=0.1"],
-        "algorithm (from --set, arm gpg): gpg has no option 'epsilon_low'; it has: beta, adjust",
+        "algorithm (from --set, arm gpg): gpg has no option 'epsilon_low'; its options are: beta, adjust",
     ),
     "rewards that an arm cannot learn from": (
         ["--algorithms", "aapo,disco", "--set", "rewards=[{name: length}]"],
@@ -112,8 +112,8 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "a warm-up longer than the budget": (
         ["--algorithms", "aapo,grpo", "--set", "optimizer.warmup_steps=4", "--amount", "2"],
-        "configuration (from arm aapo): optimizer.warmup_steps (4) is more than run.steps (2); the learning rate would "
-        "never arrive",
+        "configuration (from arm aapo): optimizer.warmup_steps (4) is more than run.steps (2), so the learning "
+        "rate would never reach its peak",
     ),
     "a name with a slash": (
         ["--algorithms", "aapo,grpo", "--name", "a/b"],

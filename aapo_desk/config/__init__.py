@@ -1,7 +1,7 @@
-"""The run's configuration: one ``RunConfig``, of which a preset is a YAML.
+"""The configuration of a run: one ``RunConfig``. A preset is a ``RunConfig`` written as YAML.
 
-Every value has one ``Field`` in ``sections``; it feeds validation, ``--set``, the form and the help. The dotted paths
-(``rollout.group_size``) are fixed, since people script against them.
+Every value has one ``Field`` in ``sections``, which feeds validation, ``--set``, the form and the help. The dotted
+paths (``rollout.group_size``) must not change, because people script against them.
 """
 
 from aapo_desk.config.algorithms import METHODS, REFERENCE_ALGORITHMS, Choice, Method, Number, Switch

@@ -1,6 +1,6 @@
-"""The algorithms by name: what each lets be set, and what a configuration must know of it before anything heavy loads.
+"""The registry of algorithms: the options of each, and the facts that validation needs before anything heavy loads.
 
-A new one is its file in ``aapo_desk.algorithms`` and its line in ``METHODS``.
+To add an algorithm, write its file in ``aapo_desk.algorithms`` and add a line to ``METHODS``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Number:
-    """An option that is a number of at least ``least``. ``default`` None: the algorithm's file says what it is then."""
+    """A numeric option of at least ``least``. If ``default`` is None, the algorithm's file determines the value."""
 
     default: float | None
     least: float = 0
     more: bool = False
-    """Whether it must be more than ``least``."""
+    """Whether the value must be strictly greater than ``least``."""
     whole: bool = False
 
     @property
@@ -37,7 +37,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """An option that is one of these words; the first is the default."""
+    """An option that takes one of ``words``. The first is the default."""
 
     words: tuple[str, ...]
 
@@ -55,7 +55,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Switch:
-    """An option that is on or off."""
+    """A boolean option."""
 
     default: bool
     allowed = "true or false"
@@ -78,25 +78,25 @@ def _never(_: Options) -> bool:
 
 @dataclass(frozen=True)
 class Method:
-    """An algorithm before it is built."""
+    """The description of an algorithm that validation uses before the algorithm is built."""
 
     options: Mapping[str, Option]
     settings: tuple[str, ...] = ()
-    """The settings of ``algorithm`` that mean something to it, beside its name, its options and its updates."""
+    """The settings of ``algorithm`` that the algorithm uses, besides ``name``, ``options``, ``updates_per_rollout``."""
     scales: bool = False
-    """The default of ``scale_rewards``: what its authors do."""
+    """The default of ``scale_rewards``, as in the authors' implementation."""
     reuses: Callable[[Options], bool] = _always
-    """Whether a rollout may serve several updates, with all its options given."""
+    """Whether a rollout may be used for several updates, given the complete options."""
     labels: bool = False
-    """Whether its rewards must be exactly 0 or 1."""
+    """Whether the rewards must be exactly 0 or 1."""
 
     @property
     def has_margin(self) -> bool:
-        """Whether it needs the reference's rewards."""
+        """Whether the algorithm needs the rewards of the reference model."""
         return "reference" in self.settings
 
     def complete(self, options: Options) -> dict[str, Any]:
-        """These options, and the defaults of the others."""
+        """Return ``options`` with the default of every option that is missing."""
         return {key: options.get(key, option.default) for key, option in self.options.items()}
 
 
@@ -150,36 +150,36 @@ METHODS: Mapping[str, Method] = {
 }
 
 REFERENCE_ALGORITHMS = tuple(name for name, method in METHODS.items() if method.has_margin)
-"""Those that need the reference's rewards."""
+"""The algorithms that need the rewards of the reference model."""
 
 
 def wrong_options(name: str, options: Options) -> str:
-    """What is wrong with an algorithm's own options, in words; empty where nothing is."""
+    """Return a message that says what is wrong with an algorithm's own options, or "" if they are valid."""
     known = METHODS[name].options
     for key, value in options.items():
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
             hint = f"; did you mean algorithm.options.{close[0]}?" if close else ""
-            return f"{name} has no option {key!r}; it has: {', '.join(known) or 'none'}{hint}"
+            return f"{name} has no option {key!r}; its options are: {', '.join(known) or 'none'}{hint}"
         if not known[key].accepts(value):
             return f"option {key} = {value!r}: must be {known[key].allowed}"
     return ""
 
 
 def wrong_updates(name: str, options: Options, updates: int) -> str:
-    """Why a rollout of this algorithm cannot serve so many updates, in words; empty where it can."""
+    """Return a message that says why a rollout cannot be used for ``updates`` updates, or "" if it can."""
     method = METHODS[name]
     if updates == 1 or method.reuses(method.complete(options)):
         return ""
     without = (
-        f"{name} has no ratio that corrects for the policy that sampled, so each rollout serves exactly one update"
+        f"{name} has no ratio that corrects for the sampling policy, so each rollout can be used for one update only"
     )
-    other = "; variant: ppo_seq has one" if "variant" in method.options else ""
+    other = "; algorithm.options.variant=ppo_seq has such a ratio" if "variant" in method.options else ""
     return f"updates_per_rollout = {updates}: {without}{other}"
 
 
 def misplaced(name: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:
-    """By the key of ``algorithm``: why a value other than its default means nothing to this algorithm."""
+    """Return, by key of ``algorithm``, why a value that differs from its default has no effect on this algorithm."""
     method = METHODS[name]
     wrong = {}
     for key in (*_MARGIN, *_SCALED):
@@ -187,19 +187,19 @@ def misplaced(name: str, values: Mapping[str, Any], defaults: Mapping[str, Any])
         if key in method.settings or values[key] == default:
             continue
         if key in _SCALED:
-            wrong[key] = f"{name} never divides by the group's deviation; leave it out"
+            wrong[key] = f"{name} never divides by the group's standard deviation; remove this setting"
         else:
-            wrong[key] = f"{name} has no margin, so this means nothing to it; leave it out, or set algorithm.name=aapo"
+            wrong[key] = f"{name} has no margin, so this setting has no effect; remove it, or set algorithm.name=aapo"
     if method.has_margin and values["pairing"] != "index" and values["margin_low"] == values["margin_high"]:
-        wrong["pairing"] = "margin_low and margin_high are equal, so there is no margin that pairing could change"
+        wrong["pairing"] = "has no effect, because margin_low and margin_high are equal; use pairing=index"
     return wrong
 
 
 def carried_over(old: Mapping[str, Any], defaults: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What of a preset's ``algorithm`` stays where another algorithm takes the place of the preset's.
+    """Return the settings of a preset's ``algorithm`` section that remain if another algorithm replaces the preset's.
 
-    So a comparison changes one line: what only the preset's algorithm has is left out, and so is what it would have
-    had anyway.
+    A comparison of algorithms then changes only ``algorithm.name``: the settings that only the preset's algorithm uses
+    are removed, and so are those that equal its defaults.
     """
     if name not in METHODS or old.get("name", defaults["name"]) not in METHODS:
         return dict(old)

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in lines for the user."""
+"""Configuration errors, worded for the user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a configuration: where, what was given, what is allowed."""
+    """One error in a configuration: the path, the value that was given, and what is allowed."""
 
     path: str
     message: str
@@ -24,7 +24,7 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used. ``str()`` is one line a problem, fit to be shown as it is."""
+    """Raised for a configuration that cannot be used. ``str()`` gives one line per problem, ready to be shown."""
 
     def __init__(self, *problems: Problem) -> None:
         self.problems = problems
@@ -32,6 +32,6 @@ class ConfigError(ValueError):
 
 
 def _short(value: Any, limit: int = 60) -> str:
-    """The value as text, its middle left out where it is long: a path's end says most."""
+    """Return the value as text. The middle of a long value is left out, because the end of a path says most."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit // 3]}…{text[-(limit - limit // 3 - 1) :]}"

@@ -1,4 +1,4 @@
-"""From a preset's mapping and ``--set`` to a checked configuration, or to every problem there is with it."""
+"""Build a checked configuration from a preset's mapping and ``--set``, or report every problem in it."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from aapo_desk.config.sections import AlgorithmConfig, RewardConfig, RunConfig, 
 
 
 def user_path(text: str | Path) -> Path:
-    """A path as a user writes it; ``~`` is a home folder where there is such a user, else a name like any other."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's own raises where there is no such user
+    """Return the path that a user wrote. A leading ``~`` is expanded if such a user exists, else it stays as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises if there is no such user
 
 
 PLACE_TO_FILL = re.compile(r"\{\w+\}")
 
 
 def parse_set(items: Sequence[str]) -> dict[str, Any]:
-    """``["rollout.group_size=16"]`` as ``{"rollout.group_size": 16}``; values are read as YAML."""
+    """Parse ``["rollout.group_size=16"]`` to ``{"rollout.group_size": 16}``. Values are read as YAML."""
     values: dict[str, Any] = {}
     for item in items:
         path, equals, text = item.partition("=")
         if not equals or not path.strip():
-            raise ConfigError(Problem(item, "--set wants PATH=VALUE, such as rollout.group_size=16"))
+            raise ConfigError(Problem(item, "--set needs PATH=VALUE, such as rollout.group_size=16"))
         values[path.strip()] = set_value(path.strip(), text.strip())
     return values
 
 
 def set_value(path: str, text: str) -> Any:
-    """The value of a ``--set``: YAML in its flow style, else plain text, as in ``system_prompt=Answer: a number``.
+    """Return the value of a ``--set``: YAML in flow style, else plain text, as in ``system_prompt=Answer: a number``.
 
-    Text that begins with a place to fill, as a template does (``{answer} it is``), is no mapping.
+    Text that begins with a placeholder, as a template may (``{answer} it is``), is text and not a YAML mapping.
     """
     if PLACE_TO_FILL.match(text):
         return text
@@ -49,16 +49,16 @@ def set_value(path: str, text: str) -> Any:
         value = yaml.safe_load(text) if text else None
     except yaml.YAMLError as error:
         if text.startswith(("{", "[", "'", '"')):
-            raise ConfigError(Problem(path, "is not a YAML value", text, "--set")) from error
+            raise ConfigError(Problem(path, "is not valid YAML", text, "--set")) from error
         return text
     block_style = isinstance(value, dict | list) and not text.startswith(("{", "["))
     return text if block_style else value
 
 
 def resolve(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, origin: str = "") -> RunConfig:
-    """The configuration of a preset's mapping with dotted ``overrides`` laid over it.
+    """Return the configuration in a preset's mapping, with the dotted ``overrides`` applied on top.
 
-    Raises ConfigError with every problem found: its path, what was given and where, what is allowed.
+    Raises ConfigError with every problem found: its path, the value and where it came from, and what is allowed.
     """
     tree = _copy(data)
     if "rewards" not in tree and any(path.startswith("rewards.") for path in overrides or {}):
@@ -70,10 +70,11 @@ def resolve(data: Mapping[str, Any], overrides: Mapping[str, Any] | None = None,
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
         problems = [_problem(detail, overrides or {}, origin) for detail in error.errors()]
-        # A value that fits no branch of a union is reported once a branch: the first says enough.
+        # Pydantic reports a value that fits no branch of a union once per branch. The first report is enough.
         firsts = {problem.path: problem for problem in reversed(problems)}
         raise ConfigError(*reversed(firsts.values())) from None
-    # Not a rule of RunConfig: what older runs hold is to be read, whatever it means today.
+    # This is checked here and not in RunConfig, because the configurations of older runs must still load, even if
+    # they set values that have no effect today.
     values = config.algorithm.model_dump()
     if wrong := misplaced(config.algorithm.name, values, _algorithm_defaults()):
         places = {f"algorithm.{key}": message for key, message in wrong.items()}
@@ -87,7 +88,7 @@ def _algorithm_defaults() -> dict[str, Any]:
 
 
 def _change_algorithm(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Where ``overrides`` name another algorithm than the preset, leave out what only the preset's has."""
+    """Remove the settings that only the preset's algorithm has, if ``overrides`` name another algorithm."""
     section, name = tree.get("algorithm"), overrides.get("algorithm.name")
     defaults = _algorithm_defaults()
     if not isinstance(section, dict) or not isinstance(name, str) or section.get("name", defaults["name"]) == name:
@@ -98,14 +99,14 @@ def _change_algorithm(tree: dict[str, Any], overrides: Mapping[str, Any]) -> Non
 
 
 def _options_in(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The algorithm's own options among the overrides."""
+    """Return the algorithm's own options that are set in ``overrides``."""
     whole, prefix = overrides.get("algorithm.options"), "algorithm.options."
     single = {path.removeprefix(prefix): value for path, value in overrides.items() if path.startswith(prefix)}
     return {**whole, **single} if isinstance(whole, dict) else single
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError naming the file and, where known, the line."""
+    """Read the mapping in a YAML file. Raises ConfigError that names the file and, if known, the line."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -123,7 +124,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def field_paths(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
-    """Every dotted path of a scalar or free-form value, such as ``rollout.group_size``."""
+    """Yield every dotted path of a scalar or free-form value, such as ``rollout.group_size``."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from field_paths(field.annotation, f"{prefix}{name}.")
@@ -132,7 +133,7 @@ def field_paths(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterato
 
 
 def value_at(config: BaseModel, path: str) -> Any:
-    """The value at a dotted path."""
+    """Return the value at a dotted path."""
     value: Any = config
     for part in path.split("."):
         value = getattr(value, part)
@@ -140,7 +141,7 @@ def value_at(config: BaseModel, path: str) -> Any:
 
 
 def differences(base: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Paths whose values differ, with both values."""
+    """Return the paths whose values differ, with both values (``base``, ``other``)."""
     pairs = {path: (value_at(base, path), value_at(other, path)) for path in field_paths()}
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -152,7 +153,7 @@ def _copy(value: Any) -> Any:
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Lay ``value`` at a dotted path. A part of digits is a position in a list, as in ``rewards.0.weight``."""
+    """Set ``value`` at a dotted path. A part made of digits is a position in a list, as in ``rewards.0.weight``."""
     parts = path.split(".")
     node: Any = tree
     for depth, part in enumerate(parts):
@@ -160,7 +161,8 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
         if isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
                 here = ".".join(parts[:depth])
-                raise ConfigError(Problem(path, f"{here} has the positions 0 to {len(node) - 1}", value, "--set"))
+                message = f"{here} is a list; use a position from 0 to {len(node) - 1}"
+                raise ConfigError(Problem(path, message, value, "--set"))
             key: Any = int(part)
         else:
             key = part
@@ -175,7 +177,7 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _problem(detail: ErrorDetails, overrides: Mapping[str, Any], origin: str) -> Problem:
-    """What pydantic found, in the user's terms."""
+    """Return a pydantic error as a Problem worded for the user."""
     path = ".".join(str(part) for part in _data_path(detail["loc"]))
     where = _where(path, overrides, origin)
     given = detail.get("input")
@@ -186,7 +188,7 @@ def _problem(detail: ErrorDetails, overrides: Mapping[str, Any], origin: str) ->
         case "extra_forbidden":
             return Problem(path, "there is no such setting", None, where, nearest_key(path))
         case "invalid_key":
-            return Problem(path, "there is no such setting; a setting's name is text", None, where)
+            return Problem(path, "there is no such setting; the name of a setting must be text", None, where)
         case "missing":
             return Problem(path, "is missing", None, where)
         case "literal_error":
@@ -205,13 +207,13 @@ def _problem(detail: ErrorDetails, overrides: Mapping[str, Any], origin: str) ->
 
 
 def _where(path: str, overrides: Mapping[str, Any], origin: str) -> str:
-    """Where a value at a path comes from."""
+    """Return where the value at a path comes from: ``--set`` or ``origin``."""
     set_here = any(f"{item}.".startswith(f"{path}.") or f"{path}.".startswith(f"{item}.") for item in overrides)
     return "--set" if set_here else origin
 
 
 def _data_path(location: tuple[int | str, ...]) -> Iterator[int | str]:
-    """Pydantic's location without the names of a union's branches."""
+    """Yield the parts of a pydantic location, without the names of union branches."""
     annotation: Any = RunConfig
     for part in location:
         origin = get_origin(annotation)
@@ -229,7 +231,7 @@ def _data_path(location: tuple[int | str, ...]) -> Iterator[int | str]:
 
 
 def nearest_key(path: str) -> str | None:
-    """The known path that looks most like an unknown one."""
+    """Return the known path that is most similar to an unknown one, or None if no path is close."""
     known = [*field_paths(), *RunConfig.model_fields]
     if item := re.match(r"rewards\.\d+\.", path):
         known = list(field_paths(RewardConfig, item[0]))

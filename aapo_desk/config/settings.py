@@ -1,4 +1,4 @@
-"""The settings one by one, as a form shows them: what may stand there, from when to when, and as which text."""
+"""The settings one by one, as a form shows them: allowed values, bounds, and conversion from and to text."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ YES_NO = {True: "yes", False: "no"}
 
 @dataclass(frozen=True)
 class Setting:
-    """One value of a ``RunConfig``: its path and what its ``Field`` says."""
+    """One value of a ``RunConfig``: its path and the contents of its ``Field``."""
 
     path: str
     kind: Kind
     help: str
     choices: tuple[Any, ...]
-    """What a ``choice`` chooses from, in order; empty for the others."""
+    """The values that a ``choice`` offers, in order; empty for the other kinds."""
     bounds: str
-    """In words, as ``at least 2``; empty where every number is allowed."""
+    """The bounds in words, such as ``at least 2``; empty if every number is allowed."""
     optional: bool
-    """Whether it may be left empty."""
+    """Whether the value may be left empty."""
     default: str | None
-    """As text; None where a value must be given."""
+    """The default as text; None if a value is required."""
 
     @property
     def section(self) -> str:
@@ -42,15 +42,15 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """Its name inside its section."""
+        """The last part of the path: the name inside its section."""
         return self.path.rpartition(".")[2]
 
     def show(self, value: Any) -> str:
-        """A value as it stands in the form. ``read`` gives the value back."""
+        """Return a value as the form shows it. ``read`` is the inverse."""
         return _show(self.kind, value)
 
     def read(self, text: str) -> Any:
-        """The value of a text, not yet checked. Raises ConfigError where it is no YAML."""
+        """Convert the text of the form to a value, without validating it. Raises ConfigError if it is not YAML."""
         match self.kind:
             case "choice":
                 return next((choice for choice in self.choices if _show("choice", choice) == text), text)
@@ -65,7 +65,7 @@ class Setting:
 
 
 def settings(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[Setting]:
-    """Every setting, in the order of the sections: one walk over the schema."""
+    """Yield every setting of the schema, in the order of the sections."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from settings(field.annotation, f"{prefix}{name}.")
@@ -90,7 +90,7 @@ def _setting(path: str, field: FieldInfo) -> Setting:
 
 
 def _inner(annotation: Any) -> tuple[Any, bool]:
-    """A type without ``None`` and without what is said of it, and whether None was in it."""
+    """Return a type without ``None`` and ``Annotated``, and whether it included None."""
     optional = False
     if get_origin(annotation) in (Union, types.UnionType):
         parts = [part for part in get_args(annotation) if part is not types.NoneType]
@@ -102,7 +102,7 @@ def _inner(annotation: Any) -> tuple[Any, bool]:
 
 
 def _bounds(field: FieldInfo) -> str:
-    """The bounds of a number, in words."""
+    """Return the bounds of a number, in words."""
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     found = [
         f"{word} {getattr(item, name)}"
@@ -121,7 +121,7 @@ def _show(kind: Kind, value: Any) -> str:
     if kind == "yaml":
         return _yaml_text(_plain(value))
     text = str(value)
-    # One line, in quotes where it would not be read as it stands.
+    # The form shows one line. Quotes are needed if ``read`` would not return the text unchanged.
     return json.dumps(text, ensure_ascii=False) if text.startswith('"') or "\n" in text else text
 
 
@@ -148,5 +148,5 @@ def _yaml(path: str, text: str) -> Any:
         line = f" (line {mark.line + 1})" if mark and "\n" in text else ""
         reason = getattr(error, "problem", None) or "unreadable"
         raise ConfigError(Problem(path, f"is not valid YAML{line}: {reason}")) from error
-    except ValueError as error:  # a date that is none
+    except ValueError as error:  # PyYAML raises it for an impossible date, such as 2024-13-45
         raise ConfigError(Problem(path, f"is not valid YAML: {error}")) from error

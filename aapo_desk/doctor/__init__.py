@@ -1,6 +1,6 @@
-"""What this machine lacks for training, and what to do: facts, gathered; findings, judged from them.
+"""Check whether this machine can train, and advise what to do: facts are collected, then turned into findings.
 
-The facts of libraries that may be broken come from a process of its own (``worker``).
+The facts about libraries come from a separate process (``worker``), because a broken library may crash or hang.
 """
 
 from aapo_desk.doctor.facts import Facts

@@ -1,4 +1,4 @@
-"""Questions to a process of its own: a library that breaks, crashes or hangs there takes nothing with it."""
+"""Run checks in a separate process, so that a library that fails, crashes or hangs does not affect this one."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from typing import IO, Any
 from aapo_desk.launch.child import environment, python
 
 START_SECONDS = 60.0
-"""Until the process is there."""
+"""Time limit for the process to start."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a job found, or why it found nothing."""
+    """The result of a job, or the error that prevented one."""
 
     found: dict[str, Any] | None = None
     error: str | None = None
 
 
 def ask(jobs: Sequence[str], seconds: float, variables: Mapping[str, str] | None = None) -> dict[str, Answer]:
-    """Every job's answer. They are done one after the other in one process; where a job ends that process, or takes
-    longer than ``seconds``, it is told so and the others go on in a new one. ``variables`` are set there."""
+    """Run the jobs one after the other in a process and return the answer of each.
+
+    If a job ends the process or takes longer than ``seconds``, its answer is an error, and the remaining jobs run in a
+    new process. ``variables`` are added to the environment of the process.
+    """
     answers: dict[str, Answer] = {}
     while left := [job for job in jobs if job not in answers]:
         answers |= _one_process(left, seconds, variables or {})
@@ -38,7 +41,7 @@ def ask(jobs: Sequence[str], seconds: float, variables: Mapping[str, str] | None
 
 
 def _one_process(jobs: Sequence[str], seconds: float, variables: Mapping[str, str]) -> dict[str, Answer]:
-    """The answers of one process, at least one of them."""
+    """Run the jobs in one process and return the answers that it gave, at least one."""
     answers: dict[str, Answer] = {}
     at: str | None = None
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as noise:
@@ -51,7 +54,7 @@ def _one_process(jobs: Sequence[str], seconds: float, variables: Mapping[str, st
             encoding="utf-8",
             errors="replace",
             env=environment() | dict(variables),
-            start_new_session=True,  # what it starts ends with it
+            start_new_session=True,  # so that its children end with it
         )
         with process:
             late = False
@@ -67,15 +70,15 @@ def _one_process(jobs: Sequence[str], seconds: float, variables: Mapping[str, st
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
         if late or len(answers) < len(jobs):
-            why = f"gave no answer in {seconds:g} s" if late else _end(process.returncode, noise)
-            # Where it died before its first job, no other process would get further.
+            why = f"gave no answer within {seconds:g} s" if late else _end(process.returncode, noise)
+            # If the process died before its first job, a new process would fail in the same way.
             stuck = [at] if at else [] if answers else jobs
             answers |= {job: Answer(error=why) for job in stuck}
     return answers
 
 
 def _lines(process: subprocess.Popen[str], seconds: float) -> Iterator[dict[str, Any]]:
-    """What the process says, until it has closed its output. Raises TimeoutError where it is silent for too long."""
+    """Yield the messages of the process until it closes its output. Raises TimeoutError if none comes in time."""
     assert process.stdout
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
@@ -92,14 +95,14 @@ def _lines(process: subprocess.Popen[str], seconds: float) -> Iterator[dict[str,
 
 
 def _read(stream: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
-    with contextlib.suppress(ValueError):  # closed under it, once the process has been killed
+    with contextlib.suppress(ValueError):  # the stream is closed after the process has been killed
         for line in stream:
             lines.put(line)
     lines.put(None)
 
 
 def _end(status: int, noise: IO[str]) -> str:
-    """How a process ended that owed an answer."""
+    """Return how the process ended, if it ended before it answered."""
     noise.seek(0)
     said = [line.strip() for line in noise.read().splitlines() if line.strip()]
     if status < 0:

@@ -1,4 +1,4 @@
-"""What the doctor knows of a machine. Nothing here looks at one: a test makes up machines that nobody has."""
+"""The facts that the doctor knows about a machine. This module collects none, so that tests can invent machines."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from aapo_desk.hardware import Graphics
 
 LIBRARIES = ("torch", "bitsandbytes", "transformers", "accelerate", "peft", "datasets", "textual")
-"""What is looked at, by the names of their distributions. unsloth besides, where it is installed."""
+"""The libraries that are checked, by distribution name. unsloth is checked too if it is installed."""
 
 
 @dataclass(frozen=True)
 class System:
-    """Memory in MiB."""
+    """The operating system and the hardware. Memory is in MiB."""
 
     os: str
     release: str
@@ -23,55 +23,59 @@ class System:
     memory_total: int
     memory_available: int
     wsl: int = 0
-    """1 or 2 inside Windows' subsystem for Linux."""
+    """The version (1 or 2) of the Windows Subsystem for Linux; 0 outside it."""
     vendors: tuple[str, ...] = ()
-    """Of the graphics cards on the PCI bus, as the kernel sees them without any driver: nvidia, amd, intel."""
+    """The vendors (nvidia, amd, intel) of the graphics cards on the PCI bus, which the kernel sees without a driver."""
     visible_devices: str | None = None
-    """CUDA_VISIBLE_DEVICES, where it is set."""
+    """The value of CUDA_VISIBLE_DEVICES, if it is set."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """An installed library. ``error``: why it cannot be used, where it was tried and cannot."""
+    """A library. ``error``: why it cannot be used, if it was tried and failed."""
 
     version: str | None
-    """None: not installed."""
+    """None if it is not installed."""
     wanted: str = ""
-    """What this package asks for, as ``>=5.17``."""
+    """The version that this package requires, such as ``>=5.17``."""
     fits: bool = True
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class Torch:
-    """What torch says of itself and of the GPU that it would use."""
+    """What torch reports about its build and about the GPU that it would use."""
 
     cuda: str | None
-    """The CUDA that it is built for; None: built without."""
+    """The CUDA version that torch is built for; None if it is built without CUDA."""
     devices: int = 0
     archs: tuple[str, ...] = ()
-    """What it has code for, as sm_86."""
+    """The architectures that the build has code for, such as sm_86."""
     name: str | None = None
     capability: tuple[int, int] | None = None
     error: str | None = None
-    """Why the GPU cannot be used, or a small product on it failed."""
+    """Why the GPU cannot be used, or why a small matrix product on it failed."""
 
 
 @dataclass(frozen=True)
 class Hub:
-    """``offline``: what forbids connections. ``token``: where there is one. The token itself is nowhere here."""
+    """The state of the Hugging Face hub.
+
+    ``offline``: the option or variable that forbids connections. ``token``: where the user's token was found. The token
+    itself is never stored here.
+    """
 
     endpoint: str
     offline: str | None = None
     status: int | None = None
-    """HTTP status of the question who we are; None where nothing answered."""
+    """HTTP status of the who-am-I request; None if there was no answer."""
     error: str | None = None
     token: str | None = None
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder that is written to, now or once it exists. Free space in MiB."""
+    """A folder that the program writes to; it may not exist yet. Free space is in MiB."""
 
     path: str
     free: int | None
@@ -82,23 +86,26 @@ class Place:
 
 @dataclass(frozen=True)
 class Terminal:
-    """``size``: columns and lines; None where there is no terminal."""
+    """The terminal. ``size``: columns and lines; None if there is no terminal."""
 
     size: tuple[int, int] | None
     name: str = ""
     colours: int = 0
     no_colour: bool = False
     symbols: bool = True
-    """Whether the locale has more than ASCII."""
+    """Whether the locale supports more than ASCII."""
     multiplexer: str | None = None
     clipboard: str | None = None
-    """tmux's set-clipboard."""
+    """The value of tmux's set-clipboard option."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One tiny training step for real. ``paths``: of each fast path, None where it agreed with the plain one on this
-    device, else how it differed; what does not exist on the device is missing."""
+    """The result of one tiny, real training step.
+
+    ``paths``: for each fast path, None if it agreed with the plain path on this device, else how it differed. Paths
+    that do not exist on the device are absent.
+    """
 
     device: str = ""
     dtype: str = ""
@@ -109,12 +116,12 @@ class Probe:
     loss_scale: float | None = None
     paths: Mapping[str, str | None] = field(default_factory=dict)
     error: str | None = None
-    """Why there was no step; the rest says nothing then."""
+    """Why there was no step; the other fields are then meaningless."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything. ``torch`` is None where torch could not be asked (``libraries`` says why)."""
+    """All facts about a machine. ``torch`` is None if torch could not be checked (``libraries`` says why)."""
 
     system: System
     graphics: Graphics
@@ -131,10 +138,10 @@ class Facts:
 
     @property
     def has_gpu(self) -> bool:
-        """Whether there is an NVIDIA card, be it usable or not."""
+        """Whether there is an NVIDIA card, usable or not."""
         return bool(self.graphics.gpus) or "nvidia" in self.system.vendors
 
     @property
     def on_gpu(self) -> bool:
-        """Whether torch can compute on it."""
+        """Whether torch can compute on the GPU."""
         return self.torch is not None and self.torch.devices > 0 and self.torch.error is None

@@ -1,4 +1,4 @@
-"""One thing that was looked at, and what came of it."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ State = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """``state``: a problem keeps training from working (where there is a GPU: on it); a warning costs something."""
+    """The result of one check.
+
+    ``state``: "problem" if training cannot work (on the GPU, if there is one), "warning" for a smaller disadvantage.
+    """
 
     name: str
     state: State
     found: str
     advice: str = ""
-    """What to do; empty where there is nothing."""
+    """What to do; empty if nothing needs to be done."""
 
     def as_json(self) -> dict[str, str]:
         return asdict(self)
@@ -35,5 +38,5 @@ def problem(name: str, found: str, advice: str = "") -> Finding:
 
 
 def gb(mib: int) -> str:
-    """MiB as GB for people, without the unit."""
+    """Format MiB as GiB with one decimal, without the unit."""
     return f"{mib / 1024:.1f}"

@@ -1,4 +1,4 @@
-"""The hub: where it is, whether it may be asked, whether it answers, whose token there is."""
+"""Checks of the Hugging Face hub: its address, offline switches, whether it answers, and the user's token."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from aapo_desk.doctor.facts import Hub
 
 SECONDS = 5.0
-"""Until a connection counts as not there."""
+"""Time limit of the request."""
 SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def without_asking(offline: bool) -> Hub:
-    """The hub as this machine is set up for it. ``offline``: no connection is wanted now."""
+    """Return the hub's state by this machine's settings, without a request. ``offline``: make no connection now."""
     from huggingface_hub import constants
 
     switch = next((name for name in SWITCHES if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}), None)
@@ -26,7 +26,7 @@ def without_asking(offline: bool) -> Hub:
 
 
 def token() -> tuple[str, str] | None:
-    """Where the user's token is, and the token."""
+    """Return the location of the user's token and the token itself, or None."""
     from huggingface_hub import constants
 
     for name in TOKENS:
@@ -40,7 +40,10 @@ def token() -> tuple[str, str] | None:
 
 
 def who_am_i() -> dict[str, Any]:
-    """Ask the hub whose token this is: it answers 200, 401 where it knows none, and is not there where it does not."""
+    """Send the hub's who-am-I request.
+
+    Returns its status (200, or 401 if the hub does not know the token), or an error if the hub cannot be reached.
+    """
     from huggingface_hub import constants
 
     try:

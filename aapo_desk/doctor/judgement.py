@@ -1,4 +1,4 @@
-"""What the facts mean for training: pure functions from facts to findings."""
+"""Pure functions that turn facts into findings: what the facts mean for training."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from aapo_desk.doctor.facts import Facts, Place
 from aapo_desk.doctor.finding import Finding, gb, ok, problem, warning
 
 LEAST_MEMORY_MB, ENOUGH_MEMORY_MB = 1024, 4096
-"""The demo needs 4 GB, and a GPU's model is read through the machine's memory."""
+"""The demo needs 4 GB, and a model for the GPU is loaded through the machine's memory."""
 LEAST_RUNS_MB, ENOUGH_RUNS_MB = 200, 2048
-"""A run's record and its checkpoints of an adapter take tens to hundreds of MB."""
+"""The record of a run and its adapter checkpoints take tens to hundreds of MB."""
 ENOUGH_MODELS_MB = 10240
 """A model of 3 billion parameters in 16 bits is 6 GB."""
 LEAST_SIZE = (80, 24)
 NEEDED = {"transformers": "models", "accelerate": "models", "peft": "adapters"}
-"""Libraries without which no run begins, and what they are for."""
+"""Libraries that every run needs, and what they are for."""
 SOME = {"datasets": "data sets from the hub", "textual": "the screen"}
-"""Libraries without which something else is missing."""
+"""Libraries that only some features need, and which."""
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """Everything that there is to say, the last one whether training works."""
+    """Return all findings. The last one says whether training works."""
     found = [finding for check in CHECKS for finding in check(facts)]
     return [*found, training(facts, found)]
 
@@ -32,14 +32,14 @@ def system(facts: Facts) -> Iterator[Finding]:
     found = f"{known.os} {known.release}, Python {known.python}, {known.cores} cores"
     if known.os != "Linux":
         advice = "Use Linux, or WSL2 in Windows."
-        yield problem("system", f"{found}: locks and processes here are Linux's", advice)
+        yield problem("system", f"{found}: the program's locks and processes need Linux", advice)
     elif known.wsl == 1:
         advice = "In Windows: wsl --set-version DISTRIBUTION 2."
-        yield warning("system", f"{found}, WSL1: no GPU, and file locks that do not hold", advice)
+        yield warning("system", f"{found}, WSL1: no GPU, and file locks do not work", advice)
     elif known.wsl:
         advice = (
-            "Where GPU memory runs out, Windows lends the machine's own and steps take many times longer: trust "
-            "aapo-desk fit, no error will come."
+            "If GPU memory runs out, Windows uses main memory instead: there is no error, but steps take many times "
+            "longer. Use aapo-desk fit to check the size before."
         )
         yield ok("system", f"{found}, WSL2", advice)
     else:
@@ -50,9 +50,9 @@ def memory(facts: Facts) -> Iterator[Finding]:
     free = facts.system.memory_available
     found = f"{gb(free)} of {gb(facts.system.memory_total)} GB free"
     if free < LEAST_MEMORY_MB:
-        yield problem("memory", f"{found}; the smallest run takes 1 GB", "Close what takes it.")
+        yield problem("memory", f"{found}; the smallest run needs 1 GB", "Close other programs.")
     elif free < ENOUGH_MEMORY_MB:
-        yield warning("memory", f"{found}; the demo takes up to 4 GB", "Close what takes it.")
+        yield warning("memory", f"{found}; the demo needs up to 4 GB", "Close other programs.")
     else:
         yield ok("memory", found)
 
@@ -68,7 +68,7 @@ def bitsandbytes(facts: Facts) -> Iterator[Finding]:
         what = f"{library.version} does not work: {library.error}"
         yield problem("bitsandbytes", what, f"pip install --force-reinstall 'bitsandbytes{spec}', {without}.")
     else:
-        where = "the GPU" if facts.on_gpu else "the processor"
+        where = "the GPU" if facts.on_gpu else "the CPU"
         yield _version("bitsandbytes", facts, f"{library.version}, 4-bit weights work on {where}")
 
 
@@ -81,14 +81,14 @@ def libraries(facts: Facts) -> Iterator[Finding]:
         why = f"{library.version} does not work: {library.error}" if library.version else "not installed"
         advice = f"pip install --force-reinstall '{name}{library.wanted}'."
         kind = problem if name in NEEDED else warning
-        yield kind(name, f"{why}; it is for {purpose}", advice)
+        yield kind(name, f"{why}; needed for {purpose}", advice)
 
 
 def _version(name: str, facts: Facts, found: str) -> Finding:
     library = facts.libraries[name]
     if library.fits:
         return ok(name, found)
-    return warning(name, f"{found}; {library.wanted} is asked for", f"pip install '{name}{library.wanted}'.")
+    return warning(name, f"{found}; {library.wanted} is required", f"pip install '{name}{library.wanted}'.")
 
 
 def unsloth(facts: Facts) -> Iterator[Finding]:
@@ -96,7 +96,7 @@ def unsloth(facts: Facts) -> Iterator[Finding]:
     if library is None:
         yield ok("unsloth", "not installed; it is optional")
     elif library.error:
-        advice = "It is optional: model.backend=transformers does without."
+        advice = "It is optional: model.backend=transformers works without it."
         yield warning("unsloth", f"{library.version} does not work: {library.error}", advice)
     else:
         yield _version("unsloth", facts, library.version or "")
@@ -105,12 +105,12 @@ def unsloth(facts: Facts) -> Iterator[Finding]:
 def hub(facts: Facts) -> Iterator[Finding]:
     known = facts.hub
     name = known.endpoint.partition("://")[2] or known.endpoint
-    local = "What is on this machine trains with --offline; the demo's model comes from the package index."
+    local = "Models and data on this machine can be used with --offline; the demo's model is on the package index."
     if known.offline:
-        yield ok("hub", f"not asked: {known.offline}", "Only models and data on this machine can be used.")
+        yield ok("hub", f"not checked: {known.offline}", "Only models and data on this machine can be used.")
     elif known.status is None:
         why = known.error or "no answer"
-        advice = f"Look at the network, or at a proxy (HTTPS_PROXY). {local}"
+        advice = f"Check the network, or the proxy (HTTPS_PROXY). {local}"
         yield warning("hub", f"{name} cannot be reached: {why}", advice)
     elif known.status >= 500 or known.status in (407, 429):
         yield warning("hub", f"{name} answers with status {known.status}", f"Try again later. {local}")
@@ -120,15 +120,16 @@ def hub(facts: Facts) -> Iterator[Finding]:
 
 def token(facts: Facts) -> Iterator[Finding]:
     known = facts.hub
-    login = "make one at https://huggingface.co/settings/tokens, then: hf auth login"
+    login = "create one at https://huggingface.co/settings/tokens, then run: hf auth login"
     if known.token is None:
         yield warning("token", "none: gated models (Llama, Gemma) cannot be fetched", f"For those, {login}.")
     elif known.status in (401, 403):
-        yield warning("token", f"the hub refuses the one in {known.token}", f"It has expired: {login}.")
+        yield warning("token", f"the hub refuses the token in {known.token}", f"It may have expired: {login}.")
     elif known.status == 200:
-        yield ok("token", f"the hub knows the one in {known.token}", "A gated model's licence is accepted on its page.")
+        advice = "For a gated model, accept its license on its page."
+        yield ok("token", f"the hub accepts the token in {known.token}", advice)
     else:
-        yield ok("token", f"there is one in {known.token}; the hub was not asked about it")
+        yield ok("token", f"found in {known.token}; not checked with the hub")
 
 
 def disk(facts: Facts) -> Iterator[Finding]:
@@ -140,11 +141,11 @@ def _runs(place: Place) -> Finding:
     name, found = "disk: runs", _described(place)
     elsewhere = "or set AAPO_DESK_HOME to another folder"
     if not place.writable:
-        return problem(name, f"{found}: not writable", f"Mend its permissions, {elsewhere}.")
+        return problem(name, f"{found}: not writable", f"Fix its permissions, {elsewhere}.")
     if place.free is not None and place.free < LEAST_RUNS_MB:
         return problem(name, found, f"Free some space, {elsewhere}.")
     if place.network:
-        what = f"{found}: on {place.file_system}, where SQLite's write-ahead log does not work and locks may not hold"
+        what = f"{found}: on {place.file_system}, where SQLite's write-ahead log does not work and locks may not work"
         return warning(name, what, "Set AAPO_DESK_HOME to a folder on a local disk (in WSL: not below /mnt).")
     if place.free is not None and place.free < ENOUGH_RUNS_MB:
         return warning(name, found, f"Free some space, {elsewhere}.")
@@ -155,7 +156,7 @@ def _models(place: Place) -> Finding:
     name, found = "disk: models", _described(place)
     elsewhere = "or set HF_HUB_CACHE to another folder"
     if not place.writable:
-        return warning(name, f"{found}: not writable, so nothing can be fetched", f"Mend its permissions, {elsewhere}.")
+        return warning(name, f"{found}: not writable, so nothing can be fetched", f"Fix its permissions, {elsewhere}.")
     if place.free is not None and place.free < ENOUGH_MODELS_MB:
         return warning(name, f"{found}; a model takes 1 to 16 GB", f"Free some space, {elsewhere}.")
     return ok(name, found)
@@ -175,15 +176,15 @@ def terminal(facts: Facts) -> Iterator[Finding]:
     shade = ", greys only (NO_COLOR)" if known.no_colour else f", {colours}"
     found = f"{known.name or 'no TERM'}, {columns} x {rows}{shade}{'' if known.symbols else ', ASCII'}"
     if known.name in ("", "dumb"):
-        yield warning("terminal", f"{found}: no screen can be drawn", "Set TERM, such as TERM=xterm-256color.")
+        yield warning("terminal", f"{found}: the app cannot be shown", "Set TERM, for example TERM=xterm-256color.")
     elif columns < LEAST_SIZE[0] or rows < LEAST_SIZE[1]:
-        yield warning("terminal", f"{found}: the screen needs {LEAST_SIZE[0]} x {LEAST_SIZE[1]}", "Make it larger.")
+        yield warning("terminal", f"{found}: the app needs {LEAST_SIZE[0]} x {LEAST_SIZE[1]}", "Make it larger.")
     elif not known.symbols:
-        advice = "Set a UTF-8 locale (LANG=C.UTF-8), or, where the terminal can: AAPO_DESK_ASCII=0."
-        yield warning("terminal", f"{found}: this locale is not UTF-8, so charts are drawn in ASCII", advice)
+        advice = "Set a UTF-8 locale (LANG=C.UTF-8), or AAPO_DESK_ASCII=0 if the terminal supports UTF-8."
+        yield warning("terminal", f"{found}: the locale is not UTF-8, so charts are drawn in ASCII", advice)
     elif known.colours < 256 and not known.no_colour:
-        advice = "Set TERM=xterm-256color, or COLORTERM=truecolor where the terminal can."
-        yield warning("terminal", f"{found}: charts look better with 256", advice)
+        advice = "Set TERM=xterm-256color, or COLORTERM=truecolor if the terminal supports it."
+        yield warning("terminal", f"{found}: charts look better with 256 colours", advice)
     else:
         yield ok("terminal", found)
 
@@ -194,13 +195,12 @@ def clipboard(facts: Facts) -> Iterator[Finding]:
         if known.clipboard == "on":
             yield ok("clipboard", "tmux's set-clipboard is on")
         else:
-            advice = "Put this into ~/.tmux.conf: set -s set-clipboard on"
-            found = (
-                f"tmux's set-clipboard is {known.clipboard}" if known.clipboard else "tmux does not tell set-clipboard"
-            )
-            yield warning("clipboard", f"{found}: what y copies leaves tmux only where it is on", advice)
+            advice = "Add this to ~/.tmux.conf: set -s set-clipboard on"
+            state = known.clipboard or "unknown"
+            found = f"tmux's set-clipboard is {state}"
+            yield warning("clipboard", f"{found}: text copied with y leaves tmux only if it is on", advice)
     elif known.multiplexer == "screen":
-        yield warning("clipboard", "GNU screen passes no copied text on", "Use tmux to copy out of the screen.")
+        yield warning("clipboard", "GNU screen does not pass on copied text", "Use tmux if you want to copy text.")
 
 
 def probe(facts: Facts) -> Iterator[Finding]:
@@ -208,11 +208,11 @@ def probe(facts: Facts) -> Iterator[Finding]:
     if known is None:
         return
     if known.error is not None:
-        advice = "Look at the other lines first; nothing that trains will work before this does."
+        advice = "Check the other lines first; no training will work until this does."
         yield problem("probe", f"a tiny training step failed: {known.error}", advice)
         return
     scale = f", loss scale {known.loss_scale:g}" if known.loss_scale is not None else ""
-    weights = "4-bit" if known.quantization == "nf4" else "unquantised"
+    weights = "4-bit" if known.quantization == "nf4" else "unquantized"
     yield ok(
         "probe",
         f"a tiny training step on {known.device}, {weights} weights, {known.dtype}{scale}: {known.seconds:.1f} s, "
@@ -220,9 +220,9 @@ def probe(facts: Facts) -> Iterator[Finding]:
     )
     for name, what in PATHS.items():
         if name not in known.paths:
-            yield ok(what, "not on this device")
+            yield ok(what, "not available on this device")
         elif differs := known.paths[name]:
-            yield warning(what, differs, "Runs find this out at their start and do without; they are slower.")
+            yield warning(what, differs, "Runs detect this when they start and do not use it, so they are slower.")
         else:
             yield ok(what, "agrees with the plain path")
 
@@ -234,7 +234,7 @@ PATHS = {
     "fixed_steps": "captured step",
     "share_prompts": "shared prompts",
 }
-"""The fast paths, and what each is called here."""
+"""The fast paths, and the name of each in the findings."""
 
 Check = Callable[[Facts], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (
@@ -258,10 +258,10 @@ CHECKS: tuple[Check, ...] = (
 
 
 def training(facts: Facts, found: list[Finding]) -> Finding:
-    """Whether training can work: the verdict over all other findings."""
+    """Return the verdict over all other findings: whether training can work."""
     broken = [finding.name for finding in found if finding.state == "problem"]
     if broken:
         where = "on this machine's GPU" if facts.has_gpu else "here"
         return problem("training", f"cannot work {where}: see {', '.join(broken)}")
-    where = f"on {facts.torch.name or 'the GPU'}" if facts.torch and facts.on_gpu else "on the processor"
-    return ok("training", f"works {where}{'' if facts.probe else '; --probe tries it'}")
+    where = f"on {facts.torch.name or 'the GPU'}" if facts.torch and facts.on_gpu else "on the CPU"
+    return ok("training", f"works {where}{'' if facts.probe else '; --probe runs a real step'}")

@@ -1,4 +1,4 @@
-"""Looks at this machine and gives the facts. What may be broken is asked of another process."""
+"""Collect the facts about this machine. Libraries that may be broken are tried in a separate process."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from aapo_desk.models import unsloth
 from aapo_desk.store import NETWORK_FILE_SYSTEMS, file_system, home
 
 IMPORT_SECONDS = 120.0
-"""The first import of torch from a slow disk takes a good part of it."""
+"""Time limit of a job. The first import of torch from a slow disk takes a large part of it."""
 HUB_SECONDS = 15.0
 PROBE_SECONDS = 300.0
 VENDORS = {"0x10de": "nvidia", "0x1002": "amd", "0x8086": "intel"}
 
 
 def look(offline: bool = False, probe: bool = False) -> Facts:
-    """Everything there is to know. ``offline``: no connection is made. It takes some seconds; nothing is raised."""
+    """Collect all facts. ``offline``: make no connection. This takes some seconds and raises nothing."""
     jobs = ["graphics", *LIBRARIES]
     variables = {"HF_HUB_OFFLINE": "1"} if offline else {}
     reached = hub.without_asking(offline)
@@ -44,7 +44,7 @@ def look(offline: bool = False, probe: bool = False) -> Facts:
         if later:
             reached = _hub(reached, later.result()["hub"])
     libraries = {name: library(name, answers[name]) for name in LIBRARIES}
-    if installed("unsloth"):  # in a process of its own: it wants to be imported before transformers
+    if installed("unsloth"):  # in a separate process, because it must be imported before transformers
         its_own = {**unsloth.variables("auto"), **variables}
         libraries["unsloth"] = library("unsloth", ask(["unsloth"], IMPORT_SECONDS, its_own)["unsloth"])
     facts = Facts(
@@ -76,14 +76,14 @@ def system() -> System:
 
 
 def wsl(release: str) -> int:
-    """The version of Windows' subsystem for Linux whose kernel this is; 0: none. 1 says Microsoft, 2 microsoft."""
+    """Return the WSL version of a kernel release, or 0. WSL1 kernels say "Microsoft", WSL2 kernels "microsoft"."""
     if "microsoft" not in release.lower():
         return 0
     return 2 if "microsoft" in release or "WSL2" in release else 1
 
 
 def _vendors() -> tuple[str, ...]:
-    """The makers of the display controllers (PCI class 03) on the bus."""
+    """Return the vendors of the display controllers (PCI class 03) on the bus."""
     found = []
     for device in sorted(Path("/sys/bus/pci/devices").glob("*")):
         try:
@@ -96,7 +96,7 @@ def _vendors() -> tuple[str, ...]:
 
 
 def installed(name: str) -> str | None:
-    """A distribution's version."""
+    """Return the version of a distribution, or None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -104,7 +104,7 @@ def installed(name: str) -> str | None:
 
 
 def library(name: str, answer: Answer) -> Library:
-    """What is installed, what is asked for, and whether it could be used."""
+    """Return the installed version of a library, the required one, and whether the library works."""
     version, wanted = installed(name), _wanted(name)
     if version is None:
         return Library(None, wanted)
@@ -113,7 +113,7 @@ def library(name: str, answer: Answer) -> Library:
 
 
 def _wanted(name: str) -> str:
-    """The versions that this package, as it is installed, asks for; empty where it does not say."""
+    """Return the versions that the installed package requires, or "" if it does not say."""
     try:
         lines = metadata.requires("aapo-desk") or []
     except metadata.PackageNotFoundError:  # a checkout
@@ -159,14 +159,14 @@ def _probe(facts: Facts, variables: Mapping[str, str]) -> Probe:
 
 
 def _cache() -> Path:
-    """Where the hub's models lie."""
+    """Return the folder of the hub's cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def place(folder: Path) -> Place:
-    """A folder, or where it would come to lie."""
+    """Return the facts about a folder, or about its nearest existing parent if it does not exist yet."""
     there = folder.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -180,7 +180,7 @@ def place(folder: Path) -> Place:
 
 
 def terminal(variables: Mapping[str, str]) -> Terminal:
-    """The terminal that this process was started in, also where its output goes into a pipe."""
+    """Return the terminal that this process was started in, even if its output goes into a pipe."""
     size = next((found for stream in (1, 2, 0) if (found := _size(stream))), None)
     multiplexer = "tmux" if variables.get("TMUX") else "screen" if variables.get("STY") else None
     return Terminal(
@@ -203,7 +203,7 @@ def _size(stream: int) -> tuple[int, int] | None:
 
 
 def colours(variables: Mapping[str, str]) -> int:
-    """How many colours a terminal says it has."""
+    """Return how many colours the terminal claims to support."""
     name = variables.get("TERM", "")
     if name in ("", "dumb"):
         return 0

@@ -1,6 +1,7 @@
-"""One tiny training step for real: a random model made on the spot, loaded, decoded from and updated as a run does.
+"""One tiny, real training step: a random model is created, loaded, sampled from and updated, as in a run.
 
-Before it, every fast path that a run may choose on this device is compared with the plain one, as at a run's start.
+Before the step, every fast path that a run may choose on this device is compared with the plain path, as at the start
+of a run.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21]]
 GROUP, TOKENS, VOCABULARY = 4, 8, 256
 
 PATHS = ("shadow_weights", "row_mask", "own_update", "fixed_steps", "share_prompts")
-"""The choices of a run that are compared, in the order of their proofs."""
+"""The fast paths that are compared, in the order in which a run verifies them."""
 
 
 def probe(quantization: str) -> Probe:
-    """Make a model, compare the paths and train one step, on the device that a run would choose.
+    """Create a model, compare the fast paths and train one step, on the device that a run would choose.
 
-    ``quantization``: nf4 or none. Raises whatever the libraries raise.
+    ``quantization``: nf4 or none. Exceptions of the libraries propagate.
     """
     with tempfile.TemporaryDirectory(prefix="aapo-desk-doctor-") as folder:
         make_model(Path(folder))
@@ -63,7 +64,7 @@ def probe(quantization: str) -> Probe:
 
 
 def make_model(folder: Path) -> None:
-    """A random two-layer Llama with a tokenizer of ``VOCABULARY`` words."""
+    """Save a random two-layer Llama with a tokenizer of ``VOCABULARY`` words."""
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -87,9 +88,10 @@ def make_model(folder: Path) -> None:
 
 
 def compare(policy: Policy) -> dict[str, str | None]:
-    """Of each fast path that this device can take: None where it agrees with the plain one, else how it differs.
+    """Compare each fast path that this device supports with the plain path.
 
-    Twice, since with shadow weights a run computes some layers otherwise than without. The policy is left without.
+    Returns None for a path that agrees, else how it differs. The comparison runs twice, with and without dequantized
+    weights, because a run computes some layers differently with them. Afterwards the policy has none.
     """
     captured = policy.device.type == "cuda" and can_be_fixed(policy)
     found: dict[str, str | None] = {}
@@ -105,7 +107,7 @@ def compare(policy: Policy) -> dict[str, str | None]:
 
 
 def train(policy: Policy, scale: LossScale | None) -> Update:
-    """A rollout of policy and reference, made-up rewards, one update. A step that overflows float16 is tried again."""
+    """Run a rollout of policy and reference, invent rewards, and update once. Retries a step that overflows float16."""
     rows = [Row(prompt, adapter) for adapter in (True, False) for prompt in range(len(PROMPTS)) for _ in range(GROUP)]
     done = decode(policy, PROMPTS, rows, TOKENS, Sampling(), uniforms(len(rows), TOKENS, 0))
     ours = range(len(PROMPTS) * GROUP)

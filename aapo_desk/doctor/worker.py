@@ -1,7 +1,7 @@
-"""The process that touches what may be broken: ``python -m aapo_desk.doctor.worker JOB...``.
+"""The process that tries libraries that may be broken: ``python -m aapo_desk.doctor.worker JOB...``.
 
-Standard output holds a JSON object a line: ``{"job": J}`` where a job begins, then ``{"job": J, "found": {...}}`` or
-``{"job": J, "error": "..."}``. Each job imports what it looks at and nothing else.
+It prints one JSON object per line: ``{"job": J}`` when a job begins, then ``{"job": J, "found": {...}}`` or
+``{"job": J, "error": "..."}``. Each job imports only what it checks.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from aapo_desk.preview import own_standard_output, silence_libraries
 
 
 def graphics() -> dict[str, Any]:
-    """The NVIDIA driver's own word."""
+    """Ask the NVIDIA driver for the cards and their memory."""
     from aapo_desk.hardware import graphics as look
 
     return dataclasses.asdict(look())
 
 
 def torch() -> dict[str, Any]:
-    """Its build, and whether it can compute here: on the processor, and on the GPU where it sees one."""
+    """Report torch's build, and whether it can compute on the CPU and, if it sees one, on the GPU."""
     import torch
 
-    # A library that is broken in its depths is found out by a product, not by its import.
+    # A library that is broken inside may import without error, but a matrix product fails.
     (torch.ones(4, 4) @ torch.ones(4, 4)).sum().item()
     found: dict[str, Any] = {"cuda": torch.version.cuda}
     if torch.version.cuda is None:
@@ -48,7 +48,7 @@ def torch() -> dict[str, Any]:
 
 
 def bitsandbytes() -> dict[str, Any]:
-    """Whether it turns numbers into NF4 and back, on the GPU where torch sees one."""
+    """Check that bitsandbytes converts numbers to NF4 and back, on the GPU if torch sees one."""
     import torch
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
@@ -56,34 +56,34 @@ def bitsandbytes() -> dict[str, Any]:
     numbers = torch.linspace(-1, 1, 64 * 64).reshape(64, 64)
     packed, state = quantize_4bit(numbers.to(device), compress_statistics=True, quant_type="nf4")
     apart = float((dequantize_4bit(packed, state).cpu() - numbers).abs().max())
-    if not apart < 0.2:  # half the widest gap between two of NF4's sixteen numbers is 0.15
-        raise RuntimeError(f"4-bit numbers come back wrong on {device}, by up to {apart:.3g} of 1")
+    if not apart < 0.2:  # half the widest gap between two of NF4's sixteen values is 0.15
+        raise RuntimeError(f"4-bit numbers are decoded wrongly on {device}: the error is {apart:.3g}, on a scale of 1")
     return {"device": device}
 
 
 def imported(*names: str) -> Callable[[], dict[str, Any]]:
-    """A job that imports these, attributes of modules too, as ``module:attribute``."""
+    """Return a job that imports these modules, or attributes of modules as ``module:attribute``."""
 
     def job() -> dict[str, Any]:
         for name in names:
             module, _, attribute = name.partition(":")
             found = importlib.import_module(module)
             if attribute:
-                getattr(found, attribute)  # transformers imports its parts as they are asked for
+                getattr(found, attribute)  # transformers imports its parts lazily
         return {}
 
     return job
 
 
 def hub() -> dict[str, Any]:
-    """Whether the hub answers, and whether it knows the token."""
+    """Check whether the hub answers, and whether it accepts the token."""
     from aapo_desk.doctor.hub import who_am_i
 
     return who_am_i()
 
 
 def probe(quantization: str) -> dict[str, Any]:
-    """One tiny training step."""
+    """Run one tiny training step."""
     from aapo_desk.doctor.probe import probe as step
 
     return dataclasses.asdict(step(quantization))
@@ -105,7 +105,7 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def first_line(error: BaseException) -> str:
-    """An exception on one line."""
+    """Return an exception on one line."""
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
@@ -120,7 +120,7 @@ def main(jobs: list[str]) -> int:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = JOBS[name](*([argument] if argument else []))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - this is what is looked for
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - any failure of a library is a result
             _say(answers, {"job": job, "error": first_line(error)})
         else:
             _say(answers, {"job": job, "found": found})

@@ -1,7 +1,8 @@
 """Rewards: functions from a completion to a number, run in worker processes that can be killed.
 
-``check`` refuses what cannot work, ``RewardPool`` scores. The built-in ones stand in ``builtin``, a module each; a
-user's own is ``FILE.py:FUNCTION``. An answer that hangs or breaks a reward is unscorable, never silently 0.
+``check`` refuses rewards that cannot work, ``RewardPool`` scores completions. ``builtin`` lists the built-in rewards,
+each of which is a module; a custom reward is ``FILE.py:FUNCTION``. A completion that hangs or breaks a reward is
+unscorable, never silently 0.
 """
 
 from aapo_desk.rewards.base import Completion, FailingReward, RewardError, Score

@@ -1,4 +1,4 @@
-"""What every reward shares: what is scored, what comes out, how options are refused.
+"""Types shared by all rewards: completions, scores, and refused options.
 
 Nothing here or in the built-in rewards imports pydantic, so that a worker process starts fast.
 """
@@ -13,9 +13,9 @@ from typing import Any, Protocol, Self
 
 @dataclass(frozen=True)
 class Completion:
-    """One completion to be scored. ``tokens``, ``max_tokens``: its length and the longest allowed, in tokens.
+    """One completion to score. ``tokens`` is its length and ``max_tokens`` the maximum length, in tokens.
 
-    ``recipe``: how the problem's generator makes it again; empty where it was not generated or needs none.
+    ``recipe``: how the problem's generator can make the problem again; empty if no generator is needed for scoring.
     """
 
     text: str
@@ -29,12 +29,12 @@ class Completion:
 
 @dataclass(frozen=True)
 class Score:
-    """What a completion got.
+    """The score of a completion.
 
-    ``parts`` holds each reward's own score, not yet weighted; ``total`` is their weighted sum. A part is None where
-    its reward could not say (it hung, broke or declined); then ``total`` is None too and ``error`` says why in a line
-    that begins with the part's name. After a worker had to be replaced, the parts not reached are None as well.
-    ``read`` is the answer that was found in the text, from the first part that tells it.
+    ``parts`` holds the unweighted score of each reward; ``total`` is their weighted sum. A part is None if its reward
+    gave no score (it hung, broke or returned None); then ``total`` is None too, and ``error`` gives the reason in a
+    line that begins with the part's name. If the worker had to be replaced, the parts after that one are None as well.
+    ``read`` is the answer found in the text, from the first part that reports it.
     """
 
     total: float | None
@@ -44,11 +44,14 @@ class Score:
 
 
 class RewardError(RuntimeError):
-    """The rewards cannot work at all (a worker does not start). ``str()`` is one line for the user."""
+    """Raised if the rewards cannot work at all (a worker does not start). ``str()`` is one line for the user."""
 
 
 class FailingReward(Exception):
-    """One reward could not score several completions in a row. ``error`` is the last one's, ``completion`` its text."""
+    """Raised if one reward could not score several completions in a row.
+
+    ``error`` and ``completion`` are the error and the text of the last of them.
+    """
 
     def __init__(self, name: str, error: str, count: int, completion: str) -> None:
         super().__init__(f"{name} failed on {count} answers in a row: {error}")
@@ -58,13 +61,13 @@ class FailingReward(Exception):
         self.completion = completion
 
 
-NO_SCORE = "gave no score (None)"
-"""The error of a reward that returned None: it could not say, or its author forgot to return anything."""
+NO_SCORE = "returned no score (None)"
+"""The error of a reward that returned None: it could not judge, or its author forgot to return anything."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Something wrong with a reward's settings. ``option`` is None where it is the reward itself."""
+    """An error in the settings of a reward. ``option`` is None if the error concerns the reward itself."""
 
     option: str | None
     message: str
@@ -77,7 +80,7 @@ class Refusal:
 
 
 class RefusedError(Exception):
-    """A reward that cannot be built from its settings."""
+    """Raised for a reward that cannot be built from its settings."""
 
     def __init__(self, *refusals: Refusal) -> None:
         self.refusals = refusals
@@ -85,7 +88,7 @@ class RefusedError(Exception):
 
 
 class Judged(float):
-    """A score that also tells the answer it is for, as it was read in the completion; None where none was."""
+    """A score with the answer that was read in the completion, as it is written there; None if there was none."""
 
     read: str | None
 
@@ -96,27 +99,28 @@ class Judged(float):
 
 
 Scorer = Callable[[Completion], object]
-"""Gives a finite number, or None for "cannot say". What else it gives or raises makes the answer unscorable."""
+"""Returns a finite number, or None for "cannot judge". Any other result, and any exception, makes the completion
+unscorable."""
 
 
 class BuiltIn(Protocol):
-    """What the module of a built-in reward holds."""
+    """The interface of the module of a built-in reward."""
 
     def check(self, options: Mapping[str, Any]) -> Iterable[Refusal]:
-        """What is wrong with the options. Called in the user's process: imports nothing heavy."""
+        """Return the errors in the options. Runs in the user's process, so it imports nothing heavy."""
 
     def build(self, options: Mapping[str, Any]) -> Scorer:
-        """The reward itself, of checked options. Called in a worker: may import what it needs."""
+        """Build the reward from checked options. Runs in a worker, so it may import what it needs."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like ``name``."""
+    """Return the known name that is most similar to ``name``, or None if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return close[0] if close else None
 
 
 def unknown_options(options: Mapping[str, Any], known: Iterable[str] = ()) -> list[Refusal]:
-    """A refusal for each option that a reward does not have."""
+    """Return a refusal for each option that the reward does not have."""
     names = list(known)
     allowed = f"; its options are {', '.join(names)}" if names else "; it has none"
     return [
@@ -127,6 +131,6 @@ def unknown_options(options: Mapping[str, Any], known: Iterable[str] = ()) -> li
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """The text on one line without control characters (it may quote a model), cut at ``limit`` characters."""
+    """Return the text on one line, without control characters (it may quote a model), cut at ``limit`` characters."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""The rewards that come with AAPO Desk. A new one is a module of this package and its name here."""
+"""The rewards that come with AAPO Desk. To add one, write a module in this package and add its name here."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BUILT_IN = (
 )
 
 VERIFIERS = ("math", "countdown", "numeric")
-"""Those that say whether an answer is right: an evaluation is judged by the first of them that a run has."""
+"""The rewards that tell whether an answer is right. An evaluation uses the first of them that the run has."""
 
 
 def built_in(name: str) -> BuiltIn:
-    """The module of a built-in reward."""
+    """Import and return the module of a built-in reward."""
     return cast(BuiltIn, importlib.import_module(f"aapo_desk.rewards.{name}"))

@@ -1,4 +1,4 @@
-"""Refusing rewards that cannot work, before a run starts."""
+"""Refuse rewards that cannot work, before a run starts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 def check(rewards: Sequence[RewardConfig], memory_limit_mb: int = 2048) -> None:
-    """Raise ConfigError with all that is wrong: unknown names, bad options, custom rewards that do not load.
+    """Raise ConfigError with every error: unknown names, invalid options, custom rewards that do not load.
 
-    The user's own code is tried in a worker process, under the pool's memory limit. Built-in rewards cost nothing.
+    Custom rewards are loaded in a worker process, under the pool's memory limit. Built-in rewards need no process.
     """
-    from aapo_desk.config import ConfigError, Problem  # late: the workers, which import this package, need no pydantic
+    # Imported here because the workers import this package and must start fast, without pydantic.
+    from aapo_desk.config import ConfigError, Problem
 
     problems = [
         Problem(
@@ -53,12 +54,12 @@ def _try_in_worker(reward: RewardConfig, memory_limit_mb: int) -> Iterator[Refus
     try:
         messages = worker.receive(START_LIMIT)
     except WorkerGoneError as gone:
-        yield Refusal(None, f"does not import: the process that tried {gone}")
+        yield Refusal(None, f"cannot be imported: the process that tried it {gone}")
         return
     finally:
         worker.end()
     if not messages:
-        yield Refusal(None, f"does not import: it takes more than {START_LIMIT:g} s")
+        yield Refusal(None, f"cannot be imported: it takes more than {START_LIMIT:g} s")
         return
     for _, refusal in messages[0].get("refused", []):
         yield Refusal(**refusal)

@@ -1,18 +1,18 @@
-"""The ``cosine`` reward: right answers count less the longer they are, wrong ones are paid by their length too.
+"""The ``cosine`` reward: a score for right and wrong answers that depends on their length.
 
     long + (short - long) / 2 * (1 + cos(pi * tokens / longest))        tokens at most ``longest``
 
-with ``short`` and ``long`` the values of a right or of a wrong answer at no length and at the longest. From
+where ``short`` and ``long`` are the scores of a right (or wrong) answer at length 0 and at length ``longest``. From
 "Demystifying Long Chain-of-Thought Reasoning in LLMs" (arXiv 2502.03373), in the form that open-r1 and open-rs use.
-Right is what the ``math`` reward says.
+The ``math`` reward decides whether an answer is right.
 
 Deviations: the length is counted in tokens (open-r1: characters). The default values are open-r1's: a long wrong answer
-costs most. The paper's wish is the other way round, that a wrong answer be thought over: wrong_short -10, wrong_long 0,
-right_short 2, right_long 1, exceeded -10; those are too large for AAPO's margin.
+costs most. The paper wants the opposite, so that the model thinks longer if its answer is wrong: wrong_short -10,
+wrong_long 0, right_short 2, right_long 1, exceeded -10; these values are too large for AAPO's margin.
 
 Options: ``right_short`` (1), ``right_long`` (0.5), ``wrong_short`` (0), ``wrong_long`` (-0.5); ``longest``, in tokens
-(default: the longest that a completion may be); ``exceeded``: what a completion gets that was cut off (default: as the
-formula says); ``worked_out``, as in ``math``.
+(default: the maximum length of a completion); ``exceeded``: the score of a truncated completion (default: by the
+formula); ``worked_out``, as in ``math``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
 
 
 def bounds(options: Mapping[str, Any]) -> tuple[float, float]:
-    """The lowest and the highest score."""
+    """Return the lowest and the highest possible score."""
     values = {**VALUES, **{name: float(value) for name, value in options.items() if name in (*VALUES, "exceeded")}}
     return min(values.values()), max(values.values())
 

@@ -1,18 +1,17 @@
-"""The ``countdown`` reward: 1 where the completion's expression makes the target out of the given numbers, else 0.
+"""The ``countdown`` reward: 1 if the completion's expression makes the target out of the given numbers, else 0.
 
-The expression is what stands in the last ``<answer>`` (else after ``</think>``, else anywhere), there in the last
-``\\boxed{}``, else on the last line. It may be a side of an equation, ``44 + (19 + 35) = 98``, all of whose sides come
-to the target. It is read by the grammar in
-``expressions`` and worked out in fractions, so ``7 / 3 * 3`` is 7.
+The expression is looked for inside the last ``<answer>``, else after ``</think>``, else in the whole text; there it is
+the last ``\\boxed{}``, else the last line. It may be a side of an equation, ``44 + (19 + 35) = 98``, if all sides equal
+the target. It is parsed by the grammar in ``expressions`` and evaluated in fractions, so ``7 / 3 * 3`` is 7.
 
-The right answer gives target and numbers: ``98 from 44, 19, 35``, as the task ``countdown`` writes it (see there), or a
-solution such as ``44 + (19 + 35)``, as data sets have it: what it comes to is the target, its numbers are the given
-ones. Any other is an error of the data: unscorable.
+The right answer gives the target and the numbers: ``98 from 44, 19, 35``, as the task ``countdown`` writes it, or a
+solution such as ``44 + (19 + 35)``, as some data sets have it: its value is the target and its numbers are the given
+ones. Any other right answer is an error in the data, and the completion is unscorable.
 
-After TinyZero (github.com/Jiayi-Pan/TinyZero, verl/utils/reward_score/countdown.py), which gives 1, 0.1 for any text in
-the tags, and 0. Deviations: 0.1 is an option, and only for an expression; the value is exact; no ``eval``.
+Based on TinyZero (github.com/Jiayi-Pan/TinyZero, verl/utils/reward_score/countdown.py), which gives 1, or 0.1 for any
+text in the tags, or 0. Deviations: the 0.1 is an option and needs an expression; the value is exact; no ``eval``.
 
-Options: ``well_formed`` (default 0): what an expression gets that is not right (a number alone is none), to teach the
+Options: ``well_formed`` (default 0): the score of a wrong expression (a number alone does not count), to teach the
 form. ``all_numbers`` (default true): each given number must be used exactly once; false: at most once.
 """
 
@@ -40,7 +39,7 @@ _GIVEN = re.compile(
 
 @dataclass(frozen=True)
 class Rules:
-    """What an expression must come to, and out of what."""
+    """The target of an expression, and the numbers and signs that it must or may use."""
 
     target: Fraction
     numbers: Counter[int]
@@ -76,7 +75,7 @@ def build(options: Mapping[str, Any]) -> Scorer:
 
 @lru_cache(maxsize=512)
 def rules_of(answer: str, all_numbers: bool) -> Rules:
-    """What a right answer says. Raises ValueError where it says neither numbers and target nor a solution."""
+    """Parse a right answer. Raises ValueError if it is neither a target with numbers nor a solution."""
     given = _GIVEN.fullmatch(answer)
     if given:
         numbers = Counter(map(int, re.findall(_NUMBER, given["numbers"])))
@@ -86,13 +85,13 @@ def rules_of(answer: str, all_numbers: bool) -> Rules:
     target = solution.value if solution and solution.signs else None
     if solution is None or target is None:
         raise ValueError(
-            f"the right answer is neither like '98 from 44, 19, 35' nor a solution: {one_line(answer, 60)!r}"
+            f"the right answer must be like '98 from 44, 19, 35' or a solution, not {one_line(answer, 60)!r}"
         )
     return Rules(target, Counter(solution.numbers), frozenset("+-*/"), all_numbers)
 
 
 def _place(text: str) -> str:
-    """Where the expression stands."""
+    """Return the part of the text that should be the expression."""
     text = answer_place(text)
     start = text.rfind("\\boxed{")
     end = text.find("}", start)
@@ -102,7 +101,7 @@ def _place(text: str) -> str:
 
 
 def _sides(text: str) -> list[Expression]:
-    """The sides of an equation, or an expression alone; none where one of them is no expression."""
+    """Return the sides of an equation, or a single expression; empty if any side is not an expression."""
     text = text.lstrip(" \t\r\n$`").rstrip(" \t\r\n$`.")
     if len(text) > LONGEST:
         return []

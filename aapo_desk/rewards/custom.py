@@ -1,11 +1,12 @@
-"""A reward of the user's own: ``FILE.py:FUNCTION``.
+"""Custom rewards: a function in a user's file, ``FILE.py:FUNCTION``.
 
     def function(completion: str, answer: str) -> float | None: ...
 
-It may also take, by these names, ``problem`` (text), ``tokens`` and ``max_tokens`` (counts), ``truncated`` (bool), and
-the options that the configuration gives it. It returns a finite number, or None for "cannot say". It runs in a worker
-process, one completion at a time, under the pool's time and memory limit; what it prints is dropped, and ``random`` is
-seeded from the completion, so that a resumed run scores alike. Files beside its own can be imported.
+The function may have more parameters: ``problem`` (text), ``tokens`` and ``max_tokens`` (counts), ``truncated`` (bool),
+and the options of the reward in the configuration. It returns a finite number, or None for "cannot judge". It runs in a
+worker process, one completion at a time, under the pool's time and memory limits. Its printed output is dropped.
+``random`` is seeded from the completion, so that a resumed run gets the same scores. The function can import the Python
+files in its folder.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CONTEXT = ("problem", "tokens", "max_tokens", "truncated")
 
 @dataclass(frozen=True)
 class Custom:
-    """A function in a file, with the file's text as it was when the run started."""
+    """A function in a file, with the text that the file had when the run started."""
 
     path: str
     function: str
@@ -36,16 +37,16 @@ class Custom:
 
 
 def is_custom(name: str) -> bool:
-    """True for a name that means a file, rightly written or not."""
+    """Return whether a name refers to a file, even if it is not a valid ``FILE.py:FUNCTION``."""
     return ":" in name or "/" in name or name.endswith(".py")
 
 
 def find(name: str) -> Custom:
-    """The file and function that ``name`` means. Raises RefusedError where there is no such file or it is no text."""
+    """Read the file that ``name`` refers to. Raises RefusedError if it does not exist or is not Python text."""
     file, _, function = name.rpartition(":")
     if not file.endswith(".py") or not function.isidentifier():
-        raise RefusedError(Refusal(None, "a reward of your own is written FILE.py:FUNCTION, such as rewards.py:score"))
-    path = Path(os.path.expanduser(file)).absolute()  # noqa: PTH111 - where ~name is nobody, pathlib raises
+        raise RefusedError(Refusal(None, "a custom reward must be FILE.py:FUNCTION, such as rewards.py:score"))
+    path = Path(os.path.expanduser(file)).absolute()  # noqa: PTH111 - pathlib raises if ~name is no user
     try:
         source = importlib.util.decode_source(path.read_bytes())
     except FileNotFoundError:
@@ -58,7 +59,7 @@ def find(name: str) -> Custom:
 
 
 def load(custom: Custom, options: Mapping[str, Any]) -> Scorer:
-    """The reward, in the worker. Raises RefusedError where it does not import or its arguments do not fit."""
+    """Load the reward in the worker. Raises RefusedError if it cannot be imported or its parameters do not fit."""
     function = _function(_execute(custom), custom)
     names = _accepted(function, options)
 
@@ -73,15 +74,15 @@ def _execute(custom: Custom) -> ModuleType:
     path = Path(custom.path)
     module = ModuleType(f"aapo_desk_custom_{path.stem}")
     module.__file__ = custom.path
-    sys.modules[module.__name__] = module  # dataclasses and the like look their module up
+    sys.modules[module.__name__] = module  # dataclasses, for one, look up the module of a class
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     try:
         exec(compile(custom.source, custom.path, "exec"), module.__dict__)
     except MemoryError:
         raise
-    except BaseException as error:  # noqa: BLE001 (sys.exit() at import, too, is the user's to be told)
-        raise RefusedError(Refusal(None, f"does not import: {describe(error, custom.path)}")) from None
+    except BaseException as error:  # noqa: BLE001 (sys.exit() at import must be reported too)
+        raise RefusedError(Refusal(None, f"cannot be imported: {describe(error, custom.path)}")) from None
     return module
 
 
@@ -90,7 +91,7 @@ def _function(module: ModuleType, custom: Custom) -> Callable[..., object]:
     where = Path(custom.path).name
     if function is None:
         own = [name for name, value in vars(module).items() if inspect.isfunction(value) and not name.startswith("_")]
-        has = f"it has {', '.join(own)}" if own else "it has none"
+        has = f"it has {', '.join(own)}" if own else "it has no functions"
         message = one_line(f"{where} has no function {custom.function}; {has}")
         raise RefusedError(Refusal(None, message, None, nearest(custom.function, own)))
     if not callable(function) or inspect.iscoroutinefunction(function):
@@ -100,14 +101,14 @@ def _function(module: ModuleType, custom: Custom) -> Callable[..., object]:
 
 
 def _accepted(function: Callable[..., object], options: Mapping[str, Any]) -> list[str]:
-    """The context that the function takes. Raises RefusedError where call and signature do not fit."""
+    """Return the names in ``CONTEXT`` that the function takes. Raises RefusedError if its signature does not fit."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        raise RefusedError(Refusal(None, "its arguments cannot be known; wrap it in a function of your own")) from None
+        raise RefusedError(Refusal(None, "its parameters cannot be determined; wrap it in a Python function")) from None
     positional = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
     if len(positional) < 2 and not any(item.kind is item.VAR_POSITIONAL for item in parameters):
-        raise RefusedError(Refusal(None, "must take two arguments, the completion's text and the right answer"))
+        raise RefusedError(Refusal(None, "must take two arguments: the text of the completion and the right answer"))
     first_two = [item.name for item in positional[:2]]
     by_name = [item for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
     keywords = {item.name: item for item in by_name if item.name not in first_two}
@@ -115,25 +116,28 @@ def _accepted(function: Callable[..., object], options: Mapping[str, Any]) -> li
     refusals = []
     for option in options:
         if option in (*CONTEXT, *first_two):
-            refusals.append(Refusal(option, "is given to the function anyway; an option needs another name"))
+            refusals.append(Refusal(option, "is passed to the function anyway; rename the option"))
         elif option not in keywords and not takes_all:
             own = [name for name in keywords if name not in CONTEXT]
-            refusals.append(Refusal(option, "the function takes no such argument", None, nearest(option, own)))
+            refusals.append(Refusal(option, "the function has no such argument", None, nearest(option, own)))
     for name, item in keywords.items():
         if item.default is item.empty and name not in CONTEXT and name not in options:
-            refusals.append(Refusal(name, f"is missing: the function wants the argument {name}"))
+            refusals.append(Refusal(name, f"is missing: the function needs the argument {name}"))
     if any(item.kind is item.POSITIONAL_ONLY and item.default is item.empty for item in positional[2:]):
-        refusals.append(Refusal(None, "takes a third argument by position, which nothing gives it"))
+        refusals.append(Refusal(None, "requires a third positional argument, but only two are passed"))
     if refusals:
         raise RefusedError(*refusals)
     return [name for name in CONTEXT if name not in first_two and (takes_all or name in keywords)]
 
 
 def describe(error: BaseException, path: str | None = None) -> str:
-    """``ValueError: bad thing (line 12)`` on one line; the line is the last one in the file ``path``."""
+    """Return an exception on one line, such as ``ValueError: bad thing (line 12)``.
+
+    The line number is that of the innermost frame in the file ``path``.
+    """
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 (an exception of the user's own that cannot be shown)
+    except Exception:  # noqa: BLE001 (a user's exception class may fail to convert to text)
         text = ""
     if isinstance(error, SyntaxError):
         lines = [error.lineno] if error.filename == path else []

@@ -1,4 +1,4 @@
-"""What determines a score beside the completion: for those who keep scores and must know when they no longer hold."""
+"""Everything that determines a score besides the completion. Caches of scores use it to detect that they are stale."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "reasoning-gym")
 
 
 def definition(setup: Mapping[str, Any], weights: Sequence[float]) -> dict[str, Any]:
-    """As JSON, from a worker's ``setup``: rewards, options, weights, limits, and the code that scores.
+    """Return, as JSON, a worker's ``setup``: rewards, options, limits; and the weights, code and library versions.
 
-    Code is known by its text: a custom reward's file, the Python files beside it (it may import them) and this package.
-    What else a custom reward reads is not known here.
+    The code is identified by a hash of its text: the file of a custom reward, the Python files in its folder (it may
+    import them) and this package. Other files that a custom reward reads are not covered.
     """
     files = [Path(reward["custom"]["path"]) for reward in setup["rewards"] if reward["custom"]]
     folders = [Path(__file__).parent, *dict.fromkeys(file.parent for file in files)]
@@ -33,7 +33,7 @@ def _code(folder: Path) -> str:
         digest.update(f"\n{path.name}\n".encode())
         try:
             digest.update(path.read_bytes())
-        except OSError:  # unreadable here, so unreadable for the worker too
+        except OSError:  # the worker cannot read it either
             digest.update(b"unreadable")
     return digest.hexdigest()
 

@@ -1,11 +1,11 @@
-"""Sums of whole numbers as text, by a small grammar of their own: what a model wrote is never run.
+"""A parser for arithmetic expressions of whole numbers. The text comes from a model, so it is never passed to ``eval``.
 
     expression = term { ("+" | "-") term }
     term       = factor { ("*" | "/") factor }
     factor     = "-" factor | "(" expression ")" | digits
 
-Digits are 0 to 9. Other signs that people and LaTeX write for the four are understood: × · ÷ − and the like, \\times,
-\\cdot, \\div. Too long, too deep or too many digits is no expression.
+Digits are 0 to 9. Other ways to write the four signs are understood: × · ÷ − and similar, and LaTeX's \\times, \\cdot,
+\\div. A text that exceeds the limits on length, nesting or digits is not an expression.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 LONGEST = 500
-"""Characters of an expression."""
+"""Maximum number of characters in an expression."""
 DEEPEST = 50
-"""Brackets and signs inside each other."""
+"""Maximum nesting of brackets and minus signs."""
 MOST_DIGITS = 20
-"""Digits of a number."""
+"""Maximum number of digits in a number."""
 
 _TOKEN = re.compile(r"[0-9]+|[-+*/()]")
 _SIGNS = {
@@ -36,23 +36,23 @@ _NEGATED = "negated"
 
 @dataclass(frozen=True)
 class Expression:
-    """An expression in postfix order: numbers, and signs after the two that they join (``negated``: after its one)."""
+    """An expression in postfix order: a sign follows its two operands, ``negated`` follows its one operand."""
 
     postfix: tuple[int | str, ...]
 
     @property
     def numbers(self) -> list[int]:
-        """The numbers as they stand there, from left to right."""
+        """The numbers of the expression, from left to right."""
         return [item for item in self.postfix if isinstance(item, int)]
 
     @property
     def signs(self) -> set[str]:
-        """The signs between numbers."""
+        """The binary signs of the expression."""
         return {item for item in self.postfix if isinstance(item, str) and item != _NEGATED}
 
     @property
     def value(self) -> Fraction | None:
-        """What it comes to, exactly; None where it divides by zero."""
+        """The exact value; None if the expression divides by zero."""
         stack: list[Fraction] = []
         for item in self.postfix:
             if isinstance(item, int):
@@ -71,7 +71,7 @@ _OPERATIONS = {"+": Fraction.__add__, "-": Fraction.__sub__, "*": Fraction.__mul
 
 
 def parse(text: str) -> Expression | None:
-    """The expression that the whole text is, or None where it is none."""
+    """Parse the whole text as one expression. Returns None if it is not an expression."""
     if len(text) > LONGEST:
         return None
     text = _WRITTEN.sub(lambda written: _SIGNS[written[0]], text)
@@ -87,11 +87,11 @@ def parse(text: str) -> Expression | None:
 
 
 class _NoExpression(Exception):
-    """The tokens do not follow the grammar."""
+    """Raised if the tokens do not follow the grammar."""
 
 
 class _Parser:
-    """Recursive descent over the tokens, a method a rule; ``postfix`` grows as they are read."""
+    """A recursive-descent parser with one method per grammar rule. ``postfix`` grows as the tokens are read."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
@@ -130,5 +130,5 @@ class _Parser:
             raise _NoExpression
 
     def next(self) -> str:
-        """The token that comes, which is not taken; empty after the last."""
+        """Return the next token without consuming it, or "" after the last."""
         return self.tokens[self.at] if self.at < len(self.tokens) else ""

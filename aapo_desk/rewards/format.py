@@ -1,7 +1,7 @@
-"""The ``format`` reward: 1 where the completion has the wanted form, else 0.
+"""The ``format`` reward: 1 if the completion matches a regular expression, else 0.
 
-Options: ``pattern``, a regular expression (Python's ``re``; a dot matches line ends too), and ``mode``: ``search``
-(the default: it is found anywhere) or ``full`` (it covers the whole completion).
+Options: ``pattern``, the regular expression (Python's ``re``; a dot also matches line ends), and ``mode``: ``search``
+(the default: the pattern may match anywhere) or ``full`` (it must match the whole completion).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from unknown_options(options, ("pattern", "mode"))
     pattern, mode = options.get("pattern"), options.get("mode", MODES[0])
     if "pattern" not in options:
-        yield Refusal("pattern", "is missing: format wants a regular expression, such as <answer>.+</answer>")
+        yield Refusal("pattern", "is missing: format needs a regular expression, such as <answer>.+</answer>")
     elif not isinstance(pattern, str) or not pattern:
-        yield Refusal("pattern", "must be a regular expression: text that is not empty", pattern)
+        yield Refusal("pattern", "must be a regular expression, as text that is not empty", pattern)
     else:
         try:
             _compile(pattern)
@@ -44,5 +44,5 @@ def build(options: Mapping[str, Any]) -> Scorer:
 
 def _compile(pattern: str) -> re.Pattern[str]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as "possible nested set": a matter of taste, not an error
+        warnings.simplefilter("ignore")  # for example "possible nested set", which is not an error
         return re.compile(pattern, re.DOTALL)

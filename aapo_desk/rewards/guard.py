@@ -1,11 +1,11 @@
-"""Keeps a scorer that hands texts to ``eval`` from running them as code.
+"""A guard against scorers that pass a model's text to ``eval``: only formulas are run.
 
-Some of reasoning-gym's scorers give a completion's answer to Python's ``eval``, others to ``sympy.parse_expr``, which
-runs what it reads. While ``only_formulas`` is entered, code made from a text runs only where the names in it are those
-of sympy's numbers and functions or single letters: no attribute, no import, no function of Python's. Anything else
-raises NameError in the scorer, before it runs, and the scorer sees an answer that cannot be read.
+Some of reasoning-gym's scorers pass a completion's answer to Python's ``eval``, others to ``sympy.parse_expr``, which
+executes what it reads. Inside ``only_formulas``, code compiled from text runs only if all its names are sympy's numbers
+and functions or single letters: no attributes, no imports, no Python built-ins. Anything else raises NameError in the
+scorer before it runs, and the scorer treats the answer as unreadable.
 
-It stands on Python's audit event ``exec``, which comes with the code before every ``eval`` and ``exec`` (PEP 578).
+The guard uses Python's audit event ``exec``, which passes the code object before every ``eval`` and ``exec`` (PEP 578).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import cache
 from types import CodeType
 from typing import Any
 
-# What sympy's parser writes into the text itself, and "from sympy import *", which it runs first.
+# The names that sympy's parser inserts into the text, and those of "from sympy import *", which it runs first.
 _PARSER = frozenset({"Integer", "Float", "Rational", "Symbol", "Function", "sympy"})
 _OTHERS = frozenset({"pi", "oo", "GoldenRatio", "EulerGamma", "Catalan", "Integral", "Derivative", "Sum", "Product"})
 _MADE_FROM_TEXT = "<string>"
@@ -27,7 +27,10 @@ _entered = False
 
 @contextmanager
 def only_formulas() -> Iterator[None]:
-    """See the module. In one thread; not for code that has to import while it scores what it builds from texts."""
+    """Allow only formulas to run inside this context; see the module's docstring.
+
+    For a single thread, and not for code that compiles text with imports while it scores.
+    """
     global _entered
     _install()
     _entered = True
@@ -39,7 +42,7 @@ def only_formulas() -> Iterator[None]:
 
 @cache
 def _install() -> None:
-    """A hook cannot be taken away again: it is there once and does nothing until it is wanted."""
+    """Install the audit hook once. It cannot be removed, so it does nothing unless ``only_formulas`` is active."""
     sys.addaudithook(_hook)
 
 
@@ -48,7 +51,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     code = arguments[0]
     if isinstance(code, CodeType) and code.co_filename == _MADE_FROM_TEXT and not _is_formula(code):
-        raise NameError("text that is no formula is not run")
+        raise NameError("refused to run text that is not a formula")
 
 
 def _is_formula(code: CodeType) -> bool:

@@ -1,8 +1,8 @@
-"""The ``length`` reward: 1 for a short completion, falling in a straight line to 0 at the longest allowed.
+"""The ``length`` reward: 1 for a short completion, falling linearly to 0 at the maximum length.
 
     1                                                  up to ``target`` tokens
     (max_tokens - tokens) / (max_tokens - target)      from there to ``max_tokens``
-    0                                                  where the completion was cut off
+    0                                                  if the completion was truncated
 
 Option: ``target``, in tokens (default 0: every token costs the same).
 """

@@ -1,13 +1,13 @@
-"""The ``math`` reward: 1 where the completion's answer equals the right answer, else 0, by math-verify.
+"""The ``math`` reward: 1 if the completion's answer equals the right answer, else 0, by math-verify.
 
-math-verify finds the answer in the text and compares the two as mathematics (``1/2`` is ``0.5``). It looks only into
-the last ``<answer>``, or else at what follows ``</think>``, where a text has these. A completion without any readable
-answer is wrong: 0. What breaks it raises, what hangs it is ended from outside; neither is 0. Model text is never handed
-to sympy's own parser, which runs it, but for digits, signs and brackets (by math-verify). Digits of every script count:
-``７２`` and ``٧٢`` are 72.
+math-verify finds the answer in the text and compares the two as mathematics (``1/2`` is ``0.5``). Only the last
+``<answer>`` is searched if the text has one, else the text after ``</think>``, else the whole text. A completion
+without a readable answer is wrong and scores 0. An error inside math-verify raises, and a hang is ended from
+outside; neither scores 0. Sympy's own parser executes its input, so model text never reaches it, except for digits,
+signs and brackets (which math-verify passes to it). The digits of every script count: ``７２`` and ``٧٢`` are 72.
 
-Option: ``worked_out`` (default false): where the right answer is a number, ``12 + 7`` is not 19. For generated
-arithmetic, where a policy would soon learn to repeat the question.
+Option: ``worked_out`` (default false): if the right answer is a number, ``12 + 7`` does not count as 19. Use it for
+generated arithmetic, where a policy would soon learn to repeat the question.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from aapo_desk.rewards.places import answer_place
 
 Reader = Callable[[str], tuple[Any, ...]]
 
-# math-verify reads formulas only between LaTeX marks, and numbers anywhere. A text that is all formula gets marks.
+# math-verify reads formulas only between LaTeX delimiters, but numbers anywhere. So a text that is a single formula
+# gets delimiters.
 _MARKED = re.compile(r"\$|\\\(|\\\[|\\boxed")
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:[ ,]\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|[.,]\d+)\.?")
 _NOT_LATEX = re.compile(r"[\n#%`]|\*\*|[\u0400-\u1fff\u2c00-\uffff]")
@@ -32,9 +33,9 @@ _COMMAND = re.compile(r"\\(?:text|mbox|textbf|mathrm|operatorname|begin|end)\s*\
 _FUNCTION = re.compile(r"\b(?:a(?:rc)?)?(?:sin|cos|tan|cot|sec|csc)h?\b|\b(?:log|ln|exp|sqrt|pi|mod|min|max|lim|det)\b")
 _WORD = r"[^\W\d_]{2,}"
 _PROSE = re.compile(rf"[^\W\d_]{{4,}}|\b{_WORD}[.,:;!?]*\s+[-\w$]|\w[.,:;!?]*\s+{_WORD}\b|^{_WORD}[.,:;!?]*$")
-_COMMA = re.compile(r"-?\d+,\d+")  # a decimal comma, or two numbers
-_DIGIT = re.compile(r"[^\D0-9]")  # of another script: math-verify would find it and then not read it
-_ROOT = re.compile(r"\\sqrt(\[\d+\])?\(([^()]*)\)")  # \sqrt(3) for \sqrt{3}: LaTeX would take the bracket alone
+_COMMA = re.compile(r"-?\d+,\d+")  # either a decimal comma or two numbers
+_DIGIT = re.compile(r"[^\D0-9]")  # digits of other scripts: math-verify finds them but cannot parse them
+_ROOT = re.compile(r"\\sqrt(\[\d+\])?\(([^()]*)\)")  # \sqrt(3) means \sqrt{3}; LaTeX would take only the bracket
 _LONGEST_FORMULA = 500
 
 
@@ -57,7 +58,7 @@ def build(options: Mapping[str, Any]) -> Scorer:
         right = read(completion.answer) or read(f"${completion.answer}$")
         if not right:
             raise ValueError("the right answer is empty")
-        seed(0)  # sympy tries random numbers: the same answer must get the same score in a resumed run
+        seed(0)  # sympy tests equality with random numbers, and a resumed run must get the same scores
         found = read(completion.text)
         written = as_written(found)
         broken: Exception | None = None
@@ -73,19 +74,22 @@ def build(options: Mapping[str, Any]) -> Scorer:
             raise broken
         return Judged(0.0, written)
 
-    # The first use loads the parser's tables; that is no completion's time.
+    # The first use loads the parser's tables, which must not count against the time limit of a completion.
     score(Completion("$\\frac{1}{3}$", "", "$\\frac{1}{2}$", 1, 1, False))
     return score
 
 
 @lru_cache(maxsize=1)
 def reader() -> Reader:
-    """What finds the answer in a text: as a sympy object and as it is written (this alone if it is no formula)."""
+    """Return a function that finds the answer in a text.
+
+    The function returns the answer as a sympy object and as it is written, or only the latter if it is not a formula.
+    """
     from math_verify import parse
 
     @lru_cache(maxsize=512)
     def read(text: str) -> tuple[Any, ...]:
-        # No time limit of its own: it works by signals, which C code holds up. The pool's limit always works.
+        # math-verify's own time limit uses signals, which C code delays. The pool's limit always works.
         found = parse(prepare(text), parsing_timeout=None, raise_on_error=True)
         if _COMMA.fullmatch(text.strip()):
             found += parse(f"${text}$", parsing_timeout=None, raise_on_error=True)
@@ -95,13 +99,15 @@ def reader() -> Reader:
 
 
 def as_written(answers: tuple[Any, ...]) -> str | None:
-    """What ``reader`` found, as it is written in the text; None where it found nothing."""
+    """Return the answer that ``reader`` found, as it is written in the text, or None if it found nothing."""
     return next((answer for answer in answers if isinstance(answer, str)), None)
 
 
 def prepare(text: str) -> str:
-    """The answer's part of the text as math-verify reads it best: a formula without LaTeX marks gets them, prose stays
-    as it is."""
+    """Return the answer's part of the text in the form that math-verify reads best.
+
+    A formula without LaTeX delimiters gets them; prose stays unchanged.
+    """
     text = answer_place(text).strip().replace("\N{MINUS SIGN}", "-")
     text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
     text = _ROOT.sub(r"\\sqrt\1{\2}", text)
@@ -111,24 +117,24 @@ def prepare(text: str) -> str:
 
 
 def is_formula(text: str) -> bool:
-    """True where the whole text is one formula without LaTeX marks: ``x = \\frac{1}{2}``, but not ``It is 72``."""
+    """Return whether the whole text is one formula without LaTeX delimiters: ``x = \\frac{1}{2}``, not ``It is 72``."""
     if not text or len(text) > _LONGEST_FORMULA or _MARKED.search(text) or _NOT_LATEX.search(text):
         return False
     return not _NUMBER.fullmatch(text) and not _PROSE.search(_FUNCTION.sub("", _COMMAND.sub(" ", text)))
 
 
 def same_text(completion: str, answer: str) -> bool:
-    """True where the completion is the right answer letter by letter, which also serves answers that are words."""
+    """Return whether completion and right answer are the same text, ignoring case. This also works for words."""
     return bool(answer.strip()) and answer_place(completion).strip().casefold() == answer.strip().casefold()
 
 
 def is_number(value: Any) -> bool:
-    """True for a plain number, such as 19 or 3/4."""
+    """Return whether the value is a plain number, such as 19 or 3/4."""
     return bool(getattr(value, "is_Rational", False) or getattr(value, "is_Float", False))
 
 
 def is_undone(value: Any) -> bool:
-    """True for a sum or a product of plain numbers that was not worked out, such as ``12 + 7``."""
+    """Return whether the value is an unevaluated sum or product of plain numbers, such as ``12 + 7``."""
     while getattr(value, "is_Relational", False):
         value = value.rhs
     sum_or_product = getattr(value, "is_Add", False) or getattr(value, "is_Mul", False)
@@ -136,5 +142,5 @@ def is_undone(value: Any) -> bool:
 
 
 def _texts_first(pair: tuple[Any, Any]) -> bool:
-    """Comparing two strings costs nothing and cannot break."""
+    """Sort key that puts pairs of strings first, because comparing them is cheap and cannot raise."""
     return not all(isinstance(item, str) for item in pair)

@@ -1,4 +1,4 @@
-"""Options that are numbers: is one given, and is it one that fits."""
+"""Checks for numeric options of rewards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aapo_desk.rewards.base import Refusal
 def check_number(
     options: Mapping[str, Any], name: str, message: str, fits: Callable[[float], bool] = lambda _: True
 ) -> Iterator[Refusal]:
-    """A refusal with ``message`` where the option is given and is no finite number that ``fits``."""
+    """Yield a refusal with ``message`` if the option is given but is not a finite number that ``fits``."""
     if name not in options:
         return
     value = options[name]
@@ -21,5 +21,5 @@ def check_number(
 
 
 def check_count(options: Mapping[str, Any], name: str, message: str) -> Iterator[Refusal]:
-    """A refusal with ``message`` where the option is given and is no whole number of at least 1."""
+    """Return a refusal with ``message`` if the option is given but is not a whole number of at least 1."""
     return check_number(options, name, message, lambda value: isinstance(value, int) and value >= 1)

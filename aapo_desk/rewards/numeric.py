@@ -1,11 +1,11 @@
-"""The ``numeric`` reward: 1 where the completion's number is near enough to the right answer, else 0.
+"""The ``numeric`` reward: 1 if the completion's number is close enough to the right answer, else 0.
 
     |number - answer| <= max(absolute, relative * |answer|)
 
-The completion's number is looked for in the last ``<answer>``, else after ``</think>``, else in the whole text. It is
-the one in the last ``\\boxed{}`` there, else the last one: digits with a sign, thousands separated by commas, a decimal
-point, an exponent, a fraction of two whole numbers, a percent sign. No number is 0. A right answer that is no number is
-an error of the data: unscorable.
+The completion's number is looked for inside the last ``<answer>``, else after ``</think>``, else in the whole text.
+There it is the number in the last ``\\boxed{}``, else the last number. It may have a sign, thousands separated by
+commas, a decimal point, an exponent or a percent sign, or be a fraction of two whole numbers. A completion without a
+number scores 0. A right answer that is not a number is an error in the data, and the completion is unscorable.
 
 Options: ``relative`` (default 0.01: one percent) and ``absolute`` (default 0).
 """
@@ -39,7 +39,7 @@ def build(options: Mapping[str, Any]) -> Scorer:
     def score(completion: Completion) -> float:
         right = last_number(completion.answer)
         if right is None:
-            raise ValueError(f"the right answer is no number: {one_line(completion.answer, 60)!r}")
+            raise ValueError(f"the right answer is not a number: {one_line(completion.answer, 60)!r}")
         given = last_number(completion.text)
         return float(given is not None and abs(given - right) <= max(absolute, relative * abs(right)))
 
@@ -47,7 +47,7 @@ def build(options: Mapping[str, Any]) -> Scorer:
 
 
 def last_number(text: str) -> float | None:
-    """The number that a text ends on; None where it holds none."""
+    """Return the last number of a text, or None if it has none."""
     text = answer_place(text).replace("\N{MINUS SIGN}", "-")
     boxed = _BOXED.findall(text)
     found = list(_NUMBER.finditer(boxed[-1] if boxed else text))

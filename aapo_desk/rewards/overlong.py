@@ -1,12 +1,13 @@
-"""The ``overlong`` reward: a soft penalty near the longest allowed, so that it is not met unwarned.
+"""The ``overlong`` reward: a penalty that grows gradually as a completion approaches the maximum length.
 
      0                                            up to longest - margin tokens
     -(tokens - (longest - margin)) / margin       from there to ``longest``
-    -1                                            beyond it, and where the completion was cut off
+    -1                                            beyond ``longest``, and if the completion was truncated
 
-"Soft overlong punishment" of DAPO (arXiv 2503.14476, equation 13), which takes a longest of 20480 and a margin of 4096.
+The "soft overlong punishment" of DAPO (arXiv 2503.14476, equation 13), which uses longest = 20480 and margin = 4096.
 
-Options, in tokens: ``longest`` (default: the longest that a completion may be) and ``margin`` (default: a fifth of it).
+Options, in tokens: ``longest`` (default: the maximum length of a completion) and ``margin`` (default: a fifth of
+``longest``).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
 
 
 def bounds(_: Mapping[str, Any]) -> tuple[float, float]:
-    """The lowest and the highest score."""
+    """Return the lowest and the highest possible score."""
     return -1.0, 0.0
 
 

@@ -1,4 +1,4 @@
-"""Where in a completion its answer stands."""
+"""Find the part of a completion that contains its answer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _TAG = re.compile(r"</?(?:think|answer)>")
 
 
 def answer_place(text: str) -> str:
-    """What stands in the last ``<answer>``, else what follows the last ``</think>``, else the whole text.
+    """Return the text inside the last ``<answer>``, else the text after the last ``</think>``, else the whole text.
 
-    What was only thought is no answer, unless nothing follows it. Tags that are left, such as one that was not closed,
-    are read as spaces.
+    Text before ``</think>`` counts only if nothing follows the tag. Remaining tags, such as one that was not closed,
+    become spaces.
     """
     inside = last_between(text, "<answer>", "</answer>")
     if inside is None:
@@ -21,7 +21,7 @@ def answer_place(text: str) -> str:
 
 
 def last_between(text: str, opening: str, closing: str) -> str | None:
-    """What stands between the last ``closing`` and the ``opening`` before it; None where there is no such pair."""
+    """Return the text between the last ``closing`` and the ``opening`` before it, or None if there is no such pair."""
     end = text.rfind(closing)
     start = text.rfind(opening, 0, max(0, end))
     return text[start + len(opening) : end] if start >= 0 else None

@@ -1,7 +1,7 @@
-"""Scoring in worker processes, so that nothing a completion does can hang, break or fill the trainer.
+"""Score completions in worker processes, so that no completion can hang, crash or exhaust the memory of the trainer.
 
-A worker gets one completion at a time. One that takes too long, dies or fills its memory is killed and replaced;
-its completion is unscorable, the others keep their scores.
+A worker gets one completion at a time. A worker that takes too long, dies or fills its memory is killed and replaced;
+its completion is unscorable, and the others keep their scores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPLY = frozenset({"value", "error", "read", "retire"})
 
 @dataclass
 class _Task:
-    """A completion on its way: the values of the parts that have come, and the first answer that was read."""
+    """A completion that is being scored: the scores received so far, and the first answer that was read."""
 
     completion: Completion
     values: list[float | None] = field(default_factory=list)
@@ -40,7 +40,7 @@ class _Task:
 
 @dataclass
 class _Worker:
-    """A worker and what it is busy with: starting (not ``ready``) or a task, to be done by ``deadline``."""
+    """A worker and its current work, due by ``deadline``: starting (not ``ready``) or scoring ``task``."""
 
     process: WorkerProcess
     deadline: float
@@ -53,11 +53,11 @@ class _Worker:
 
 
 class RewardPool:
-    """Scores completions by the configured rewards (checked by ``check``), in processes that start when first needed.
+    """Scores completions with the configured rewards (checked by ``check``), in processes started when first needed.
 
-    workers: processes side by side. time_limit: seconds for one completion, all rewards together. memory_limit_mb:
-    address space of a worker. Files of custom rewards are read here, once: a change takes effect with ``reload``.
-    Raises RewardError where a worker cannot start. Not for several threads at once.
+    workers: number of parallel processes. time_limit: seconds per completion, for all rewards together.
+    memory_limit_mb: address space of a worker. The files of custom rewards are read once, here; ``reload`` reads them
+    again. Raises RewardError if a worker cannot start. Not thread-safe.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class RewardPool:
             raise RewardError(f"the rewards cannot be loaded: {error}") from None
 
     def reload(self) -> None:
-        """Read the files of custom rewards again, for new workers. Raises RewardError where one cannot be read."""
+        """Read the files of custom rewards again, for new workers. Raises RewardError if one cannot be read."""
         self.close()
         self._setup = self._read()
 
     @property
     def definition(self) -> dict[str, Any]:
-        """All that determines a score but the completion, as JSON; see ``aapo_desk.rewards.definition``."""
+        """Everything that determines a score besides the completion, as JSON; see ``aapo_desk.rewards.definition``."""
         return definition(self._setup, self._weights) | {"time_limit": self._time_limit}
 
     def __enter__(self) -> Self:
@@ -107,7 +107,7 @@ class RewardPool:
         self.close()
 
     def close(self) -> None:
-        """End every worker. A later ``score`` starts new ones."""
+        """End all workers. A later ``score`` starts new ones."""
         while self._workers:
             self._workers.pop().process.end()
         if self._starter is not None:
@@ -115,10 +115,10 @@ class RewardPool:
             self._starter = None
 
     def score(self, completions: Sequence[Completion], patience: int | None = None) -> list[Score]:
-        """The scores, in the order of the completions. Raises RewardError where no worker can work.
+        """Return the scores in the order of the completions. Raises RewardError if the workers cannot work.
 
-        Raises FailingReward where one reward fails on ``patience`` completions in a row, those of earlier calls
-        included. To say None is to fail for a reward of the user's own that has never said anything else.
+        Raises FailingReward if one reward fails on ``patience`` completions in a row, counted across calls. A result of
+        None counts as a failure only for a custom reward that has never returned anything else.
         """
         tasks = [_Task(completion) for completion in completions]
         waiting = deque(tasks)
@@ -133,12 +133,12 @@ class RewardPool:
                     self._failed_in_a_row.clear()
                     raise self._failing
         except BaseException:
-            self.close()  # a worker left busy would answer the next call with this one's scores
+            self.close()  # else a busy worker would answer the next call with scores of this one
             raise
         return [self._total(task) for task in tasks]
 
     def _note(self, task: _Task, error: str | None) -> None:
-        """What came of the part at work: a score or an ``error``."""
+        """Record the outcome of the current part: a score, or an ``error``."""
         name = self.names[len(task.values)]
         if error is None:
             self._unproved.discard(name)
@@ -152,7 +152,7 @@ class RewardPool:
     def _start_workers(self, waiting: int) -> None:
         free = sum(worker.task is None for worker in self._workers)
         for _ in range(min(waiting - free, self._size - len(self._workers))):
-            # Linux ends a worker with the thread that started it, not the process: that thread must live on.
+            # PR_SET_PDEATHSIG ends a worker when the thread that started it ends, so this thread must stay alive.
             self._starter = self._starter or ThreadPoolExecutor(1, "reward-starter")
             process = self._starter.submit(WorkerProcess, self._setup).result()
             self._workers.append(_Worker(process, time.monotonic() + START_LIMIT))
@@ -170,7 +170,7 @@ class RewardPool:
                 worker.deadline = time.monotonic() + self._time_limit
 
     def _wait(self) -> None:
-        """Wait until a worker says something or takes too long, and deal with it."""
+        """Wait until a worker sends a message or exceeds its time limit, and handle it."""
         now = time.monotonic()
         deadlines = [worker.deadline - now for worker in self._workers if worker.busy]
         if not deadlines:
@@ -192,7 +192,7 @@ class RewardPool:
             self._lose(worker, str(gone))
             return
         for message in messages:
-            if worker not in self._workers:  # dismissed for what it said
+            if worker not in self._workers:  # dismissed because of an earlier message
                 return
             if worker.task is not None:
                 self._take(worker, worker.task, message)
@@ -203,7 +203,7 @@ class RewardPool:
                 worker.ready = True
 
     def _take(self, worker: _Worker, task: _Task, message: dict[str, Any]) -> None:
-        """A part's score."""
+        """Handle a message with the score of one part."""
         if message.keys() != REPLY or not isinstance(message["value"], int | float | None):
             self._lose(worker, "broke the protocol")
             return
@@ -220,21 +220,21 @@ class RewardPool:
             worker.task = None
 
     def _lose(self, worker: _Worker, how: str | None) -> None:
-        """A worker has ended, ``how`` says in what way, or (None) has taken too long."""
+        """Handle a worker that has ended (``how`` says in what way) or that has taken too long (``how`` is None)."""
         if not worker.ready:
             raise RewardError(
-                f"a reward worker did not start: it {how or f'has not loaded its rewards in {START_LIMIT:g} s'}"
+                f"a reward worker did not start: it {how or f'did not load its rewards within {START_LIMIT:g} s'}"
             )
         if worker.task is not None:
             self._fail(worker.task, f"the worker {how}" if how else f"timed out after {self._time_limit:g} s")
         else:
             self._idle_deaths += 1
             if self._idle_deaths > _MAX_IDLE_DEATHS:
-                raise RewardError(f"reward workers end while they have nothing to do: the last one {how}")
+                raise RewardError(f"reward workers keep ending while they are idle: the last one {how}")
         self._dismiss(worker)
 
     def _fail(self, task: _Task, why: str) -> None:
-        """No score for the part at work, nor for those after it."""
+        """Mark the current part and those after it as unscorable."""
         self._note(task, why)
         task.error = task.error or f"{self.names[len(task.values)]}: {why}"
         task.values += [None] * (len(self.names) - len(task.values))
@@ -254,7 +254,7 @@ class RewardPool:
 
 
 def part_names(rewards: Sequence[RewardConfig]) -> list[str]:
-    """The names of the parts of a score: a custom reward's is its function's, the second of a name is ``name_2``."""
+    """Return the names of a score's parts. A custom reward has its function's name; a second ``name`` is ``name_2``."""
     names: list[str] = []
     for reward in rewards:
         name = base = reward.name.rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""One worker process as the pool sees it: start it, send, receive, end it."""
+"""The pool's handle on one worker process: start it, send, receive, end it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from aapo_desk.config import RewardConfig
 
 START_LIMIT = 60.0
-"""Seconds in which a worker must have loaded its rewards."""
+"""Time limit for a worker to load its rewards, in seconds."""
 
 MOST_LINE = 1 << 20
-"""Bytes of a message. What is longer comes from a reward that writes where it should not."""
+"""Maximum size of a message, in bytes. A longer one comes from a reward that writes to the protocol's pipe."""
 
-# The package is found where this process found it, without putting that folder, or the current one, before others.
+# The worker imports the same package as this process. The package's folder is removed from sys.path after the import,
+# and -P keeps the current folder out, so that neither shadows other modules.
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); import aapo_desk; del sys.path[0]; "
     "from aapo_desk.rewards.worker import main; main()"
@@ -36,16 +37,16 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "PYTHONHASHSEED": "0",  # a resumed run scores alike
+    "PYTHONHASHSEED": "0",  # a resumed run must get the same scores
 }
 
 
 class WorkerGoneError(Exception):
-    """The worker has ended. ``str()`` says how, after "the worker"."""
+    """Raised if the worker has ended. ``str()`` says how, as the end of a sentence that begins with "the worker"."""
 
 
 class WorkerProcess:
-    """A worker; see ``aapo_desk.rewards.worker`` for what it says."""
+    """A running worker. ``aapo_desk.rewards.worker`` documents the protocol."""
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
         self._incoming = b""
@@ -58,9 +59,9 @@ class WorkerProcess:
                 stdout=theirs.fileno(),
                 stderr=self._errors,
                 env=os.environ | _ENVIRONMENT,
-                process_group=0,  # what a reward starts is ended with it
+                process_group=0,  # so that processes started by a reward end with the worker
             )
-        with contextlib.suppress(WorkerGoneError):  # receive() will tell
+        with contextlib.suppress(WorkerGoneError):  # receive() reports it
             self.send(setup, START_LIMIT)
 
     @property
@@ -71,17 +72,20 @@ class WorkerProcess:
         return self._channel.fileno()
 
     def send(self, message: Mapping[str, Any], limit: float) -> None:
-        """Raises WorkerGoneError where the worker has ended or takes nothing within ``limit`` seconds."""
+        """Send a message. Raises WorkerGoneError if the worker has ended or reads nothing for ``limit`` seconds."""
         self._channel.settimeout(limit)
         try:
             self._channel.sendall(json.dumps(message).encode() + b"\n")
         except TimeoutError:
-            raise WorkerGoneError("takes no input") from None
+            raise WorkerGoneError("does not read its input") from None
         except OSError:
             raise WorkerGoneError(self._how_it_ended()) from None
 
     def receive(self, limit: float) -> list[dict[str, Any]]:
-        """What came, waiting ``limit`` seconds for the first of it. Raises WorkerGoneError where the worker ended."""
+        """Return the messages received, after waiting up to ``limit`` seconds for the first data.
+
+        Raises WorkerGoneError if the worker has ended or broke the protocol.
+        """
         self._channel.settimeout(limit)
         try:
             data = self._channel.recv(1 << 16)
@@ -103,15 +107,15 @@ class WorkerProcess:
         return messages
 
     def end(self) -> None:
-        """Kill the process and what it started, and wait until it is gone."""
+        """Kill the process and its children, and wait until it has ended."""
         self._kill()
         self._channel.close()
         self._errors.close()
 
     def _kill(self) -> int:
-        """The exit status; where the process had ended by itself, its own."""
+        """Kill the process group and return the exit status, which is the process's own if it had ended by itself."""
         if self._process.returncode is None:
-            # Not waited for yet, so the number is still this process's, even if it has ended.
+            # The process was not waited for yet, so its pid cannot have been reused, even if it has ended.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         return self._process.wait()
@@ -119,13 +123,13 @@ class WorkerProcess:
     def _how_it_ended(self) -> str:
         status = self._kill()
         if status == -signal.SIGKILL:
-            return "was killed, perhaps by the system for want of memory"
+            return "was killed, perhaps by the system because memory ran out"
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         said = self._last_words()
         return f"{how}: {said}" if said else how
 
     def _last_words(self) -> str:
-        """The last line that went to standard error: of a worker that did not start, why."""
+        """Return the last line on standard error, which says why a worker did not start."""
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - 2000))
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
@@ -133,7 +137,7 @@ class WorkerProcess:
 
 
 def setup_message(rewards: Sequence[RewardConfig], memory_limit_mb: int) -> dict[str, Any]:
-    """What a worker needs to load these rewards. Raises RefusedError where a file cannot be read."""
+    """Return the message that a worker needs to load the rewards. Raises RefusedError if a file cannot be read."""
     described = []
     for reward in rewards:
         found = custom.find(reward.name) if custom.is_custom(reward.name) else None

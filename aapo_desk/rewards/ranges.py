@@ -1,4 +1,4 @@
-"""How low and how high a sum of rewards can be, for what must know its range before the first score."""
+"""The possible range of a sum of rewards, for code that must know it before the first score."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OTHERS: dict[str, Callable[[Mapping[str, Any]], Bounds]] = {
 
 
 def bounds(rewards: Sequence[RewardConfig]) -> Bounds:
-    """Of the weighted sum. All that is not known to be otherwise, a user's own reward too, is taken for 0 to 1."""
+    """Return the lowest and highest weighted sum. Rewards of unknown range, such as custom ones, count as 0 to 1."""
     low = high = 0.0
     for reward in rewards:
         ends = [reward.weight * end for end in _OTHERS.get(reward.name, _zero_to_one)(reward.options)]
@@ -34,23 +34,23 @@ def _zero_to_one(_: Mapping[str, Any]) -> Bounds:
 
 
 _LABELS = ("math", "format", "readable", "numeric", "countdown")
-"""The built-in rewards that are 1 or 0, unless an option makes them something else."""
+"""The built-in rewards that score 1 or 0, unless an option changes this."""
 
 
 def not_labels(rewards: Sequence[RewardConfig]) -> tuple[str, str, Any] | None:
-    """Where, why and by what value the weighted sum can be something else than 0 or 1; None where it cannot.
+    """Return the path, the reason and the value by which the weighted sum could differ from 0 and 1, or None.
 
-    A user's own reward is believed: what it gives is looked at when it has given it.
+    Custom rewards are assumed to score 0 or 1; their scores are checked during training.
     """
     counting = [(index, reward) for index, reward in enumerate(rewards) if reward.weight]
     if len(counting) != 1:
         names = ", ".join(reward.name for _, reward in counting) or "none"
-        return "rewards", f"exactly one of them may count, of weight 1; here count: {names}", None
+        return "rewards", f"exactly one must have a weight other than 0, and it must be 1; now: {names}", None
     index, reward = counting[0]
     if reward.weight != 1:
         return f"rewards.{index}.weight", "it must be 1", reward.weight
     if reward.name in BUILT_IN and reward.name not in _LABELS:
-        return f"rewards.{index}.name", f"those that are 0 or 1 are {', '.join(_LABELS)}", reward.name
+        return f"rewards.{index}.name", f"the rewards that are 0 or 1 are {', '.join(_LABELS)}", reward.name
     if reward.name == "countdown" and (partly := reward.options.get("well_formed", 0)) not in (0, 1):
         return f"rewards.{index}.options.well_formed", "it must be 0", partly
     return None

@@ -1,6 +1,6 @@
-"""The ``readable`` reward: 1 where the ``math`` reward can read an answer in the completion, right or wrong, else 0.
+"""The ``readable`` reward: 1 if the ``math`` reward can read an answer in the completion, right or wrong, else 0.
 
-No options.
+It has no options.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ def check(options: Mapping[str, Any]) -> Iterable[Refusal]:
 
 def build(options: Mapping[str, Any]) -> Scorer:
     read = reader()
-    read("$\\frac{1}{2}$")  # The first use loads the parser's tables; that is no completion's time.
+    # The first use loads the parser's tables, which must not count against the time limit of a completion.
+    read("$\\frac{1}{2}$")
 
     def score(completion: Completion) -> Judged:
         answers = read(completion.text)

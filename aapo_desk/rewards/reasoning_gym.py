@@ -1,12 +1,13 @@
-"""The ``reasoning_gym`` reward: what the problem's own scorer in reasoning-gym gives, 0 to 1.
+"""The ``reasoning_gym`` reward: the score, 0 to 1, of the problem's own scorer in reasoning-gym.
 
-For problems of ``task.source=reasoning-gym:NAME``, many of which have more than one right answer. The answer is what
-stands in the last ``<answer>...</answer>``, else in the last ``\\boxed{}``, else all that follows the last
-``</think>``. Many scorers give a part of 1 to a text that holds the right answer among other words.
+For problems of ``task.source=reasoning-gym:NAME``, many of which have more than one right answer. The answer is the
+text inside the last ``<answer>...</answer>``, else inside the last ``\\boxed{}``, else all text after the last
+``</think>``.
+Many scorers give partial credit to a text that contains the right answer among other words.
 
-Model text is never run, though some of the scorers would: see ``guard``. The problem is made again from its recipe,
-since the scorer wants it as its generator made it; where another version of the package makes another problem, the
-completion is unscorable. No options.
+Some scorers would execute model text; ``guard`` prevents that. The problem is generated again from its recipe, because
+the scorer needs the generator's own entry. If another version of the package generates a different problem, the
+completion is unscorable. The reward has no options.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
 
 def build(options: Mapping[str, Any]) -> Scorer:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some of what it imports is written for older Pythons
+        warnings.simplefilter("ignore")  # some of its dependencies are written for older versions of Python
         import reasoning_gym
 
     @lru_cache(maxsize=8)
@@ -46,13 +47,13 @@ def build(options: Mapping[str, Any]) -> Scorer:
 
     def score(completion: Completion) -> float:
         if not completion.recipe:
-            raise ValueError("it scores only problems of task.source=reasoning-gym:NAME")
+            raise ValueError("this reward scores only problems of task.source=reasoning-gym:NAME")
         recipe = json.loads(completion.recipe)
         index = recipe.pop("index")
         made = generator(json.dumps(recipe))
         entry = made[index]
         if entry["question"].split() != completion.problem.split():
-            raise ValueError("the installed reasoning-gym makes another problem than the one that was asked")
+            raise ValueError("the installed version of reasoning-gym generates a different problem from this recipe")
         with only_formulas():
             return float(made.score_answer(answer_in(completion.text), entry))
 
@@ -60,7 +61,7 @@ def build(options: Mapping[str, Any]) -> Scorer:
 
 
 def answer_in(text: str) -> str:
-    """The answer that a completion gives."""
+    """Return the answer in the text of a completion."""
     text = text.rpartition("</think>")[2]
     found = _TAGGED.findall(text) or _BOXED.findall(text)
     return str(found[-1] if found else text).strip()

@@ -1,11 +1,11 @@
-"""The ``repetition`` reward: a penalty for saying the same again and again.
+"""The ``repetition`` reward: a penalty for repeated phrases.
 
-    -penalty * (1 - different n-grams / all n-grams)         0 where there are fewer than n words
+    -penalty * (1 - distinct n-grams / all n-grams)         0 if there are fewer than n words
 
-over the completion's words in small letters. From "Demystifying Long Chain-of-Thought Reasoning in LLMs" (arXiv
-2502.03373, appendix C.2), in the form that open-r1 uses: over the whole text, and not token by token.
+over the completion's words in lower case. From "Demystifying Long Chain-of-Thought Reasoning in LLMs" (arXiv
+2502.03373, appendix C.2), in the form that open-r1 uses: one penalty for the whole text instead of one per token.
 
-Options: ``words``, the n (default 3), and ``penalty``, the most that repetition costs (default 1).
+Options: ``words``, the n (default 3), and ``penalty``, the largest penalty (default 1).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
     yield from unknown_options(options, ("words", "penalty"))
     yield from check_count(options, "words", "must be a number of words, 1 or more")
     yield from check_number(
-        options, "penalty", "must be a number above 0: what repetition costs", lambda value: value > 0
+        options, "penalty", "must be a number above 0: the largest penalty", lambda value: value > 0
     )
 
 
 def bounds(options: Mapping[str, Any]) -> tuple[float, float]:
-    """The lowest and the highest score."""
+    """Return the lowest and the highest possible score."""
     return -float(options.get("penalty", 1.0)), 0.0
 
 

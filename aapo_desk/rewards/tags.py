@@ -1,11 +1,11 @@
-"""The ``tags`` reward: the share of the wanted tags that are there, each exactly once.
+"""The ``tags`` reward: the fraction of the required tags that occur exactly once.
 
     (tags, of <think> </think> <answer> </answer>, that occur exactly once) / 4
 
-As open-r1's ``tag_count``: a first step towards the form that ``format`` wants whole. Deviation: open-r1 also demands
-the line ends around the tags.
+Like open-r1's ``tag_count``. It rewards partial progress towards a form that ``format`` rewards only as a whole.
+Deviation: open-r1 also requires the line ends around the tags.
 
-Option: ``names`` of the tags (default think, answer); each has an opening and a closing one.
+Option: ``names`` of the tags (default: think, answer); each name stands for an opening and a closing tag.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def check(options: Mapping[str, Any]) -> Iterator[Refusal]:
     if not fit or not names:
         yield Refusal("names", "must be a list of tags without their brackets, such as [think, answer]", names)
     elif len(set(names)) < len(names):
-        yield Refusal("names", "holds a tag twice", names)
+        yield Refusal("names", "contains a tag twice", names)
 
 
 def build(options: Mapping[str, Any]) -> Scorer:

@@ -1,15 +1,15 @@
-"""The process that scores: ``python -m aapo_desk.rewards.worker``, started and ended by the pool.
+"""The process that scores completions: ``python -m aapo_desk.rewards.worker``, started and ended by the pool.
 
-It speaks JSON lines on standard input and output. First the set-up comes,
+It reads and writes JSON lines on standard input and output. The first line is the set-up,
 
     {"rewards": [{"name", "options", "custom": null | {"path", "function", "source"}}], "memory_limit_mb"}
 
-answered by {"ready": true} or {"refused": [[reward, {"option", "message", "given", "nearest"}], ...]}. Then each line
-is a completion, answered by one line a reward: {"value": number | null, "error": text | null, "read": text | null,
-"retire": bool}. "read" is the answer that the reward found, where it tells. After "retire" the worker is spent (it ran
-out of memory) and nothing more comes for that completion.
+answered by {"ready": true} or {"refused": [[reward, {"option", "message", "given", "nearest"}], ...]}. Each later line
+is a completion, answered by one line per reward: {"value": number | null, "error": text | null, "read": text | null,
+"retire": bool}. "read" is the answer that the reward found, if it reports one. After "retire" the worker cannot be used
+any more (it ran out of memory) and sends nothing more for that completion.
 
-It ends when its input closes and when its parent dies.
+The worker ends when its input closes or its parent dies.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _NEARLY_FULL = 0.9
 
 @dataclass(frozen=True)
 class Loaded:
-    """A reward, and the user's file that it comes from."""
+    """A loaded reward, and its file if it is a custom reward."""
 
     scorer: Scorer
     path: str | None = None
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends its workers itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends its workers
     die_with_parent()
     requests, replies = _take_over_pipes()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -57,7 +57,7 @@ def main() -> None:
         rewards = _set_up(setup, replies)
         if rewards is None:
             return
-        # Set-up errors of the interpreter itself went to the parent; from here on nobody reads what is printed.
+        # Until here, standard error went to the parent, to report errors of the set-up. From here on nobody reads it.
         os.dup2(1, 2)
         _send(replies, {"ready": True})
         for line in requests:
@@ -67,13 +67,16 @@ def main() -> None:
 
 
 def die_with_parent() -> None:
-    """Linux only; elsewhere, and where the parent died before this line, the closed input ends the worker."""
+    """Ask the kernel to kill this process when its parent dies (Linux only).
+
+    On other systems, or if the parent died before this call, the closed input ends the worker.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """The protocol on descriptors of its own, which children do not inherit; 0 and 1 lead nowhere from now on."""
+    """Move the protocol to new descriptors, which children do not inherit, and redirect 0 and 1 to /dev/null."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
@@ -90,8 +93,8 @@ def _limit_memory(megabytes: int) -> None:
 
 
 def _set_up(setup: dict[str, Any], replies: BinaryIO) -> list[Loaded] | None:
-    """The rewards, or None after saying which were refused and why."""
-    too_large = Refusal(None, f"loading it takes more than the {setup['memory_limit_mb']} MB that a worker may use")
+    """Load the rewards. If any are refused, send the reasons and return None."""
+    too_large = Refusal(None, f"loading it takes more memory than a worker may use ({setup['memory_limit_mb']} MB)")
     loaded, refused = [], []
     for index, reward in enumerate(setup["rewards"]):
         try:
@@ -123,10 +126,10 @@ def _send(replies: BinaryIO, message: dict[str, Any]) -> None:
 
 def _score(rewards: list[Loaded], completion: Completion, megabytes: int) -> Iterator[dict[str, Any]]:
     for reward in rewards:
-        random.seed(completion.text.encode(errors="surrogatepass"))  # half a pair is no UTF-8
+        random.seed(completion.text.encode(errors="surrogatepass"))  # a lone surrogate cannot be encoded otherwise
         value, error, full = _evaluate(reward, completion)
         read = one_line(value.read) if isinstance(value, Judged) and value.read is not None else None
-        # Libraries swallow a MemoryError and go on with a wrong result: the high-water mark tells.
+        # Some libraries swallow a MemoryError and continue with a wrong result. The peak memory reveals that.
         if full or _memory_nearly_full(megabytes):
             yield {"value": None, "error": f"out of memory (the limit is {megabytes} MB)", "read": None, "retire": True}
             return
@@ -134,24 +137,26 @@ def _score(rewards: list[Loaded], completion: Completion, megabytes: int) -> Ite
 
 
 def _evaluate(reward: Loaded, completion: Completion) -> tuple[float | None, str | None, bool]:
-    """The score, or why there is none, and whether memory ran out."""
+    """Return the score or None, the reason if there is none, and whether memory ran out."""
     try:
         value = reward.scorer(completion)
         if value is None:
             return None, NO_SCORE, False
         if isinstance(value, numbers.Real):
-            number = value if isinstance(value, Judged) else float(value)  # first: what is no plain float may lie
+            number = (
+                value if isinstance(value, Judged) else float(value)
+            )  # convert first: a number class of the user's may misbehave
             if math.isfinite(number):
                 return number, None, False
         return None, one_line(f"returned {value!r} ({type(value).__name__}), not a finite number or None"), False
     except MemoryError:
         return None, None, True
-    except BaseException as error:  # noqa: BLE001 (a reward that calls sys.exit() makes one answer unscorable, no more)
+    except BaseException as error:  # noqa: BLE001 (even sys.exit() in a reward makes only this completion unscorable)
         return None, f"raised {custom.describe(error, reward.path)}", False
 
 
 def _memory_nearly_full(megabytes: int) -> bool:
-    """True where the process has ever come close to its limit (Linux; elsewhere it is not known)."""
+    """Return whether the process ever came close to its memory limit (Linux; on other systems always False)."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

@@ -1,8 +1,8 @@
-"""Tasks: problems with right answers, made up or read from a data set, as prompts for a model.
+"""Tasks: problems with right answers, generated or read from a data set, as prompts for a model.
 
-check(config)         what can be refused without reading anything
-load(config, seed)    the problems to train on and those to evaluate on
-prompts, order        problems as tokens; which problems a step gets
+check(config)         refuse what can be refused without reading data
+load(config, seed)    load the problems to train on and those to evaluate on
+prompts, order        turn problems into tokens; choose the problems of a step
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 def local_path(config: TaskConfig) -> Path | None:
-    """The file or folder that the source names; none for what is generated and for a data set on the hub."""
+    """Return the file or folder that the source names, or None for a generated task or a data set on the hub."""
     kind, _, name = config.source.partition(":")
     path = user_path(name)
     if kind == "file" or (kind == "hub" and (path.is_dir() or name.startswith(("/", "./", "../", "~")))):
@@ -35,7 +35,7 @@ def local_path(config: TaskConfig) -> Path | None:
 
 
 def check(config: TaskConfig) -> None:
-    """Raises ConfigError for what is wrong without reading data: options, a missing file, an unknown suffix."""
+    """Check the task without reading data. Raises ConfigError for options, a missing file or an unknown suffix."""
     if config.source in GENERATED:
         GENERATED[config.source].check(config)
         return
@@ -51,11 +51,11 @@ def check(config: TaskConfig) -> None:
 
 
 def load(config: TaskConfig, seed: int, progress: Progress = silent) -> TaskData:
-    """The problems of a task; the same for the same seed in every process.
+    """Load the problems of a task. The same seed gives the same problems in every process.
 
-    Raises ConfigError for all that ``check`` refuses, and for a source that cannot be read, has not the columns
-    named, is empty or has too few problems to hold any out; HubError for a data set that cannot be had from the hub.
-    ``progress`` hears how it is fetched.
+    Raises ConfigError for everything that ``check`` refuses, and for a source that cannot be read, lacks the named
+    columns, is empty or has too few problems for the held-out part. Raises HubError for a data set that cannot be
+    fetched from the hub. ``progress`` is called with the progress of the download.
     """
     check(config)
     if config.source in GENERATED:
@@ -81,16 +81,18 @@ def _check_path(config: TaskConfig, path: Path) -> None:
         nearest = f"{config.source.partition(':')[0]}:{path.parent / close[0]}" if close else None
         raise ConfigError(Refusal("task.source", "there is no such file or folder", config.source, nearest=nearest))
     if path.is_file() and path.suffix.lower() not in SUFFIXES:
-        message = f"must be a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file, or a folder in the hub's layout"
+        message = f"must be a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file, or a folder with the hub's layout"
         raise ConfigError(Refusal("task.source", message, config.source))
 
 
 def _check_hub_name(config: TaskConfig) -> None:
     name = config.source.removeprefix("hub:")
     if Path(name).is_file():
-        raise ConfigError(Refusal("task.source", "is a file here", config.source, nearest=f"file:{name}"))
+        raise ConfigError(
+            Refusal("task.source", "is a local file, not a hub data set", config.source, nearest=f"file:{name}")
+        )
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        message = "must be hub:OWNER/DATASET as on huggingface.co, or a folder"
+        message = "must be hub:OWNER/DATASET, as on huggingface.co, or a local folder"
         raise ConfigError(Refusal("task.source", message, config.source))
 
 
@@ -100,11 +102,13 @@ def _check_options(config: TaskConfig, single_file: bool) -> None:
         path = f"task.options.{name}"
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            has = "has no options" if single_file else "has the options config and folder (which of the data set's)"
+            has = "has no options" if single_file else "has the options config and folder"
             nearest = f"task.options.{close[0]}" if close else None
             raise ConfigError(Refusal(path, f"there is no such option; {config.source} {has}", None, nearest=nearest))
         if not isinstance(value, str) or not value:
             what = "configurations" if name == "config" else "folders"
             raise ConfigError(Refusal(path, f"must be the name of one of the data set's {what}", value))
     if single_file and config.split not in (None, "train"):
-        raise ConfigError(Refusal("task.split", "a single file has only the split train; leave it out", config.split))
+        raise ConfigError(
+            Refusal("task.split", "a single file has only the split train; remove this setting", config.split)
+        )

@@ -1,7 +1,7 @@
-"""Sums, differences and products, made up from a seed.
+"""Sums, differences and products, generated from a seed.
 
-Held-out and training problems are disjoint up to the order of the operands: where 3 + 4 is held out, neither it nor
-4 + 3 is trained on. Of a subtraction's two operands the larger comes first, so no answer is made negative by the order.
+Held-out and training problems are disjoint up to the order of the operands: if 3 + 4 is held out, neither it nor
+4 + 3 is trained on. The larger operand of a subtraction comes first, so that the order makes no answer negative.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class ArithmeticOptions(Section):
 
 
 def check(config: TaskConfig) -> ArithmeticOptions:
-    """The options of the task. Raises ConfigError for options that make no task, without making a problem."""
+    """Return the options of the task. Raises ConfigError for invalid options. Generates no problems."""
     options = options_of(ArithmeticOptions, config)
     if options.low > options.high:
         raise ConfigError(Refusal("task.options.low", f"must not be above high ({options.high})", options.low))
     if len(options.operations) > 1 and "{op}" not in options.template:
-        message = "must hold {op}, since there are several operations"
+        message = "must contain {op}, because there are several operations"
         raise ConfigError(Refusal("task.options.template", message, options.template))
     pairs = len(options.operations) * options.numbers * (options.numbers + 1) // 2
     if config.held_out >= pairs:
@@ -58,8 +58,8 @@ def check(config: TaskConfig) -> ArithmeticOptions:
             Refusal(
                 "task.held_out",
                 f"the numbers {options.low} to {options.high} make {pairs} different problems with {ops} (3 + 4 and "
-                f"4 + 3 count as one), and some must be left to train on; hold out {pairs - 1} at the most, or widen "
-                "task.options.low and task.options.high",
+                f"4 + 3 count as one), and some must remain for training; hold out at most {pairs - 1}, or widen the "
+                "range from task.options.low to task.options.high",
                 config.held_out,
             )
         )
@@ -67,13 +67,14 @@ def check(config: TaskConfig) -> ArithmeticOptions:
 
 
 def load(config: TaskConfig, seed: int) -> TaskData:
-    """Problems of the task, the same for the same seed in every process. Raises ConfigError as ``check`` does.
+    """Generate the problems of the task. The same seed gives the same problems in every process.
 
-    Every different problem is equally likely, on both sides; an operand pair is held out in one order only.
+    All distinct problems are equally likely, both for training and for the held-out part. A pair of operands is held
+    out in one order only. Raises ConfigError as ``check`` does.
     """
     options = check(config)
-    # Of 2 n different problems, at least n differ in more than the order, and n pairs hold at most 2 n problems:
-    # so these many draws always suffice, and a wide range is never listed.
+    # Among 2 n distinct problems, at least n differ in more than the order of the operands, and n pairs make at most
+    # 2 n problems. So this many extra draws always suffice, and a wide range never has to be enumerated.
     spare = 2 * config.held_out
     held_out: dict[tuple[str, int, int], tuple[int, str, int]] = {}
     for a, op, b in _draw(options, spare, random.Random(f"arithmetic held out {seed}")):
@@ -88,7 +89,7 @@ def load(config: TaskConfig, seed: int) -> TaskData:
 
 
 def _draw(options: ArithmeticOptions, count: int, rng: random.Random) -> list[tuple[int, str, int]]:
-    """``count`` different problems (a, op, b) in random order, or all there are."""
+    """Return ``count`` distinct problems (a, op, b) in random order, or all of them if there are fewer."""
     n = options.numbers
     sizes = {op: n * (n + 1) // 2 if op == "-" else n * n for op in options.operations}
     total = sum(sizes.values())
@@ -96,11 +97,11 @@ def _draw(options: ArithmeticOptions, count: int, rng: random.Random) -> list[tu
 
 
 def _place(options: ArithmeticOptions, sizes: dict[str, int], index: int) -> tuple[int, str, int]:
-    """The problem at a place in the list of all of them, which is never made."""
+    """Return the problem at an index in the list of all problems, without building that list."""
     for op, size in sizes.items():
         if index < size:
             if op == "-":
-                # Row a of the triangle holds the pairs of a with 0..a and begins at a (a + 1) / 2.
+                # The pairs form a triangle: row a has the pairs of a with 0..a and begins at index a (a + 1) / 2.
                 a = (math.isqrt(8 * index + 1) - 1) // 2
                 b = index - a * (a + 1) // 2
             else:

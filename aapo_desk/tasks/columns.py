@@ -1,4 +1,4 @@
-"""Which columns hold the problem and the answer: those that are named, else the usual ones, else a guess said aloud."""
+"""Choose the columns of the problem and the answer: the named ones, else the usual ones, else a reported guess."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aapo_desk.config import ConfigError, TaskConfig
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.tasks.records import Column
 
-# What data sets call them, the likeliest first. The first of each is no guess.
+# The names that data sets use, the most likely first. The first name counts as the default, the others as guesses.
 PROBLEM_NAMES = (
     "problem", "question", "prompt", "query", "instruction", "input", "problem_statement", "question_text",
     "messages", "conversations", "conversation",
@@ -25,16 +25,16 @@ SHOWN_COLUMNS = 20
 
 
 def needed(config: TaskConfig, columns: Sequence[str]) -> list[str]:
-    """The columns of a source that have to be read: those of ``found`` as far as there are any."""
+    """Return the columns of a source that must be read: those that ``found`` chooses, as far as they exist."""
     taken = [_take(name, names, columns) for name, names in _wanted(config).values()]
     heads = [_head(column.name, columns) for column in taken if column]
     return list(dict.fromkeys(head for head in heads if head is not None))
 
 
 def found(config: TaskConfig, columns: Sequence[str], where: str) -> list[Column]:
-    """The column of the problem, that of the answer and, where one is named, that of the worked solution.
+    """Return the columns of the problem, of the answer and, if one is named, of the worked solution.
 
-    Raises ConfigError naming ``where``, the columns there are and the nearest one.
+    Raises ConfigError that names ``where``, the existing columns and the most similar one.
     """
     taken, refused = [], []
     for path, (name, names) in _wanted(config).items():
@@ -42,7 +42,7 @@ def found(config: TaskConfig, columns: Sequence[str], where: str) -> list[Column
         if column is None:
             refused.append(_missing(path, name, names, columns, where))
         elif list(columns).count(head := _head(column.name, columns) or column.name) > 1:
-            refused.append(Refusal(path, f"{where} has several columns of the name {head}; give each its own"))
+            refused.append(Refusal(path, f"{where} has several columns named {head}; rename them"))
         else:
             taken.append(column)
     if refused:
@@ -51,7 +51,7 @@ def found(config: TaskConfig, columns: Sequence[str], where: str) -> list[Column
 
 
 def value(row: Mapping[str, Any], name: str) -> Any:
-    """A row's value; ``a.b`` is b of the values in the column a, where there is no column a.b."""
+    """Return a value of a row. If there is no column ``a.b``, this name means the key b inside the column a."""
     if name in row or "." not in name:
         return row.get(name)
     inside: Any = row
@@ -64,12 +64,12 @@ def value(row: Mapping[str, Any], name: str) -> Any:
 
 
 def has(columns: Sequence[str], name: str) -> bool:
-    """Whether a table with these columns may hold a value under this name."""
+    """Return whether a table with these columns may contain a value under this name."""
     return _head(name, columns) is not None
 
 
 def _wanted(config: TaskConfig) -> dict[str, tuple[str | None, tuple[str, ...]]]:
-    """For each setting: the column that it names, and the names to guess from."""
+    """Return, for each setting, the column that it names and the names to guess from."""
     wanted: dict[str, tuple[str | None, tuple[str, ...]]] = {
         "task.problem_column": (config.problem_column, PROBLEM_NAMES),
         "task.answer_column": (config.answer_column, ANSWER_NAMES),
@@ -94,12 +94,12 @@ def _take(name: str | None, names: Sequence[str], columns: Sequence[str]) -> Col
 
 
 def _plain(name: str) -> str:
-    """A name without what people write differently: ``Final Answer`` as ``final_answer``."""
+    """Normalize case, spaces and hyphens of a name: ``Final Answer`` becomes ``final_answer``."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
 def _head(name: str, columns: Sequence[str]) -> str | None:
-    """The column that holds what ``name`` stands for: itself, or the one that it lies in."""
+    """Return the column that contains ``name``: the column of this name, or the one that the value is nested in."""
     while name not in columns:
         name, dot, _ = name.rpartition(".")
         if not dot:
@@ -109,17 +109,17 @@ def _head(name: str, columns: Sequence[str]) -> str | None:
 
 def _missing(path: str, name: str | None, names: Sequence[str], columns: Sequence[str], where: str) -> Refusal:
     more = f" and {len(columns) - SHOWN_COLUMNS} more" if len(columns) > SHOWN_COLUMNS else ""
-    there = f"it has {', '.join(columns[:SHOWN_COLUMNS]) or 'none'}{more}"
+    there = f"it has the columns {', '.join(columns[:SHOWN_COLUMNS])}{more}" if columns else "it has no columns"
     if name is not None:
         close = difflib.get_close_matches(name, columns, n=1) or _heads_like(name, columns)
         return Refusal(path, f"{where} has no column {name}; {there}", nearest=close[0] if close else None)
     close = [column for column in columns if difflib.get_close_matches(_plain(column), names, n=1, cutoff=0.7)]
-    message = f"{where} has no column {names[0]}, nor one like it; {there}; name one: --set {path}=NAME"
+    message = f"{where} has no column {names[0]} and none with a similar name; {there}; name one: --set {path}=NAME"
     return Refusal(path, message, nearest=close[0] if close else None)
 
 
 def _heads_like(name: str, columns: Sequence[str]) -> list[str]:
-    """``reward_model.ground_truth`` for ``rewardmodel.ground_truth``."""
+    """Return nested names whose column is similar: ``reward_model.ground_truth`` for ``rewardmodel.ground_truth``."""
     head, dot, rest = name.partition(".")
     close = difflib.get_close_matches(head, columns, n=1) if dot else []
     return [f"{column}.{rest}" for column in close]

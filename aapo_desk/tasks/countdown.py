@@ -1,15 +1,17 @@
-"""Countdown: make the target out of some numbers. Made up from a seed, solvable by construction.
+"""Countdown: make the target out of some numbers. Generated from a seed, solvable by construction.
 
-A problem's numbers are drawn, and joined two by two by operations drawn too until one number is left: the target. Each
-step gives a whole number above 0, as in the television game. So nothing is searched, and a solution is known.
+The numbers of a problem are drawn at random and joined two at a time by random operations until one number is left: the
+target. Each step gives a whole number above 0, as in the television game. So no search is needed, and a solution is
+known.
 
-The right answer is written ``98 from 44, 19, 35``, which the ``countdown`` reward reads. It says ``from some of`` where
-numbers may be left out, and ends on ``by + -`` where not all four operations are allowed.
+The right answer is written as ``98 from 44, 19, 35``, which the ``countdown`` reward reads. It says ``from some of`` if
+numbers may be left out, and ends with ``by + -`` if not all four operations are allowed.
 
-The worked solution is the way that the problem was made, written by ``solution``: think and answer as the question asks
-for. A question of your own may want another.
+The worked solution repeats the steps by which the problem was made, formatted by the option ``solution``: by default
+with the think and answer tags that the question asks for. If you change ``template``, change ``solution`` to match.
 
-Held-out and training problems are disjoint: no numbers, in whatever order, with the same target are on both sides.
+Held-out and training problems are disjoint: no problem has the same numbers, in any order, and the same target as one
+on the other side.
 """
 
 from __future__ import annotations
@@ -28,15 +30,15 @@ from aapo_desk.tasks.records import Problem, TaskData
 OPERATIONS = ("+", "-", "*", "/")
 LARGEST = 10**6
 _DRAWS = 200
-"""Draws for each problem that is wanted, before there are taken to be no more."""
+"""Random draws per requested problem before the generator concludes that there are no more problems."""
 
 Key = tuple[int, tuple[int, ...]]
-"""The target, and the numbers in order of size: what makes two problems the same."""
+"""The target and the sorted numbers. Two problems with the same key are the same problem."""
 
 
 @dataclass(frozen=True)
 class Joined:
-    """What numbers come to, as an expression and in steps such as ``44 + 19 = 63``."""
+    """The result of joining numbers: its value, the expression, and the steps, such as ``44 + 19 = 63``."""
 
     value: int
     expression: str
@@ -49,7 +51,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The numbers as they are asked, and how they make the target."""
+    """The numbers of a problem in the order of the question, and how they make the target."""
 
     numbers: list[int]
     way: Joined
@@ -67,7 +69,7 @@ class CountdownOptions(Section):
     """``task.options`` of countdown."""
 
     numbers: Annotated[list[Annotated[Int, Field(ge=2, le=8)]], BeforeValidator(_counts)] = Field([3, 4], min_length=1)
-    """How many numbers a problem has: each of these counts is equally likely."""
+    """How many numbers a problem has. Each of these counts is equally likely."""
     low: Int = Field(1, ge=1, le=LARGEST)
     high: Int = Field(99, ge=1, le=LARGEST)
     target_low: Int = Field(10, ge=1, le=LARGEST)
@@ -82,7 +84,7 @@ class CountdownOptions(Section):
         "such as <answer>(7 + 2) - 3</answer>."
     )
     solution: str = "<think>{steps}</think>\n<answer>{expression}</answer>"
-    """What a warm start teaches to write."""
+    """The text that a warm start teaches the model to write."""
 
     @field_validator("template")
     @classmethod
@@ -96,7 +98,7 @@ class CountdownOptions(Section):
 
 
 def check(config: TaskConfig) -> CountdownOptions:
-    """The options of the task. Raises ConfigError for options that make no task, without making a problem."""
+    """Return the options of the task. Raises ConfigError for invalid options. Generates no problems."""
     options = options_of(CountdownOptions, config)
     for prefix in ("", "target_"):
         low, high = getattr(options, f"{prefix}low"), getattr(options, f"{prefix}high")
@@ -106,10 +108,10 @@ def check(config: TaskConfig) -> CountdownOptions:
 
 
 def load(config: TaskConfig, seed: int) -> TaskData:
-    """Problems of the task, the same for the same seed in every process.
+    """Generate the problems of the task. The same seed gives the same problems in every process.
 
-    ``options.problems`` to train on, or as many as are found. Raises ConfigError as ``check`` does, and where too few
-    different problems are found to hold out what is wanted and to train on any.
+    There are ``options.problems`` training problems, or fewer if no more are found. Raises ConfigError as ``check``
+    does, and if too few distinct problems are found for the held-out part and at least one training problem.
     """
     options = check(config)
     held_out = _draw(options, config.held_out, random.Random(f"countdown held out {seed}"), {})
@@ -123,7 +125,7 @@ def load(config: TaskConfig, seed: int) -> TaskData:
 
 
 def _draw(options: CountdownOptions, count: int, rng: random.Random, without: dict[Key, Drawn]) -> dict[Key, Drawn]:
-    """``count`` different problems that are not in ``without``, or those found in ``_DRAWS`` draws for each."""
+    """Return ``count`` distinct problems that are not in ``without``, or those found in ``count * _DRAWS`` draws."""
     drawn: dict[Key, Drawn] = {}
     for _ in range(count * _DRAWS):
         if len(drawn) == count:
@@ -140,7 +142,7 @@ def _draw(options: CountdownOptions, count: int, rng: random.Random, without: di
 
 
 def _joined(numbers: list[int], operations: list[str], rng: random.Random) -> Joined | None:
-    """The numbers joined by random operations, or None where a step gives no whole number above 0."""
+    """Join the numbers by random operations. Returns None if a step does not give a whole number above 0."""
     rest = [Joined(number, str(number)) for number in numbers]
     while len(rest) > 1:
         one, other = (rest.pop(rng.randrange(len(rest))) for _ in range(2))
@@ -180,13 +182,13 @@ def _too_few(config: TaskConfig, options: CountdownOptions, found: int) -> Confi
     if not found:
         message = (
             f"no problem was found: the numbers {options.low} to {options.high}, {_either(options.numbers)} of them "
-            f"by {' '.join(options.operations)}, hardly ever make {options.target_low} to {options.target_high}; "
+            f"with {' '.join(options.operations)}, hardly ever make {options.target_low} to {options.target_high}; "
             "change task.options.target_low and task.options.target_high, or the numbers"
         )
         return ConfigError(Refusal("task.options", message))
     message = (
-        f"only {found} different problems were found with the options of countdown, and some must be left to train "
-        f"on; hold out {found - 1} at the most, or widen task.options.high or task.options.target_high"
+        f"only {found} different problems were found with the options of countdown, and some must remain for training; "
+        f"hold out at most {found - 1}, or raise task.options.high or task.options.target_high"
     )
     return ConfigError(Refusal("task.held_out", message, config.held_out))
 

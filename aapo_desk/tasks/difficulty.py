@@ -1,11 +1,11 @@
-"""Which problems a step gets where their difficulty counts (``task.difficulty: adaptive``).
+"""Choose the problems of a step by their difficulty (``task.difficulty: adaptive``).
 
-The steps walk through shuffled epochs as they do without it (``order``). A problem whose group of completions got the
-same score throughout, all right or all wrong, is passed over when the walk next comes to it with probability 1/2, after
-two such visits in a row 3/4, after three and more 7/8: its weight is never zero. A visit with different scores gives it
-its full weight back.
+The steps walk through shuffled epochs, as without this option (``order``). If all completions of a problem got the same
+score (all right or all wrong), the problem is skipped with probability 1/2 when the walk next comes to it. After two
+such visits in a row the probability is 3/4, after three or more 7/8, so the weight of a problem is never zero. A visit
+with different scores restores its full weight.
 
-Which step gets what follows from the run's seed and from what was recorded, both kept in the checkpoint.
+The choice depends only on the run's seed and on the recorded scores, and both are in the checkpoint.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from aapo_desk.tasks.order import epoch_order
 from aapo_desk.tasks.records import Problem
 
 ADAPTIVE = (
-    "difficulty is adaptive: problems that are always or never solved come less often, so the problems trained on are "
-    "not those of the paper's even sampling"
+    "difficulty is adaptive: problems that are always or never solved are sampled less often, so training differs from "
+    "the uniform sampling of the paper"
 )
 LONGEST_STREAK = 3
-"""More visits without a difference do not lower a problem's weight further."""
+"""After this many visits with equal scores in a row, the weight of a problem does not get lower."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A step's problems, as indices, and where the walk then stands."""
+    """The problems of a step, as indices, and the position of the walk after them."""
 
     problems: list[int]
     place: int
@@ -37,29 +37,29 @@ class Choice:
 
 @dataclass
 class Difficulty:
-    """The walk of one run, and how many visits in a row each problem's group had no differences."""
+    """The walk of one run, and for each problem the number of visits in a row whose scores were all equal."""
 
     ids: Sequence[str]
     seed: int
     place: int = 0
-    """In the endless row of epochs: the place of the next problem."""
+    """The position of the next problem in the endless sequence of epochs."""
     streaks: dict[str, int] = field(default_factory=dict)
-    """By the problem's id; without those of no streak."""
+    """Visits in a row with equal scores, by problem id. Problems without such a streak are absent."""
 
     @classmethod
     def of(cls, config: RunConfig, problems: Sequence[Problem]) -> Self | None:
-        """None where the run does not look at difficulty."""
+        """Create the walk of a run, or return None if ``task.difficulty`` is not adaptive."""
         if config.task.difficulty != "adaptive":
             return None
         return cls([problem.id for problem in problems], config.run.seed)
 
     @property
     def downweighted(self) -> float:
-        """The share of the problems whose weight is lowered."""
+        """The fraction of the problems whose weight is lowered."""
         return len(self.streaks) / len(self.ids)
 
     def choose(self, count: int) -> Choice:
-        """The next ``count`` problems. Nothing is changed before ``record``."""
+        """Return the next ``count`` problems. The state does not change until ``record`` is called."""
         chosen: list[int] = []
         place = self.place
         while len(chosen) < count:
@@ -71,7 +71,7 @@ class Difficulty:
         return Choice(chosen, place)
 
     def record(self, choice: Choice, scores: Sequence[Sequence[float | None]]) -> None:
-        """What the groups of a step got, in the order of its problems. None: could not be scored."""
+        """Record the scores of a step's groups, in the order of its problems. None: the completion is unscorable."""
         self.place = choice.place
         for index, group in zip(choice.problems, scores, strict=True):
             scored = [score for score in group if score is not None]
@@ -83,13 +83,13 @@ class Difficulty:
                 self.streaks.pop(self.ids[index], None)
 
     def state(self) -> dict[str, Any]:
-        """As JSON, for a checkpoint."""
+        """Return the state as JSON, for a checkpoint."""
         return {"place": self.place, "streaks": self.streaks}
 
     def restore(self, state: Mapping[str, Any] | None, place: int) -> None:
-        """Go on from a checkpoint's ``state``; from one that has none, at ``place`` and without a history.
+        """Restore a checkpoint's ``state``. If it has none, start at ``place`` without a history.
 
-        What is known of problems that there no longer are is forgotten.
+        The history of problems that no longer exist is dropped.
         """
         known = set(self.ids)
         streaks = state["streaks"] if state else {}

@@ -1,7 +1,7 @@
-"""Rows of a JSON, JSON Lines, CSV or Parquet file, as they are written, and of a folder with such a file a split.
+"""Read the rows of a JSON, JSON Lines, CSV or Parquet file unchanged, or of a folder with one such file per split.
 
-These are read here and not through ``datasets``, which guesses a type for each column: the answer 007 becomes 7, NA
-becomes nothing, 2024-01-01 becomes a point in time. It also keeps copies of what it read.
+These files are not read through ``datasets``, because it guesses a type for each column: the answer 007 becomes 7, NA
+becomes a missing value, 2024-01-01 becomes a timestamp. It also keeps copies of what it has read.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from aapo_desk.tasks.columns import needed
 from aapo_desk.tasks.tables import Table, evaluation_splits, training_split
 
 LONGEST_FIELD = 1 << 31
-"""Characters of a CSV field. Python's own limit is 131 072, less than some documents have."""
+"""Maximum length of a CSV field, in characters. Python's default, 131 072, is too low for some documents."""
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
-# What a split's file may be called.
+# Names that the file of a split may have, without the suffix.
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
@@ -31,13 +31,13 @@ SPLITS = {
 }
 
 Wanted = Callable[[list[str]], Collection[str]]
-"""Of a file's columns, those that are to be read."""
+"""A function that takes the columns of a file and returns those to read."""
 
 
 def read_file(path: Path, wanted: Wanted) -> Table:
-    """The rows of a .jsonl, .json, .csv or .parquet file, with at least the ``wanted`` of its columns.
+    """Read the rows of a .jsonl, .json, .csv or .parquet file, with at least the ``wanted`` columns.
 
-    Raises ConfigError naming the file and, where known, the line.
+    Raises ConfigError that names the file and, if known, the line.
     """
     try:
         if path.suffix.lower() == ".parquet":
@@ -52,9 +52,10 @@ def read_file(path: Path, wanted: Wanted) -> Table:
 
 
 def split_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path] | None:
-    """The file of each split where a folder holds one of the ``suffixes`` a split: ``train.jsonl``, ``test.csv``.
+    """Return the file of each split, if a folder has one file per split: ``train.jsonl``, ``test.csv``.
 
-    None for any other layout, which is the hub's; a folder whose card may describe it is the hub's too.
+    Returns None for any other layout, which ``datasets`` then reads like a data set on the hub. A folder with a
+    README.md or with subfolders counts as such, because its card may describe the splits.
     """
     entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     data = [entry for entry in entries if entry.suffix.lower() in suffixes]
@@ -64,14 +65,14 @@ def split_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path] | No
 
 
 def read_splits(config: TaskConfig, files: Mapping[str, Path]) -> dict[str, Table]:
-    """The split to train on and those to evaluate on. Raises ConfigError as ``read_file`` does."""
+    """Read the split to train on and those to evaluate on. Raises ConfigError as ``read_file`` does."""
     train = training_split(config, list(files))
     names = (train, *evaluation_splits(train, list(files)))
     return {name: read_file(files[name], partial(needed, config)) for name in names}
 
 
 def _decode(path: Path, data: bytes) -> str:
-    """UTF-8 text, with or without a byte order mark. Raises ConfigError naming the line of what is none."""
+    """Decode UTF-8 text with or without a byte order mark. Raises ConfigError that names the line of invalid bytes."""
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         return data.decode()
@@ -91,11 +92,14 @@ def _parquet_table(path: Path, wanted: Wanted) -> Table:
             names = wanted(columns)
             return Table(columns, file.read([name for name in columns if name in names]).to_pylist())
     except ArrowException as error:
-        raise _refusal(path, f"is not a Parquet file that can be read: {error}") from error
+        raise _refusal(path, f"cannot be read as Parquet: {error}") from error
 
 
 def _json_rows(path: Path, text: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """The objects of a list, or one object a line, and their lines; either may stand in a file of either suffix."""
+    """Return the rows and their line numbers.
+
+    The text is a JSON list of objects or one object per line; a file of either suffix may contain either form.
+    """
     if text.lstrip().startswith("["):
         try:
             rows = json.loads(text)
@@ -106,21 +110,21 @@ def _json_rows(path: Path, text: str) -> tuple[list[dict[str, Any]], list[int]]:
                 raise _refusal(path, f"must be a list of objects; item {number} is not one")
         return list(rows), []
     try:
-        whole = json.loads(text)  # one object, over however many lines
+        whole = json.loads(text)  # a single object, which may span several lines
     except (ValueError, RecursionError):
         filled = {number: line for number, line in enumerate(text.split("\n"), 1) if line.strip()}
         return [_json_row(path, number, line) for number, line in filled.items()], list(filled)
     if not isinstance(whole, dict):
-        raise _refusal(path, "must be a list of objects, or an object a line")
+        raise _refusal(path, "must be a list of objects, or one object per line")
     (name, value), *others = whole.items() or [("", None)]
     if not others and isinstance(value, list) and value and all(_is_row(item) for item in value):
-        raise _refusal(path, f"holds its rows inside {name}; keep that list alone in the file")
+        raise _refusal(path, f"has its rows inside {name}; the file must contain only that list")
     before = text[: len(text) - len(text.lstrip())]
     return [whole], [before.count("\n") + 1]
 
 
 def _is_row(value: Any) -> bool:
-    """True for what looks like a row and not like a message of a conversation."""
+    """Return whether the value looks like a row and not like a message of a conversation."""
     return isinstance(value, dict) and not {"role", "from"} & value.keys()
 
 
@@ -136,8 +140,11 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _csv_table(path: Path, text: str) -> Table:
-    """One row a record, named by the header. A record longer than the header is refused: an unquoted comma shifts
-    what follows, and the answer would be a piece of the problem."""
+    """Read one row per record, with the column names of the header.
+
+    A record with more fields than the header is refused: an unquoted comma shifts the fields after it, and the answer
+    would be a piece of the problem.
+    """
     csv.field_size_limit(LONGEST_FIELD)
     delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -149,8 +156,8 @@ def _csv_table(path: Path, text: str) -> Table:
         for record in reader:
             if len(record) > len(header):
                 message = (
-                    f"line {begins} has {len(record)} fields and the header {len(header)}; "
-                    f"put quotes around text that holds {DELIMITERS[delimiter]}"
+                    f"line {begins} has {len(record)} fields, but the header has {len(header)}; "
+                    f"put quotes around text that contains {DELIMITERS[delimiter]}"
                 )
                 raise _refusal(path, message)
             if record:
@@ -163,7 +170,7 @@ def _csv_table(path: Path, text: str) -> Table:
 
 
 def _delimiter(text: str) -> str:
-    """A comma; where the header has none, the semicolon or tab that it has instead, as some spreadsheets write."""
+    """Return the delimiter: a comma, or if the header has none, the semicolon or tab that some spreadsheets write."""
     header = text.lstrip("\n\r").partition("\n")[0]
     return next((mark for mark in DELIMITERS if mark in header), ",")
 

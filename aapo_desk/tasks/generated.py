@@ -1,4 +1,4 @@
-"""What the tasks share that make their own problems: options, signs as people write them, templates."""
+"""Code shared by the tasks that generate problems: options, operation signs as users write them, templates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aapo_desk.config import ConfigError, TaskConfig
 from aapo_desk.config import Problem as Refusal
 from aapo_desk.tasks.records import TaskData
 
-# What people write for a sign, and the sign.
+# The names that users write for an operation, and its sign.
 SIGNS = {
     **dict.fromkeys(("+", "plus", "add", "addition", "sum"), "+"),
     **dict.fromkeys(("-", "−", "–", "minus", "subtract", "subtraction", "difference"), "-"),
@@ -26,51 +26,50 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 class Generator(Protocol):
-    """What the module of a task holds that makes its own problems."""
+    """The interface of the module of a task that generates problems."""
 
     def check(self, config: TaskConfig) -> object:
-        """Raises ConfigError for options that make no task, without making a problem."""
+        """Check the options without generating problems. Raises ConfigError for invalid options."""
 
     def load(self, config: TaskConfig, seed: int) -> TaskData:
-        """The problems; the same for the same seed in every process. Raises ConfigError."""
+        """Generate the problems, the same for the same seed in every process. Raises ConfigError."""
 
 
 def signs(value: Any, allowed: Collection[str]) -> list[str]:
-    """The signs in a list or a text such as ``plus, minus`` or ``+-``, each once. Raises ValueError for others."""
+    """Return the distinct signs in a list or a text such as ``plus, minus`` or ``+-``. Raises ValueError for others."""
     known = {word: sign for word, sign in SIGNS.items() if sign in allowed}
     words: list[str] = []
     for item in value if isinstance(value, list | tuple) else [value]:
         if not isinstance(item, str):
-            raise ValueError(f"must be a list out of {in_words(allowed)}")
+            raise ValueError(f"must be a list of {in_words(allowed)}")
         for word in re.split(r"[\s,;]+", item.strip().lower()):
             words += [word] if word in known or not set(word) <= known.keys() else list(word)
     unknown = [word for word in words if word not in known]
     if unknown or not words:
-        said = f"{', '.join(unknown)} is not known here; " if any(unknown) else ""
-        raise ValueError(f"{said}must be a list out of {in_words(allowed)}")
+        reason = f"unknown operation {', '.join(unknown)}; " if any(unknown) else ""
+        raise ValueError(f"{reason}must be a list of {in_words(allowed)}")
     return list(dict.fromkeys(known[word] for word in words))
 
 
 def in_words(items: Collection[str]) -> str:
-    """``+, - and *``"""
+    """Return the items as a list in words, such as ``+, - and *``."""
     *first, last = items
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def plain_template(template: str, needed: Collection[str], allowed: Collection[str]) -> str:
-    """The template, which holds the ``needed`` names in braces and no others than these and the ``allowed`` ones.
-
-    Raises ValueError for any other.
+    """Return the template if it is valid: it contains all ``needed`` names in braces, and no names but these and the
+    ``allowed`` ones. Raises ValueError for any other template.
     """
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"has unpaired braces ({error}); write {{{{ for a brace") from None
+        raise ValueError(f"has unpaired braces ({error}); write {{{{ for a literal brace") from None
     names = {name for _, name, _, _ in parts if name is not None}
     decorated = any(spec or conversion for _, _, spec, conversion in parts)
     if decorated or not names <= {*needed, *allowed} or not names >= set(needed):
-        must = f"must hold {_in_braces(needed)}, " if needed else ""
-        raise ValueError(f"{must}may hold {_in_braces(allowed)}, and nothing else in braces")
+        must = f"must contain {_in_braces(needed)}, " if needed else ""
+        raise ValueError(f"{must}may contain {_in_braces(allowed)}, and nothing else in braces")
     return template
 
 
@@ -79,9 +78,9 @@ def _in_braces(names: Collection[str]) -> str:
 
 
 def options_of(model: type[Options], config: TaskConfig) -> Options:
-    """``task.options`` as the task's own. Raises ConfigError for options that do not fit and for a split."""
+    """Parse ``task.options`` as the task's own options. Raises ConfigError for invalid options and for a split."""
     if config.split is not None:
-        message = f"{config.source} is generated and has no splits; leave it out"
+        message = f"{config.source} is generated and has no splits; remove this setting"
         raise ConfigError(Refusal("task.split", message, config.split))
     try:
         return model.model_validate(config.options)
@@ -90,12 +89,12 @@ def options_of(model: type[Options], config: TaskConfig) -> Options:
 
 
 def _refusal(model: type[BaseModel], source: str, detail: Mapping[str, Any]) -> Refusal:
-    """What pydantic found, in the user's terms."""
+    """Return a pydantic error as a refusal worded for the user."""
     name = str(detail["loc"][0])
     path = ".".join(["task.options", *map(str, detail["loc"])])
     if detail["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, model.model_fields, n=1)
-        message = f"{source} has no such option; it has {', '.join(model.model_fields)}"
+        message = f"{source} has no such option; its options are {', '.join(model.model_fields)}"
         return Refusal(path, message, None, nearest=f"task.options.{close[0]}" if close else None)
     if detail["type"] == "value_error":
         return Refusal(path, str(detail["ctx"]["error"]), detail["input"])

@@ -1,7 +1,7 @@
-"""Splits of a data set on the hub, or of a folder in the hub's layout, through ``datasets``.
+"""Read the splits of a data set on the hub, or of a folder with the hub's layout, through ``datasets``.
 
-``datasets`` only ever reads a folder here, and makes no connection. Which files of a data set belong to a configuration
-is for it to say: it is shown a folder with all their names, and of those it picks the content is fetched.
+``datasets`` only reads a local folder here and makes no connection. It decides which files of a data set belong to a
+configuration: it gets a folder with empty files of all their names, and only the files that it selects are fetched.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from aapo_desk.tasks.columns import needed
 from aapo_desk.tasks.tables import Table, evaluation_splits, training_split
 
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
-"""Where a data set says which configurations and splits it has."""
+"""The files in which a data set declares its configurations and splits."""
 
 
 def read_hub(config: TaskConfig, name: str, progress: hub.Progress = hub.silent) -> tuple[dict[str, Table], str]:
-    """The split to train on and those to evaluate on of the hub's data set ``name``, and their commit.
+    """Read the split to train on and those to evaluate on of the hub's data set ``name``, and return their commit too.
 
-    Raises ConfigError where there is no such data set, revision, configuration or split, and HubError where it cannot
-    be had: no connection, no access, no room.
+    Raises ConfigError if there is no such data set, revision, configuration or split, and HubError if it cannot be
+    fetched: no connection, no access, no disk space.
     """
     repo = hub.Repo("dataset", name)
     try:
@@ -49,7 +49,7 @@ def read_hub(config: TaskConfig, name: str, progress: hub.Progress = hub.silent)
 
 
 def _show_names(folder: Path, names: Iterable[str]) -> None:
-    """Empty files of these names."""
+    """Create empty files with these names."""
     folder.mkdir()
     for name in names:
         path = folder / name
@@ -58,7 +58,7 @@ def _show_names(folder: Path, names: Iterable[str]) -> None:
 
 
 def _link(folder: Path, snapshot: Path, names: Iterable[str]) -> None:
-    """Put the content of the cached files in the place of the empty ones."""
+    """Replace the empty files by links to the cached files."""
     for name in names:
         if (snapshot / name).is_file():
             (folder / name).unlink()
@@ -66,7 +66,7 @@ def _link(folder: Path, snapshot: Path, names: Iterable[str]) -> None:
 
 
 def _data_files(config: TaskConfig, folder: Path) -> list[str]:
-    """The files of the configuration that is asked for, by their names in the folder."""
+    """Return the files of the requested configuration, by their names in the folder."""
     with _quiet(), _refusing(config, folder), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         import datasets
 
@@ -78,11 +78,10 @@ def _data_files(config: TaskConfig, folder: Path) -> list[str]:
 
 
 def read_folder(config: TaskConfig, folder: Path) -> dict[str, Table]:
-    """The split to train on and those to evaluate on of a folder in the hub's layout.
+    """Read the split to train on and those to evaluate on of a folder with the hub's layout.
 
-    What ``datasets`` writes while it reads goes to a temporary folder: its cache would only hold copies of local
-    files, and those of older states of them. Raises ConfigError where there is no such configuration or split and
-    for what cannot be read.
+    The cache of ``datasets`` goes to a temporary folder, because it would only hold copies of local files, which may be
+    out of date. Raises ConfigError if there is no such configuration or split, or if the data cannot be read.
     """
     with _quiet(), _refusing(config, folder), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         import datasets
@@ -94,7 +93,7 @@ def read_folder(config: TaskConfig, folder: Path) -> dict[str, Table]:
 
 
 def _tables(config: TaskConfig, loaded: Any) -> dict[str, Table]:
-    """The rows of the splits the task needs, of the columns it names; everything in memory, nothing kept open."""
+    """Return the splits and columns that the task needs. All rows are in memory, and no file stays open."""
     names = [str(name) for name in loaded]
     train = training_split(config, names)
     tables = {}
@@ -107,7 +106,7 @@ def _tables(config: TaskConfig, loaded: Any) -> dict[str, Table]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """``datasets`` draws no progress bars and logs nothing: what goes wrong is raised, and told in one line."""
+    """Turn off the progress bars and the log of ``datasets``. Errors are raised and reported in one line instead."""
     import datasets
 
     level = datasets.logging.get_verbosity()
@@ -124,7 +123,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _refusing(config: TaskConfig, folder: Path) -> Iterator[None]:
-    """What ``datasets`` raises while it loads a folder, as a ConfigError of one line that says what to do."""
+    """Turn the errors of ``datasets`` while it loads a folder into a ConfigError of one line that says what to do."""
     from datasets.exceptions import DatasetsError
 
     try:
@@ -132,7 +131,7 @@ def _refusing(config: TaskConfig, folder: Path) -> Iterator[None]:
     except ConfigError:
         raise
     except zipfile.BadZipFile as error:
-        message = "its files are packed in archives, which are not read: unpack them, and name the folder: file:PATH"
+        message = "its files are in archives, which cannot be read; unpack them and name the folder: file:PATH"
         raise ConfigError(Refusal("task.source", message, config.source)) from error
     except (OSError, ValueError, RuntimeError, StopIteration, DatasetsError) as error:
         raise _refusal(config, folder, error) from error
@@ -143,10 +142,10 @@ def _refusal(config: TaskConfig, folder: Path, error: Exception) -> ConfigError:
     chosen = config.options.get("config")
     if "Config name is missing" in text or ("BuilderConfig" in text and "not found" in text):
         names = text[text.find("[") + 1 : text.find("]")].replace("'", "") if "[" in text else "unknown"
-        wanted = "needs one of its configurations" if chosen is None else "has no such configuration"
-        return ConfigError(Refusal("task.options.config", f"{config.source} {wanted}: {names}", chosen))
+        reason = "has several configurations; choose one of" if chosen is None else "has no such configuration; it has"
+        return ConfigError(Refusal("task.options.config", f"{config.source} {reason}: {names}", chosen))
     if "doesn't contain any data files" in text:
-        message = "holds no data file: JSONL, JSON, CSV and Parquet are read"
+        message = "has no data file; JSONL, JSON, CSV and Parquet can be read"
         return ConfigError(Refusal("task.source", message, config.source))
-    reason = text[:300] or "it holds no data"
+    reason = text[:300] or "it has no data"
     return ConfigError(Refusal("task.source", f"cannot be read: {reason}", config.source))

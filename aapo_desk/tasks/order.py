@@ -1,4 +1,4 @@
-"""Which problems a step gets: shuffled epochs, as a pure function of the step's number."""
+"""Choose the problems of a step: shuffled epochs, as a pure function of the step's number."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from functools import lru_cache
 
 
 def step_problems(count: int, per_step: int, step: int, seed: int) -> list[int]:
-    """Indices, below ``count``, of the ``per_step`` problems of a step (the first step is 1).
+    """Return the indices (below ``count``) of the ``per_step`` problems of a step. The first step is 1.
 
-    The steps walk through one epoch after the other: every problem comes once before any comes again, each epoch
-    in an order of its own. Nothing needs to be remembered for a resume. A step that lies across the end of an
-    epoch, or that wants more problems than there are, may hold a problem twice.
+    The steps walk through one epoch after the other: every problem comes once before any comes again, and each epoch
+    has its own order. No state is needed to resume. A step that spans the end of an epoch, or that needs more problems
+    than there are, may contain a problem twice.
     """
     if count < 1 or per_step < 1 or step < 1:
-        raise ValueError(f"count, per_step and step begin at 1, not {count}, {per_step}, {step}")
+        raise ValueError(f"count, per_step and step must be at least 1, not {count}, {per_step}, {step}")
     first = (step - 1) * per_step
     places = (divmod(place, count) for place in range(first, first + per_step))
     return [epoch_order(count, epoch, seed)[place] for epoch, place in places]
@@ -22,7 +22,10 @@ def step_problems(count: int, per_step: int, step: int, seed: int) -> list[int]:
 
 @lru_cache(maxsize=4)
 def epoch_order(count: int, epoch: int, seed: int) -> list[int]:
-    """The order of one epoch, from 0. Random takes a text by its SHA-512, so it is the same in every process."""
+    """Return the order of one epoch; the first is 0.
+
+    ``random.Random`` seeds a text by its SHA-512, so the order is the same in every process.
+    """
     order = list(range(count))
     random.Random(f"order {seed} {epoch}").shuffle(order)
     return order

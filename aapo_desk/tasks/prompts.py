@@ -1,4 +1,4 @@
-"""Problems as the tokens a model is given, through the model's own chat template."""
+"""Turn problems into the tokens of a prompt, through the model's own chat template."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aapo_desk.tasks.records import Problem
 
 
 class Tokenizer(Protocol):
-    """What is needed of a transformers tokenizer."""
+    """The part of a transformers tokenizer that is used here."""
 
     chat_template: Any
 
@@ -23,10 +23,10 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Fit:
-    """Problems whose prompts have a length that is allowed, and those prompts, in the problems' order.
+    """The problems whose prompts have an allowed length, and these prompts, in the same order.
 
-    ``too_long`` and ``too_short`` count the others. ``longest`` is the longest prompt kept (0 where none is),
-    ``shortest`` and ``longest_of_all`` are of all that were rendered, in tokens.
+    ``too_long`` and ``too_short`` count the other problems. ``longest`` is the length of the longest prompt kept, in
+    tokens (0 if none is kept). ``shortest`` and ``longest_of_all`` are lengths over all rendered prompts.
     """
 
     problems: list[Problem]
@@ -43,10 +43,10 @@ class Fit:
 
 
 def render(tokenizer: Tokenizer, problem: Problem, task: TaskConfig, template_options: Mapping[str, Any]) -> list[int]:
-    """The prompt's tokens: system prompt and problem in the chat template, up to where the answer begins.
+    """Return the tokens of a prompt: system prompt and problem in the chat template, up to where the answer begins.
 
-    The task's system prompt takes the place of one that a conversation brings. Without a chat template it is the plain
-    text of all that is said. Raises ConfigError where the template refuses.
+    The task's system prompt replaces one in the conversation. Without a chat template, the prompt is the plain text of
+    all messages. Raises ConfigError if the template refuses the messages.
     """
     system = task.system_prompt
     said = [turn for turn in problem.before if system is None or turn.role != "system"]
@@ -56,17 +56,17 @@ def render(tokenizer: Tokenizer, problem: Problem, task: TaskConfig, template_op
     if tokenizer.chat_template is None:
         text = "\n\n".join(message["content"] for message in messages)
         return [int(token) for token in tokenizer.encode(f"{text}\n")]
-    # The user's options first: what makes it a prompt at all is not theirs to change.
+    # The user's options come first, so that they cannot override the options that make this a prompt.
     options = {**template_options, "add_generation_prompt": True, "tokenize": True, "return_dict": False}
     from jinja2 import TemplateError
 
     try:
         tokens = tokenizer.apply_chat_template(messages, **options)
     except TemplateError as error:
-        message = f"the model's chat template refuses it: {error}"
+        message = f"the model's chat template refuses the prompt: {error}"
         if problem.before:
             roles = ", ".join(str(said["role"]) for said in messages)
-            text = f"{message}; the conversation of {problem.id} is {roles}"
+            text = f"{message}; the roles in the conversation of {problem.id} are {roles}"
             raise ConfigError(Refusal("task.problem_column", text, task.problem_column)) from error
         path = "model.chat_template_options" if system is None else "task.system_prompt"
         raise ConfigError(Refusal(path, message, system)) from error
@@ -76,7 +76,7 @@ def render(tokenizer: Tokenizer, problem: Problem, task: TaskConfig, template_op
 def fit(
     tokenizer: Tokenizer, problems: Sequence[Problem], task: TaskConfig, template_options: Mapping[str, Any]
 ) -> Fit:
-    """The problems with a prompt of ``task.min_prompt_tokens`` to ``task.max_prompt_tokens`` tokens, rendered."""
+    """Render the prompts and keep those of ``task.min_prompt_tokens`` to ``task.max_prompt_tokens`` tokens."""
     rendered = [(problem, render(tokenizer, problem, task, template_options)) for problem in problems]
     lengths = [len(prompt) for _, prompt in rendered]
     kept = [pair for pair in rendered if task.min_prompt_tokens <= len(pair[1]) <= task.max_prompt_tokens]
@@ -92,7 +92,7 @@ def fit(
 
 
 def refuse_empty(task: TaskConfig, fitted: Fit) -> None:
-    """Raise ConfigError where there are prompts and none has an allowed length."""
+    """Raise ConfigError if there are prompts but none has an allowed length."""
     if fitted.problems or not fitted.dropped:
         return
     if not fitted.too_short:

@@ -1,8 +1,8 @@
-"""Worked solutions for a warm start: of which training problems, and what the model is to write for them.
+"""Worked solutions for a warm start: which training problems are used, and the text that the model learns to write.
 
-The text is what a perfect policy would write behind the prompt: the problem's solution as it stands, or
-``warm_start.template`` filled in. The task writes it so that the question's form of answer is kept; whether the rewards
-agree is seen when they score it, before anything is learned from it.
+The text is what a perfect policy would write after the prompt: the problem's solution unchanged, or
+``warm_start.template`` filled in. The task writes its solutions in the form of answer that the question asks for. The
+rewards score the texts before the model learns from them, which shows whether the rewards accept this form.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from aapo_desk.tasks.prompts import Tokenizer
 from aapo_desk.tasks.records import Problem
 
 NAMES = ("solution", "answer")
-"""What a template may hold in braces."""
+"""The placeholders of a template."""
 FINAL = "####"
-"""Before the final answer in GSM8K's solutions."""
+"""The mark before the final answer in GSM8K's solutions."""
 
 
 @dataclass(frozen=True)
 class Worked:
-    """The solutions that are learned from. ``too_long``: solutions met on the way that were left out."""
+    """The solutions of a warm start. ``too_long`` counts the solutions that were left out for their length."""
 
     places: list[int]
-    """Of their problems, among those to train on."""
+    """The indices of their problems among the training problems."""
     texts: list[str]
     tokens: list[list[int]]
-    """Without the one that ends a completion."""
+    """The tokens of each text, without the end-of-sequence token."""
     too_long: int
 
     def words(self) -> str:
-        """Which they are, in half a sentence."""
-        left_out = f"; {self.too_long} longer than rollout.max_new_tokens left out" if self.too_long else ""
+        """Return a short description of the solutions, for a log line."""
+        left_out = f"; {self.too_long} longer than rollout.max_new_tokens were left out" if self.too_long else ""
         return f"warm start: {len(self.texts)} worked solutions, up to {self.longest} tokens{left_out}"
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest, its end counted."""
+        """Length of the longest solution in tokens, including the end-of-sequence token."""
         return max(map(len, self.tokens)) + 1
 
 
 def check(config: WarmStartConfig) -> None:
-    """Raises ConfigError for a template that cannot be filled in."""
+    """Check the template. Raises ConfigError if it cannot be filled in."""
     template = config.template
     if template is None:
         return
@@ -57,21 +57,23 @@ def check(config: WarmStartConfig) -> None:
     except ValueError as error:
         raise ConfigError(Refusal(path, str(error), template)) from None
     if not _names_in(template):
-        raise ConfigError(Refusal(path, "must hold {solution} or {answer}: it is the same for every problem", template))
+        raise ConfigError(
+            Refusal(path, "must contain {solution} or {answer}, else it is the same for every problem", template)
+        )
 
 
 def choose(tokenizer: Tokenizer, problems: Sequence[Problem], config: RunConfig) -> Worked | None:
-    """The solutions that a run learns from, of the problems to train on, by its seed; None without a warm start.
+    """Choose the solutions of a run's warm start from the training problems, by the run's seed.
 
-    They may come again in training. Raises ConfigError where there are fewer than ``warm_start.solutions`` that are at
-    most ``rollout.max_new_tokens`` long, and as ``check`` does.
+    Returns None without a warm start. The problems stay among the training problems. Raises ConfigError as ``check``
+    does, and if fewer than ``warm_start.solutions`` solutions fit in ``rollout.max_new_tokens`` tokens.
     """
     wanted = config.warm_start.solutions
     if not wanted:
         return None
     check(config.warm_start)
     if wanted > len(problems):
-        message = f"there are {len(problems)} problems to train on, so {len(problems)} solutions at the most"
+        message = f"there are only {len(problems)} problems to train on; use at most {len(problems)} solutions"
         raise ConfigError(Refusal("warm_start.solutions", message, wanted))
     order = list(range(len(problems)))
     random.Random(f"warm start {config.run.seed}").shuffle(order)
@@ -98,7 +100,7 @@ def _names_in(template: str) -> list[str]:
 
 
 def _text(problem: Problem, template: str | None) -> str:
-    """What is to be written; empty where the problem does not have all that it takes."""
+    """Return the text that the model learns to write, or "" if the problem lacks a value of the template."""
     if template is None:
         return problem.solution
     values = {"solution": problem.solution.partition(FINAL)[0].rstrip(), "answer": problem.answer}
@@ -109,14 +111,14 @@ def _too_few(config: RunConfig, lengths: Sequence[int], usable: int) -> Refusal:
     wanted, source = config.warm_start.solutions, config.task.source
     if not lengths:
         column = config.task.solution_column
-        has = f"the column {column} holds no text" if column else f"{source} has no worked solutions"
+        has = f"the column {column} has no text" if column else f"{source} has no worked solutions"
         name = "" if source.startswith("reasoning-gym:") else "name their column with task.solution_column, or "
-        message = f"{has}; {name}let the answer alone be learned: --set 'warm_start.template={{answer}}'"
+        message = f"{has}; {name}train on the answer alone: --set 'warm_start.template={{answer}}'"
         return Refusal("warm_start.solutions", message, wanted)
     if usable < len(lengths):
         message = (
-            f"only {usable} of {len(lengths)} worked solutions are at most rollout.max_new_tokens "
-            f"({config.rollout.max_new_tokens}) long, their end counted; the shortest has {min(lengths)} tokens"
+            f"only {usable} of {len(lengths)} worked solutions fit in rollout.max_new_tokens "
+            f"({config.rollout.max_new_tokens}), with the end-of-sequence token; the shortest has {min(lengths)} tokens"
         )
     else:
         message = f"only {usable} of the problems to train on have a worked solution"

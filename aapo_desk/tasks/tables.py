@@ -1,4 +1,4 @@
-"""From a source's splits to problems: the held-out part, what is left out and why."""
+"""Turn the splits of a source into problems: choose the held-out part, and count the rows that are left out and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aapo_desk.tasks import columns
 from aapo_desk.tasks.records import Column, Problem, Reading, TaskData
 from aapo_desk.tasks.texts import answer_text, is_conversation, problem_text, solution_text
 
-# A source's own splits to evaluate on, the best first.
+# The names of the splits to evaluate on, in order of preference.
 EVALUATION_SPLITS = ("test", "validation")
 
 Text = TypeVar("Text")
@@ -22,9 +22,9 @@ Text = TypeVar("Text")
 
 @dataclass(frozen=True)
 class Table:
-    """One split: the names of its columns and its rows, which hold at least the columns the task needs.
+    """One split: the names of its columns, and its rows with at least the columns that the task needs.
 
-    ``lines``: where each row stands in its file; empty where it has no lines.
+    ``lines``: the line number of each row in its file; empty if the format has no lines.
     """
 
     columns: list[str]
@@ -32,13 +32,13 @@ class Table:
     lines: Sequence[int] = ()
 
     def place(self, row: int) -> str:
-        """Where a row is found: ``line 3``, ``row 2``."""
+        """Return the location of a row, such as ``line 3`` or ``row 2``."""
         return f"line {self.lines[row]}" if self.lines else f"row {row + 1}"
 
 
 @dataclass
 class _Read:
-    """A split's problems, and how many rows are not among them and why."""
+    """The problems of a split, and how many rows were left out and why."""
 
     problems: list[Problem] = field(default_factory=list)
     no_problem: int = 0
@@ -49,27 +49,27 @@ class _Read:
 
 
 def training_split(config: TaskConfig, names: Sequence[str]) -> str:
-    """The split to train on. Raises ConfigError, with the splits there are, where it is not one of ``names``."""
+    """Return the split to train on. Raises ConfigError that lists the splits if it is not one of ``names``."""
     wanted = config.split or "train"
     if wanted in names:
         return wanted
     close = difflib.get_close_matches(wanted, names, n=1) or (list(names) if len(names) == 1 else [])
-    message = f"{config.source} has no split {wanted}; it has {', '.join(names) or 'none'}"
+    message = f"{config.source} has no split {wanted}; its splits: {', '.join(names) or 'none'}"
     raise ConfigError(Refusal("task.split", message, config.split, nearest=close[0] if close else None))
 
 
 def evaluation_splits(train: str, names: Sequence[str]) -> list[str]:
-    """The source's own splits that may be evaluated on when ``train`` is trained on."""
+    """Return the source's own splits that can be used for evaluation if ``train`` is the training split."""
     return [name for name in EVALUATION_SPLITS if name in names and name != train]
 
 
 def task_data(config: TaskConfig, tables: Mapping[str, Table], seed: int) -> TaskData:
-    """The task made of a source's splits: the one to train on and, where there are any, those to evaluate on.
+    """Build the task from the splits of a source: the training split and, if there are any, those to evaluate on.
 
-    Held out are ``config.held_out`` problems of the source's own test (else validation) split, else of the training
-    split, taken by ``seed``; problems with the text of a held-out one are not trained on. A split of its own that
-    cannot be used (no such columns, no answers) is passed over. Raises ConfigError for columns that are missing, for
-    a source without problems and for one with too few to hold out.
+    ``config.held_out`` problems are drawn by ``seed`` from the source's own test split, else from its validation split,
+    else from the training split. Problems with the text of a held-out problem are not trained on. A test or validation
+    split that cannot be used (missing columns, no answers) is skipped. Raises ConfigError for missing columns, for a
+    source without problems and for one with too few problems for the held-out part.
     """
     name = training_split(config, list(tables))
     where = config.source if name == "train" else f"{config.source}, split {name},"
@@ -84,7 +84,7 @@ def task_data(config: TaskConfig, tables: Mapping[str, Table], seed: int) -> Tas
         held_out = _sample(own.problems, config.held_out, seed)
         train = _without(read.problems, held_out)
         if not train:
-            message = f"every problem of the split {name} is held out from {own_name} too; lower it"
+            message = f"every problem of the split {name} is also among those held out from {own_name}; lower this"
             raise ConfigError(Refusal("task.held_out", message, config.held_out))
     reads = [read] if own is None else [read, own]
     reading = Reading(
@@ -107,15 +107,15 @@ def task_data(config: TaskConfig, tables: Mapping[str, Table], seed: int) -> Tas
 
 
 def hold_out(config: TaskConfig, problems: Sequence[Problem], seed: int) -> tuple[list[Problem], list[Problem]]:
-    """The problems to train on and ``config.held_out`` different ones, taken by ``seed``, to evaluate on.
+    """Split the problems into those to train on and ``config.held_out`` distinct ones to evaluate on, by ``seed``.
 
-    No text is on both sides. Raises ConfigError where none would be left to train on.
+    No text is in both parts. Raises ConfigError if no problem would remain for training.
     """
     different = len(_unique(problems))
     if config.held_out >= different:
         message = (
-            f"{config.source} has {different} different problems and no test split of its own, and some must be left "
-            f"to train on; hold out {different - 1} at the most"
+            f"{config.source} has {different} different problems and no test split, and some must remain for training; "
+            f"hold out at most {different - 1}"
         )
         raise ConfigError(Refusal("task.held_out", message, config.held_out))
     held_out = _sample(problems, config.held_out, seed)
@@ -125,7 +125,7 @@ def hold_out(config: TaskConfig, problems: Sequence[Problem], seed: int) -> tupl
 def _own_evaluation(
     config: TaskConfig, tables: Mapping[str, Table], train: str, taken: Sequence[Column]
 ) -> tuple[str, _Read] | tuple[None, None]:
-    """The source's own split to evaluate on, the best that can be used, and what it holds."""
+    """Return the name and the problems of the first usable split to evaluate on, or (None, None)."""
     for name in evaluation_splits(train, list(tables)):
         if all(columns.has(tables[name].columns, column.name) for column in taken):
             read = _read(config, name, tables[name], taken)
@@ -135,7 +135,7 @@ def _own_evaluation(
 
 
 def _problems(config: TaskConfig, name: str, table: Table, taken: Sequence[Column], where: str) -> _Read:
-    """What the split to train on holds. Raises ConfigError where there are no problems."""
+    """Read the problems of the training split. Raises ConfigError if there are none."""
     if not table.rows:
         raise ConfigError(Refusal("task.source", f"{where} is empty: it has no rows"))
     read = _read(config, name, table, taken)
@@ -147,14 +147,14 @@ def _problems(config: TaskConfig, name: str, table: Table, taken: Sequence[Colum
         )
         raise ConfigError(Refusal("task.max_answer_characters", message, config.max_answer_characters))
     problem, answer = (column.name for column in taken[:2])
-    message = f"none of the {len(table.rows)} rows of {where} holds both a problem ({problem}) and an answer ({answer})"
+    message = f"none of the {len(table.rows)} rows of {where} has both a problem ({problem}) and an answer ({answer})"
     raise ConfigError(Refusal("task.source", message))
 
 
 def _read(config: TaskConfig, name: str, table: Table, taken: Sequence[Column]) -> _Read:
-    """The rows of a split that hold a problem and an answer, and the numbers of those that do not.
+    """Read the rows of a split that have a problem and an answer, and count those that do not.
 
-    ``taken``: the columns of the problem, the answer and, where it is wanted, the worked solution.
+    ``taken``: the columns of the problem, the answer and, if solutions are read, the worked solution.
     """
     read = _Read()
     longest = config.max_answer_characters
@@ -182,25 +182,25 @@ def _solution(row: Mapping[str, Any], config: TaskConfig, column: Column, place:
 
 
 def _text(reader: Callable[[Any], Text], value: Any, config: TaskConfig, what: str, column: Column, place: str) -> Text:
-    """The reader's text of a value. Raises ConfigError, naming place and column, where it is none."""
+    """Return the text that ``reader`` reads from a value. Raises ConfigError that names the row and the column."""
     try:
         return reader(value)
     except TypeError as error:
         advice = "name a column of text or numbers"
         if isinstance(value, Mapping) and value:
-            advice = f"name one of them, such as {column.name}.{next(iter(value))}"
+            advice = f"name one of its keys, such as {column.name}.{next(iter(value))}"
         message = f"{place} of {config.source} {error}; {advice}"
         raise ConfigError(Refusal(f"task.{what}_column", message, column.name)) from None
 
 
 def _sample(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
-    """Different problems, taken by a seed; all there are, in another order, where they are no more than that."""
+    """Return ``count`` distinct problems drawn by a seed, or all of them, shuffled, if there are no more."""
     different = _unique(problems)
     return random.Random(f"held out {seed}").sample(different, min(count, len(different)))
 
 
 def _unique(problems: Iterable[Problem]) -> list[Problem]:
-    """One of each text: the last."""
+    """Return one problem per text: the last one."""
     return list({_text_key(problem): problem for problem in problems}.values())
 
 
@@ -210,5 +210,5 @@ def _without(train: Sequence[Problem], held_out: Iterable[Problem]) -> list[Prob
 
 
 def _text_key(problem: Problem) -> tuple[str, ...]:
-    """What makes two problems the same: their words and those before them, whatever the spaces between."""
+    """Return the key that makes two problems equal: all their messages, with whitespace normalized."""
     return *(" ".join(turn.content.split()) for turn in problem.before), " ".join(problem.problem.split())

@@ -1,4 +1,4 @@
-"""Values of a data set's columns as text: problems, answers, conversations."""
+"""Convert the values of a data set's columns to text: problems, answers, conversations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from aapo_desk.tasks.records import Turn
 
-# Who speaks, as data sets write it; human and gpt are ShareGPT's.
+# The role names that data sets use. "human" and "gpt" come from ShareGPT.
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human"), "user"),
@@ -21,9 +21,10 @@ _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
 def plain_text(value: Any) -> str:
-    """A value as text: 42.0 as ``42``; nothing (none, not a number, an empty list) as the empty text.
+    """Return a value as text: 42.0 becomes ``42``; None, a non-finite number and an empty list become "".
 
-    Raises TypeError for what is no text or number, in words that follow "the row".
+    Raises TypeError for a value that is neither text nor a number. Its message continues a sentence that begins with
+    the row, as in "line 3 of file:a.jsonl ...".
     """
     if value is None or value == [] or (isinstance(value, float | Decimal) and not math.isfinite(value)):
         return ""
@@ -32,17 +33,17 @@ def plain_text(value: Any) -> str:
     if isinstance(value, Mapping):
         keys = [str(key) for key in value]
         more = ", ..." if len(keys) > SHOWN_KEYS else ""
-        raise TypeError(f"holds nested values there ({', '.join(keys[:SHOWN_KEYS])}{more})")
+        raise TypeError(f"has nested values in this column ({', '.join(keys[:SHOWN_KEYS])}{more})")
     if isinstance(value, bytes | list | tuple):
-        raise TypeError(f"holds {'bytes' if isinstance(value, bytes) else 'a list'} there")
-    # Half of a surrogate pair can stand in JSON, but in no UTF-8 that comes after.
+        raise TypeError(f"has {'bytes' if isinstance(value, bytes) else 'a list'} in this column")
+    # JSON may contain half of a surrogate pair, which cannot be encoded as UTF-8 later.
     return str(value).encode(errors="replace").decode().strip()
 
 
 def answer_text(value: Any) -> str:
-    """An answer as text: several answers joined by commas, GSM8K's ``...#### 1,000`` as ``1000``.
+    """Return an answer as text: several answers are joined by commas, GSM8K's ``...#### 1,000`` becomes ``1000``.
 
-    Of a conversation it is the last thing that the assistant says. Raises TypeError as ``plain_text`` does.
+    The answer of a conversation is the last message of the assistant. Raises TypeError as ``plain_text`` does.
     """
     if is_conversation(value):
         said = [turn.content for turn in turns(value) if turn.role == "assistant"]
@@ -53,9 +54,9 @@ def answer_text(value: Any) -> str:
 
 
 def solution_text(value: Any) -> str:
-    """A worked solution as text, without the calculator's marks in GSM8K's: ``48/2 = <<48/2=24>>24``.
+    """Return a worked solution as text, without GSM8K's calculator marks (``48/2 = <<48/2=24>>24``).
 
-    Of a conversation it is the last thing that the assistant says. Raises TypeError as ``plain_text`` does.
+    The solution of a conversation is the last message of the assistant. Raises TypeError as ``plain_text`` does.
     """
     if is_conversation(value):
         said = [turn.content for turn in turns(value) if turn.role == "assistant"]
@@ -64,9 +65,10 @@ def solution_text(value: Any) -> str:
 
 
 def problem_text(value: Any) -> tuple[str, tuple[Turn, ...]]:
-    """A problem as text and what was said before it: of a conversation, its last question.
+    """Return a problem as text, and the messages before it. The problem of a conversation is its last question.
 
-    What follows the question is the answer, or leads to it, and is left out. Raises TypeError as ``plain_text`` does.
+    The messages after the question are the answer, or lead to it, and are left out. Raises TypeError as ``plain_text``
+    does.
     """
     if not is_conversation(value):
         return plain_text(value), ()
@@ -77,7 +79,10 @@ def problem_text(value: Any) -> tuple[str, tuple[Turn, ...]]:
 
 
 def is_conversation(value: Any) -> bool:
-    """True for a list of messages: ``role`` and ``content`` each, or ShareGPT's ``from`` and ``value``."""
+    """Return whether the value is a list of messages, each with ``role`` and ``content`` or ``from`` and ``value``.
+
+    The second form is ShareGPT's.
+    """
     return (
         isinstance(value, list | tuple)
         and len(value) > 0
@@ -86,12 +91,12 @@ def is_conversation(value: Any) -> bool:
 
 
 def turns(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """The turns of a conversation that say anything. Raises TypeError for roles and contents that are not text."""
+    """Return the non-empty turns of a conversation. Raises TypeError for unknown roles and content that is not text."""
     said = []
     for message in messages:
         role = str(message.get("role") or message.get("from") or "")
         if role.lower() not in ROLES:
-            raise TypeError(f"holds a message of the role {role or 'none'} there; there are system, user and assistant")
+            raise TypeError(f"has a message with the role {role or 'none'}; allowed are system, user and assistant")
         content = _content(message.get("content", message.get("value")))
         if content:
             said.append(Turn(ROLES[role.lower()], content))
@@ -99,13 +104,13 @@ def turns(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
 
 
 def _content(value: Any) -> str:
-    """Text, or the text of a list of parts such as ``{"type": "text", "text": ...}``."""
+    """Return the content of a message: text, or the joined text of parts such as ``{"type": "text", "text": ...}``."""
     if not isinstance(value, list | tuple):
         return plain_text(value)
     parts = []
     for part in value:
         if isinstance(part, Mapping) and part.get("type", "text") != "text":
-            raise TypeError(f"holds a message with a part of the type {part['type']} there; only text can be used")
+            raise TypeError(f"has a message with a part of the type {part['type']}; only text can be used")
         parts.append(plain_text(part.get("text") if isinstance(part, Mapping) else part))
     return "\n".join(filter(None, parts))
 

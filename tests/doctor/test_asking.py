@@ -44,7 +44,7 @@ def test_what_is_broken_is_told_and_the_others_are_looked_at() -> None:
 def test_what_hangs_is_given_up_and_its_process_ended() -> None:
     began = time.monotonic()
     assert ask(["datasets", "unsloth"], 0.5) == {
-        "datasets": Answer(error="gave no answer in 0.5 s"),
+        "datasets": Answer(error="gave no answer within 0.5 s"),
         "unsloth": Answer(found={}),
     }
     assert time.monotonic() - began < 30

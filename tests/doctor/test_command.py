@@ -77,7 +77,7 @@ def test_this_machine_trains_a_tiny_step(monkeypatch: pytest.MonkeyPatch, capsys
     status = run(["doctor", "--json", "--probe", "--offline"])
     document = json.loads(capsys.readouterr().out)
     told = {finding["name"]: finding for finding in document["findings"]}
-    assert told["hub"]["found"] == "not asked: --offline"
+    assert told["hub"]["found"] == "not checked: --offline"
     assert {finding["state"] for finding in document["findings"]} <= {"ok", "warning", "problem"}
     for library in ("torch", "bitsandbytes", "transformers", "peft", "datasets", "textual"):
         assert told[library]["state"] == "ok", told[library]

@@ -28,14 +28,14 @@ def states(facts: Facts) -> dict[str, str]:
 def test_where_all_is_well_nothing_else_is_said() -> None:
     assert states(HOBBYIST) == {}
     assert told(HOBBYIST, "gpu").found == "NVIDIA GeForce RTX 4060, 8.0 GB, compute capability 8.9"
-    assert told(HOBBYIST, "gpu memory").found == "7.6 of 8.0 GB free; held by Xorg (1200, 0.3 GB)"
+    assert told(HOBBYIST, "gpu memory").found == "7.6 of 8.0 GB free; used by Xorg (1200, 0.3 GB)"
     assert told(HOBBYIST, "precision").found == "bfloat16"
-    assert told(HOBBYIST, "training").found == "works on NVIDIA GeForce RTX 4060; --probe tries it"
+    assert told(HOBBYIST, "training").found == "works on NVIDIA GeForce RTX 4060; --probe runs a real step"
 
 
 def test_without_a_gpu_training_works_on_the_processor() -> None:
     assert states(LAPTOP) == {"gpu": "warning"}
-    assert told(LAPTOP, "training").found.startswith("works on the processor")
+    assert told(LAPTOP, "training").found.startswith("works on the CPU")
     assert [finding.name for finding in findings(LAPTOP) if finding.name in ("driver", "precision", "gpu memory")] == []
 
 
@@ -71,18 +71,18 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
         TURING,
         "precision",
         "warning",
-        r"no bfloat16.*this card has 7\.5; runs compute in float16 with loss scaling",
+        r"no bfloat16.*this card has 7\.5; runs use float16 with loss scaling",
         r"Gemma 3 and Qwen3\.5 .*compute_dtype=float32",
     ),
     "a driver too old for torch": (
         OLD_DRIVER,
         "driver",
         "problem",
-        r"535\.183\.01, runs CUDA up to 12\.2: too old for this torch, which is built for CUDA 13\.0",
+        r"535\.183\.01, supports CUDA up to 12\.2: too old for this torch, which is built for CUDA 13\.0",
         r"Update the driver to 580 or newer, or .*whl/cu126; .*model\.device=cpu",
     ),
     "that driver, as torch tells it": (OLD_DRIVER, "torch", "problem", r"too old", r"driver first"),
-    "an older driver of the same CUDA": (OLDER_MINOR, "driver", "ok", r"runs on every driver of CUDA 12", r"^$"),
+    "an older driver of the same CUDA": (OLDER_MINOR, "driver", "ok", r"runs on every driver for CUDA 12", r"^$"),
     "a card that torch has no code for": (
         PASCAL,
         "torch",
@@ -91,7 +91,7 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
         r"whl/cu126",
     ),
     "torch built without CUDA": (CPU_BUILD, "torch", "problem", r"built without CUDA", r"whl/cu130"),
-    "a card that is hidden": (HIDDEN, "torch", "problem", r"CUDA_VISIBLE_DEVICES='' hides it", r"unset"),
+    "a card that is hidden": (HIDDEN, "torch", "problem", r"CUDA_VISIBLE_DEVICES='' hides it", r"Unset"),
     "a driver that does not answer": (
         mismatch("Driver Not Loaded"), "gpu", "problem", r"does not answer: Driver Not Loaded", r"--gpus all.*=cpu",
     ),
@@ -115,7 +115,7 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
         ),
         "gpu memory",
         "warning",
-        r"2\.1 of 8\.0 GB free; held by python3 \(7, 5\.1 GB\), firefox \(8\)",
+        r"2\.1 of 8\.0 GB free; used by python3 \(7, 5\.1 GB\), firefox \(8\)",
         r"aapo-desk runs",
     ),
     "a card in use by nobody we see": (
@@ -139,11 +139,11 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
     ),
     "an old transformers": (
         with_library("transformers", Library("4.51.0", ">=5.17", fits=False)),
-        "transformers", "warning", r"4\.51\.0; >=5\.17 is asked for", r"pip install 'transformers>=5\.17'",
+        "transformers", "warning", r"4\.51\.0; >=5\.17 is required", r"pip install 'transformers>=5\.17'",
     ),
     "a broken peft": (
         with_library("peft", Library("0.21.2", ">=0.21", error="ImportError: no HybridCache")),
-        "peft", "problem", r"ImportError: no HybridCache; it is for adapters", r"pip install",
+        "peft", "problem", r"ImportError: no HybridCache; needed for adapters", r"pip install",
     ),
     "a broken datasets": (
         with_library("datasets", Library("5.2.0", error="hung")), "datasets", "warning", r"data sets", r"pip install",
@@ -173,11 +173,11 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
     ),
     "a token that has expired": (
         replace(HOBBYIST, hub=Hub("https://huggingface.co", status=401, token="/home/ada/token")),
-        "token", "warning", r"refuses the one in /home/ada/token", r"hf auth login",
+        "token", "warning", r"refuses the token in /home/ada/token", r"hf auth login",
     ),
     "a token that could not be tried": (
         replace(HOBBYIST, hub=Hub("https://huggingface.co", "HF_HUB_OFFLINE", token="HF_TOKEN")),
-        "token", "ok", r"not asked about it", r"^$",
+        "token", "ok", r"not checked with the hub", r"^$",
     ),
     "a home that cannot be written": (
         replace(HOBBYIST, runs=Place("/srv/desk", 9000, False)),
@@ -201,16 +201,16 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
     "no memory": (
         replace(LAPTOP, system=replace(LAPTOP.system, memory_available=500)), "memory", "problem", r"0\.5 of", r"Close",
     ),
-    "WSL2": (WSL, "system", "ok", r"WSL2", r"Windows lends.*aapo-desk fit"),
+    "WSL2": (WSL, "system", "ok", r"WSL2", r"Windows uses.*aapo-desk fit"),
     "WSL1": (replace(WSL, system=replace(WSL.system, wsl=1)), "system", "warning", r"WSL1", r"--set-version"),
-    "macOS": (replace(LAPTOP, system=replace(LAPTOP.system, os="Darwin")), "system", "problem", r"Linux's", r"WSL2"),
+    "macOS": (replace(LAPTOP, system=replace(LAPTOP.system, os="Darwin")), "system", "problem", r"need Linux", r"WSL2"),
     "no terminal": (replace(HOBBYIST, terminal=Terminal(None)), "terminal", "ok", r"none", r"^$"),
     "a small terminal": (
         replace(HOBBYIST, terminal=Terminal((70, 20), "xterm-256color", 256)),
-        "terminal", "warning", r"70 x 20, 256 colours: the screen needs 80 x 24", r"larger",
+        "terminal", "warning", r"70 x 20, 256 colours: the app needs 80 x 24", r"larger",
     ),
     "a dumb terminal": (
-        replace(HOBBYIST, terminal=Terminal((80, 24), "dumb")), "terminal", "warning", r"no screen", r"TERM=",
+        replace(HOBBYIST, terminal=Terminal((80, 24), "dumb")), "terminal", "warning", r"cannot be shown", r"TERM=",
     ),
     "a terminal of 16 colours": (
         replace(HOBBYIST, terminal=Terminal((80, 24), "xterm", 16)), "terminal", "warning", r"16 colours", r"COLORTERM",
@@ -239,7 +239,7 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
     ),
     "a fast path that is wrong": (
         replace(HOBBYIST, probe=Probe("cuda", "bfloat16", "nf4", paths={"fixed_steps": "it differs by 0.4"})),
-        "captured step", "warning", r"it differs by 0\.4", r"do without",
+        "captured step", "warning", r"it differs by 0\.4", r"do not use it",
     ),
     "a fast path that is right": (
         replace(HOBBYIST, probe=Probe("cuda", "bfloat16", "nf4", paths={"fixed_steps": None})),

@@ -55,7 +55,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "an empty file": (["plain", "--task", "file:empty.jsonl"], r"task\.source: file:\S*empty\.jsonl is empty"),
     "a file with other columns": (
         ["plain", "--task", "file:grades.jsonl"],
-        r"task\.answer_column: .*has no column answer, nor one like it; it has problem, grade; name one: --set task\.",
+        r"task\.answer_column: .*has no column answer and none with a similar name; it has the columns problem, grade; "
+        r"name one: --set task\.",
     ),
     "a local copy of no benchmark": (
         ["plain", "--task", "file:sums.jsonl", "--data", "sums.jsonl"],

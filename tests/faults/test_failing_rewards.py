@@ -46,7 +46,7 @@ FAULTS = {
     "gives NaN": ("return float('nan')", "score: returned nan (float), not a finite number or None"),
     "gives several": ("return [1.0, 0.0]", "score: returned [1.0, 0.0] (list), not a finite number or None"),
     "lies": (LIES, "score: returned 1.0 (Liar), not a finite number or None"),
-    "forgets to return": ("len(completion)", "score: gave no score (None)"),
+    "forgets to return": ("len(completion)", "score: returned no score (None)"),
 }
 
 
@@ -172,7 +172,7 @@ def test_a_resume_with_nothing_mended_goes_on_without_the_scores_and_a_broken_fi
     def look() -> None:
         until_paused(made.run)
         made.path.write_text("def score(")
-        resume_and_hear("does not import: SyntaxError")
+        resume_and_hear("cannot be imported: SyntaxError")
         written(made.path, "raise ValueError")
         resume_and_hear("failed on 10 answers in a row")
         ask(made.run, "resume")

@@ -92,7 +92,7 @@ def test_numbers_and_truths_are_scores_and_order_is_kept(rewards: Path) -> None:
         ("text", "score: returned '0.5' (str), not a finite number or None"),
         ("nan", "score: returned nan (float), not a finite number or None"),
         ("huge", "score: raised OverflowError: int too large to convert to float"),
-        ("none", "score: gave no score (None)"),
+        ("none", "score: returned no score (None)"),
         ("sleep", "score: timed out after 2 s"),
         ("fill", "score: out of memory (the limit is 256 MB)"),
         ("swallow", "score: out of memory (the limit is 256 MB)"),
@@ -135,7 +135,7 @@ def test_the_total_is_the_weighted_sum_and_needs_every_part(rewards: Path) -> No
         right, without = pool.score([completion("yes"), completion("none")])
     assert right.parts == {"score": 1.0, "length": 0.9, "score_2": 1.0}
     assert right.total == pytest.approx(2 - 0.45)
-    assert without == Score(None, {"score": None, "length": 0.9, "score_2": None}, "score: gave no score (None)")
+    assert without == Score(None, {"score": None, "length": 0.9, "score_2": None}, "score: returned no score (None)")
 
 
 def test_a_sum_beyond_all_numbers_is_unscorable(rewards: Path) -> None:

@@ -61,7 +61,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("tags", {"names": []}, "rewards.0.options.names = []: must be a list of tags without their brackets"),
         ("tags", {"names": "think"}, "rewards.0.options.names = 'think': must be a list of tags"),
         ("tags", {"names": ["<think>"]}, "rewards.0.options.names = ['<think>']: must be a list of tags without"),
-        ("tags", {"names": ["a", "a"]}, "rewards.0.options.names = ['a', 'a']: holds a tag twice"),
+        ("tags", {"names": ["a", "a"]}, "rewards.0.options.names = ['a', 'a']: contains a tag twice"),
         ("overlong", {"margin": 0}, "rewards.0.options.margin = 0: must be a number of tokens, 1 or more"),
         (
             "overlong",
@@ -93,31 +93,35 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("length", {"target": float("nan")}, "rewards.0.options.target = nan: must be"),
         ("length", {"targt": 1}, "; did you mean target?"),
         ("nowhere.py:score", {}, "rewards.0.name = 'nowhere.py:score': there is no file /"),
-        ("mine.py", {}, "rewards.0.name = 'mine.py': a reward of your own is written FILE.py:FUNCTION"),
-        ("mine.py:", {}, "is written FILE.py:FUNCTION"),
-        ("mine:score", {}, "is written FILE.py:FUNCTION"),
-        ("mine.py:1+1", {}, "is written FILE.py:FUNCTION"),
-        (".:score", {}, "is written FILE.py:FUNCTION"),
+        ("mine.py", {}, "rewards.0.name = 'mine.py': a custom reward must be FILE.py:FUNCTION"),
+        ("mine.py:", {}, "must be FILE.py:FUNCTION"),
+        ("mine:score", {}, "must be FILE.py:FUNCTION"),
+        ("mine.py:1+1", {}, "must be FILE.py:FUNCTION"),
+        (".:score", {}, "must be FILE.py:FUNCTION"),
         ("binary.py:score", {}, "is not Python text"),
         ("mine.py:scores", {}, "mine.py has no function scores; it has score, demanding, "),
         ("mine.py:scores", {}, "; did you mean score?"),
         ("mine.py:number", {}, "number in mine.py is of type int, not a plain function"),
         ("mine.py:later", {}, "later in mine.py is an async function, not a plain function"),
-        ("mine.py:lonely", {}, "must take two arguments, the completion's text and the right answer"),
-        ("mine.py:positional", {}, "takes a third argument by position"),
-        ("mine.py:demanding", {}, "rewards.0.options.level: is missing: the function wants the argument level"),
+        ("mine.py:lonely", {}, "must take two arguments: the text of the completion and the right answer"),
+        ("mine.py:positional", {}, "requires a third positional argument"),
+        ("mine.py:demanding", {}, "rewards.0.options.level: is missing: the function needs the argument level"),
         (
             "mine.py:score",
             {"stile": 1},
-            "rewards.0.options.stile: the function takes no such argument; did you mean sty",
+            "rewards.0.options.stile: the function has no such argument; did you mean sty",
         ),
-        ("mine.py:everything", {"answer": 1}, "rewards.0.options.answer: is given to the function anyway"),
-        ("mine.py:score", {"problem": 1}, "rewards.0.options.problem: is given to the function anyway"),
-        ("broken.py:score", {}, "does not import: SyntaxError: unmatched ')' (line 2)"),
-        ("missing.py:score", {}, "does not import: ModuleNotFoundError: No module named 'a_package_that_is_not_there'"),
-        ("leaves.py:score", {}, "does not import: SystemExit: no thanks (line 3)"),
-        ("dies.py:score", {}, "does not import: the process that tried ended with status 4"),
-        ("fills.py:score", {}, "loading it takes more than the 2048 MB that a worker may use"),
+        ("mine.py:everything", {"answer": 1}, "rewards.0.options.answer: is passed to the function anyway"),
+        ("mine.py:score", {"problem": 1}, "rewards.0.options.problem: is passed to the function anyway"),
+        ("broken.py:score", {}, "cannot be imported: SyntaxError: unmatched ')' (line 2)"),
+        (
+            "missing.py:score",
+            {},
+            "cannot be imported: ModuleNotFoundError: No module named 'a_package_that_is_not_there'",
+        ),
+        ("leaves.py:score", {}, "cannot be imported: SystemExit: no thanks (line 3)"),
+        ("dies.py:score", {}, "cannot be imported: the process that tried it ended with status 4"),
+        ("fills.py:score", {}, "loading it takes more memory than a worker may use (2048 MB)"),
     ],
 )
 def test_a_reward_that_cannot_work_is_refused_in_one_line(
@@ -183,5 +187,5 @@ def test_every_problem_is_told_under_its_own_position(folder: Path) -> None:
 
 def test_a_file_that_never_finishes_importing_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aapo_desk.rewards.checking.START_LIMIT", 1.0)
-    with pytest.raises(ConfigError, match="does not import: it takes more than 1 s"):
+    with pytest.raises(ConfigError, match="cannot be imported: it takes more than 1 s"):
         check([RewardConfig(name="sleeps.py:score")])

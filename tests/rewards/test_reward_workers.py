@@ -198,7 +198,7 @@ def test_a_worker_that_takes_for_ever_to_start_is_one_clear_error(
     monkeypatch.setattr("aapo_desk.rewards.pool.START_LIMIT", 1.0)
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(1000)\n")
     slow = RewardConfig(name=f"{tmp_path}/slow.py:score")
-    with RewardPool([slow]) as pool, pytest.raises(RewardError, match="it has not loaded its rewards in 1 s"):
+    with RewardPool([slow]) as pool, pytest.raises(RewardError, match="it did not load its rewards within 1 s"):
         pool.score([completion("pid")])
     assert workers() == []
 

@@ -149,7 +149,7 @@ def test_numeric_of_an_answer_that_is_no_number_is_unscorable_and_says_so() -> N
     with RewardPool(rewards, workers=1) as pool:
         bad, good = pool.score([completion("7", answer="blue"), completion("<think>7", answer="7")])
     assert bad.total is None
-    assert "the right answer is no number: 'blue'" in (bad.error or "")
+    assert "the right answer is not a number: 'blue'" in (bad.error or "")
     assert good.total == pytest.approx(1.125)
 
 

@@ -136,18 +136,18 @@ def test_a_template_of_ones_own_is_filled_in() -> None:
     ("options", "said"),
     [
         ({"hgih": 3}, "did you mean task.options.high?"),
-        ({"operations": ["/"]}, "task.options.operations = ['/']: / is not known here"),
-        ({"operations": []}, "must be a list out of +, - and *"),
-        ({"operations": 3}, "must be a list out of +, - and *"),
+        ({"operations": ["/"]}, "task.options.operations = ['/']: unknown operation /"),
+        ({"operations": []}, "must be a list of +, - and *"),
+        ({"operations": 3}, "must be a list of +, - and *"),
         ({"low": 5, "high": 4}, "task.options.low = 5: must not be above high (4)"),
-        ({"low": True}, "a number is wanted, not true or false"),
+        ({"low": True}, "must be a number, not true or false"),
         ({"high": 1.5}, "must be a valid integer"),
         ({"high": 10**9}, "must be less than or equal to 100000000"),
         ({"problems": 0}, "must be greater than or equal to 1"),
         ({"template": "What is {a}?"}, "must hold {a} and {b}"),
         ({"template": "{a.__class__} {b}"}, "nothing else in braces"),
         ({"template": "{a} {b} {"}, "unpaired braces"),
-        ({"template": "{a} and {b}", "operations": "+-"}, "must hold {op}"),
+        ({"template": "{a} and {b}", "operations": "+-"}, "must contain {op}"),
     ],
 )
 def test_options_that_make_no_task_are_refused(options: dict[str, Any], said: str) -> None:
@@ -157,7 +157,7 @@ def test_options_that_make_no_task_are_refused(options: dict[str, Any], said: st
 def test_a_range_with_too_few_pairs_says_how_many_there_are_and_what_to_change() -> None:
     said = refusal(held_out=45, high=9)
     assert said.startswith("task.held_out = 45: the numbers 1 to 9 make 45 different problems with +")
-    assert "hold out 44 at the most, or widen task.options.low and task.options.high" in said
+    assert "hold out at most 44, or widen the range from task.options.low to task.options.high" in said
     assert len(load(44, high=9).held_out) == 44
 
 

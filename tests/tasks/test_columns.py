@@ -56,7 +56,8 @@ def test_the_likeliest_columns_are_taken(
 def test_a_guess_is_said_with_what_else_there_is_and_how_to_choose(tmp_path: Path) -> None:
     data = load(write(tmp_path / "a.jsonl", {"query": "p", "prompt": "q", "answer": 1}))
     assert data.notes == [
-        "took the column prompt for the problem (there are also query); another: --set task.problem_column=NAME"
+        "using the column prompt as the problem (there are also query); to choose another: "
+        "--set task.problem_column=NAME"
     ]
 
 
@@ -79,7 +80,8 @@ def test_where_nothing_looks_like_it_the_columns_there_are_are_listed(tmp_path: 
         load(path)
     problem, answer = str(caught.value).splitlines()
     assert problem.startswith(
-        f"task.problem_column: file:{path} has no column problem, nor one like it; it has problme, "
+        f"task.problem_column: file:{path} has no column problem and none with a similar name; it has the columns "
+        "problme, "
     )
     assert problem.endswith("name one: --set task.problem_column=NAME; did you mean problme?")
     assert answer.endswith("it has problme, wert; name one: --set task.answer_column=NAME")
@@ -127,5 +129,7 @@ def test_the_rows_of_each_kind_are_counted(tmp_path: Path) -> None:
 
 def test_a_file_without_any_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("{}")
-    with pytest.raises(ConfigError, match="has no column problem, nor one like it; it has none; name one"):
+    with pytest.raises(
+        ConfigError, match="has no column problem and none with a similar name; it has no columns; name one"
+    ):
         load(tmp_path / "a.jsonl")

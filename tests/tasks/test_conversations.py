@@ -37,7 +37,7 @@ def test_what_was_said_before_is_kept_and_what_came_after_is_not(tmp_path: Path)
     assert data.train[0].problem == "And doubled?"
     assert data.train[0].before == (Turn("system", "Be brief."), Turn("user", "1 + 2?"), Turn("assistant", "3"))
     assert data.train[0].answer == "6"
-    assert "1 row with a conversation: asked up to the last question" in data.notes[-1]
+    assert "1 row with a conversation: the prompt ends with the last question" in data.notes[-1]
 
 
 def test_the_names_of_sharegpt_and_texts_in_parts_are_understood(tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_the_same_question_after_other_words_is_another_problem(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (messages("u: q", "t: r"), "line 1 of .* holds a message of the role tool there; there are system, user and"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], "a part of the type image_url there; only text"),
-        ([{"role": "user", "content": {"x": 1}}], r"holds nested values there \(x\)"),
+        (messages("u: q", "t: r"), "line 1 of .* has a message with the role tool; allowed are system, user and"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "a part of the type image_url; only text"),
+        ([{"role": "user", "content": {"x": 1}}], r"has nested values in this column \(x\)"),
         (["q", "r"], "holds a list there; name a column of text or numbers"),
     ],
 )

@@ -161,22 +161,22 @@ def test_a_template_of_ones_own_is_filled_in() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"nubmers": 3}, "task.options.nubmers: countdown has no such option; it has numbers, low, high, target_low"),
+        ({"nubmers": 3}, "task.options.nubmers: countdown has no such option; its options are numbers, low, high,"),
         ({"nubmers": 3}, "did you mean task.options.numbers?"),
         ({"numbers": 1}, "task.options.numbers.0 = 1: must be greater than or equal to 2"),
         ({"numbers": [3, 9]}, "task.options.numbers.1 = 9: must be less than or equal to 8"),
         ({"numbers": []}, "task.options.numbers = []: must have at least 1 item"),
         ({"numbers": "many"}, "task.options.numbers.0 = 'many': must be a valid integer"),
-        ({"numbers": True}, "task.options.numbers.0 = True: a number is wanted, not true or false"),
+        ({"numbers": True}, "task.options.numbers.0 = True: must be a number, not true or false"),
         ({"low": 0}, "task.options.low = 0: must be greater than or equal to 1"),
         ({"low": 9, "high": 8}, "task.options.low = 9: must not be above high (8)"),
         ({"target_low": 9, "target_high": 8}, "task.options.target_low = 9: must not be above target_high (8)"),
         ({"high": 10**9}, "task.options.high = 1000000000: must be less than or equal to 1000000"),
         (
             {"operations": ["^"]},
-            "task.options.operations = ['^']: ^ is not known here; must be a list out of +, -, * and /",
+            "task.options.operations = ['^']: unknown operation ^; must be a list of +, -, * and /",
         ),
-        ({"operations": []}, "must be a list out of +, -, * and /"),
+        ({"operations": []}, "must be a list of +, -, * and /"),
         ({"all_numbers": "perhaps"}, "task.options.all_numbers = 'perhaps': must be a valid boolean"),
         ({"problems": 0}, "task.options.problems = 0: must be greater than or equal to 1"),
         (
@@ -190,7 +190,7 @@ def test_a_template_of_ones_own_is_filled_in() -> None:
         ),
         (
             {"numbers": 2, "high": 3, "target_low": 1, "operations": "+"},
-            "task.held_out = 10: only 6 different problems were found with the options of countdown, and some must be",
+            "task.held_out = 10: only 6 different problems were found with the options of countdown, and some must",
         ),
     ],
 )

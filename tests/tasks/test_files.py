@@ -140,8 +140,8 @@ def test_a_folder_with_a_file_a_split_is_read_as_written(tmp_path: Path) -> None
         "validation-1": "2024-01-01",
     }
     assert load(tmp_path, split="validation").train[0].problem == "r"
-    assert "has no split tset; it has validation, train; did you mean" not in refusal(tmp_path, split="tset")
-    assert "has no split trian; it has validation, train; did you mean train?" in refusal(tmp_path, split="trian")
+    assert "has no split tset; its splits: validation, train; did you mean" not in refusal(tmp_path, split="tset")
+    assert "has no split trian; its splits: validation, train; did you mean train?" in refusal(tmp_path, split="trian")
 
 
 def test_other_columns_can_be_named(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_text_that_occurs_twice_is_on_one_side_only(tmp_path: Path) -> None:
 def test_too_few_problems_to_hold_out_says_how_many_there_are(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"problem": f"p{n}", "answer": n} for n in range(5)])
     assert "has 5 different problems" in refusal(path, held_out=5)
-    assert "hold out 4 at the most" in refusal(path, held_out=5)
+    assert "hold out at most 4" in refusal(path, held_out=5)
     assert len(load(path, held_out=4).train) == 1
 
 
@@ -216,7 +216,11 @@ def test_a_missing_column_is_refused_with_the_columns_there_are(tmp_path: Path) 
         ("a.json", "[]", "is empty: it has no rows"),
         ("a.csv", "", "is empty: it has no rows"),
         ("a.csv", "problem,answer\n", "is empty: it has no rows"),
-        ("a.csv", "wert,answer\n", "has no column problem, nor one like it; it has wert, answer"),
+        (
+            "a.csv",
+            "wert,answer\n",
+            "has no column problem and none with a similar name; it has the columns wert, answer",
+        ),
         ("a.csv", "\n\n", "is empty: it has no rows"),
         ("a.jsonl", " \n\t\n", "is empty: it has no rows"),
         ("a.jsonl", '{"problem": "", "answer": ""}\n', "none of the 1 rows of"),
@@ -225,19 +229,23 @@ def test_a_missing_column_is_refused_with_the_columns_there_are(tmp_path: Path) 
         ("a.json", '[{"problem": "p"}, 7]', "item 2 is not one"),
         ("a.json", '[{"problem": "p",\n]', "is not valid JSON"),
         ("a.json", "7", "must be a list of objects"),
-        ("a.csv", "problem,answer\nWhat is 1,000 + 2?,1002\n", "line 2 has 3 fields and the header 2"),
+        ("a.csv", "problem,answer\nWhat is 1,000 + 2?,1002\n", "line 2 has 3 fields, but the header has 2"),
         ("a.csv", 'problem,answer\n"p,1\n', "is not valid CSV"),
         ("a.jsonl", '{"problem": {"text": "p"}, "answer": 1}\n', "line 1 of"),
         ("a.jsonl", '\n{"problem": "p", "answer": {"text": 1, "x": 2}}\n', "line 2 of"),
         (
             "a.jsonl",
             '{"problem": "p", "answer": {"text": 1, "x": 2}}\n',
-            "(text, x); name one of them, such as answer.text",
+            "(text, x); name one of its keys, such as answer.text",
         ),
         ("a.json", '[{"problem": "p", "answer": 1}, {"problem": ["q"], "answer": 1}]', "row 2 of"),
-        ("a.json", '{"data": [{"problem": "p", "answer": 1}]}', "holds its rows inside data; keep that list alone"),
-        ("a.csv", "problem;answer\nWhat is 1; or 2?;3\n", "put quotes around text that holds a semicolon"),
-        ("a.csv", "problem,answer,answer\np,1,2\n", "has several columns of the name answer"),
+        (
+            "a.json",
+            '{"data": [{"problem": "p", "answer": 1}]}',
+            "has its rows inside data; the file must contain only that list",
+        ),
+        ("a.csv", "problem;answer\nWhat is 1; or 2?;3\n", "put quotes around text that contains a semicolon"),
+        ("a.csv", "problem,answer,answer\np,1,2\n", "has several columns named answer"),
         ("a.jsonl", '{"problem": "p", "answer": [{"x": 1}]}\n', "task.answer_column = 'answer'"),
         ("a.jsonl", '{"problem": "p", "answer": ' + "9" * 5000 + "}\n", "line 1 is not valid JSON"),
         ("a.jsonl", "[" * 100_000, "is not valid JSON"),
@@ -266,7 +274,10 @@ def test_a_parquet_file_is_read_with_its_types(tmp_path: Path) -> None:
     ("columns", "said"),
     [
         ({"problem": pyarrow.array([], pyarrow.string()), "answer": pyarrow.array([], pyarrow.string())}, "is empty"),
-        ({"wert": ["a"], "answer": ["1"]}, "has no column problem, nor one like it; it has wert, answer"),
+        (
+            {"wert": ["a"], "answer": ["1"]},
+            "has no column problem and none with a similar name; it has the columns wert, answer",
+        ),
     ],
 )
 def test_parquet_files_without_the_rows_or_columns_are_refused(tmp_path: Path, columns: Any, said: str) -> None:
@@ -276,7 +287,7 @@ def test_parquet_files_without_the_rows_or_columns_are_refused(tmp_path: Path, c
 def test_a_broken_parquet_file_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("no parquet")
     said = refusal(tmp_path / "a.parquet")
-    assert "a.parquet is not a Parquet file that can be read" in said
+    assert "a.parquet cannot be read as Parquet" in said
     assert "\n" not in said
 
 

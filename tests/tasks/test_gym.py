@@ -59,11 +59,14 @@ def test_problems_are_the_same_for_the_same_seed_and_held_out_ones_are_not_train
     [
         ({"source": "reasoning-gym:chain_sun"}, "did you mean reasoning-gym:chain_sum?"),
         ({"source": "reasoning-gym:chain_sum", "options": {"max_term": 3}}, "did you mean task.options.max_terms?"),
-        ({"source": "reasoning-gym:chain_sum", "options": {"min_terms": 9, "max_terms": 3}}, "refuses them: max_terms"),
+        (
+            {"source": "reasoning-gym:chain_sum", "options": {"min_terms": 9, "max_terms": 3}},
+            "rejects these options: max_terms",
+        ),
         ({"source": "reasoning-gym:chain_sum", "options": {"size": 0}}, "must be a whole number of at least 1"),
         ({"source": "reasoning-gym:chain_sum", "options": {"seed": "x"}}, "must be a whole number of at least 0"),
         ({"source": "reasoning-gym:chain_sum", "split": "test"}, "is generated and has no splits"),
-        ({"source": "reasoning-gym:composite"}, "refuses them: Must specify at least one dataset"),
+        ({"source": "reasoning-gym:composite"}, "rejects these options: Must specify at least one dataset"),
     ],
 )
 def test_what_makes_no_problems_is_refused_in_a_line(settings: dict[str, Any], said: str) -> None:
@@ -101,4 +104,4 @@ def test_the_problems_own_scorer_is_the_reward() -> None:
     assert harmful.total is not None
     assert harmful.total < 0.1
     assert "scores only problems of task.source=reasoning-gym" in (strange.error or "")
-    assert "makes another problem than the one that was asked" in (foreign.error or "")
+    assert "generates a different problem from this recipe" in (foreign.error or "")

@@ -128,18 +128,18 @@ def test_nothing_is_printed_while_reading(gsm8k: Path, capfd: pytest.CaptureFixt
 def test_the_configuration_that_must_be_chosen_is_asked_for(gsm8k: Path) -> None:
     said = refusal(f"hub:{gsm8k}")
     assert said.startswith("task.options.config: ")
-    assert said.endswith("needs one of its configurations: main, socratic")
+    assert said.endswith("has several configurations; choose one of: main, socratic")
 
 
 def test_an_unknown_configuration_is_refused_with_those_there_are(gsm8k: Path) -> None:
     said = refusal(f"hub:{gsm8k}", options={"config": "mian"})
     assert said.startswith("task.options.config = 'mian': ")
-    assert said.endswith("has no such configuration: main, socratic")
+    assert said.endswith("has no such configuration; it has: main, socratic")
 
 
 def test_an_unknown_split_is_refused_with_those_there_are(gsm8k: Path) -> None:
     said = refusal(f"hub:{gsm8k}", options={"config": "main"}, split="tset")
-    assert "has no split tset; it has train, test; did you mean test?" in said
+    assert "has no split tset; its splits: train, test; did you mean test?" in said
 
 
 def test_a_missing_column_is_refused_with_the_columns_there_are(gsm8k: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_file_given_as_a_hub_name_is_pointed_to(tmp_path: Path, monkeypatch: p
 
 
 def test_an_empty_folder_is_refused_in_a_line(tmp_path: Path) -> None:
-    said = "': holds no data file: JSONL, JSON, CSV and Parquet are read"
+    said = "': has no data file; JSONL, JSON, CSV and Parquet can be read"
     assert refusal(f"file:{tmp_path}").endswith(said)
     (tmp_path / "train").mkdir()
     assert refusal(f"file:{tmp_path}").endswith(said)
@@ -240,9 +240,9 @@ def test_offline_a_data_set_comes_from_the_cache_or_says_what_is_missing(
     [
         ("hub:openai/gsm8j", {}, "task.source = 'hub:openai/gsm8j': there is no such data set on the hub (http"),
         ("hub:openai/gsm8k", {"revision": "v9"}, "task.revision = 'v9': the data set openai/gsm8k has no branch, tag"),
-        ("hub:openai/gsm8k", {}, "hub:openai/gsm8k needs one of its configurations: main, socratic"),
-        ("hub:owner/pictures", {}, "task.source = 'hub:owner/pictures': holds no data file: JSONL"),
-        ("hub:owner/packed", {}, "its files are packed in archives, which are not read"),
+        ("hub:openai/gsm8k", {}, "hub:openai/gsm8k has several configurations; choose one of: main, socratic"),
+        ("hub:owner/pictures", {}, "task.source = 'hub:owner/pictures': has no data file; JSONL"),
+        ("hub:owner/packed", {}, "its files are in archives, which cannot be read"),
     ],
 )
 def test_what_is_wrong_with_a_data_set_of_the_hub_names_its_setting(

@@ -46,5 +46,5 @@ def test_another_process_gets_the_same_order() -> None:
 
 @pytest.mark.parametrize("numbers", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_numbers_below_one_are_refused(numbers: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="begin at 1"):
+    with pytest.raises(ValueError, match="must be at least 1"):
         step_problems(*numbers, seed=0)

@@ -69,7 +69,7 @@ def test_a_tokenizer_without_a_template_gets_plain_text(tiny_model: Path) -> Non
 
 
 def test_a_template_that_refuses_the_system_prompt_is_named(tokenizer: Any) -> None:
-    with pytest.raises(ConfigError, match=r"task\.system_prompt = 'Be brief\.': .* refuses it: no system role"):
+    with pytest.raises(ConfigError, match=r"task\.system_prompt = 'Be brief\.': .* refuses the prompt: no system role"):
         text(tokenizer, task(system_prompt="Be brief."), refuse=True)
 
 

@@ -70,7 +70,7 @@ def test_solutions_are_read_only_where_their_column_is_named_and_rows_without_on
     assert [problem.solution for problem in read(tmp_path, *rows).train] == [""] * 3
     data = read(tmp_path, *rows, solution_column="steps")
     assert [problem.solution for problem in data.train] == ["", "s1", "s2"]
-    assert data.notes == ["1 row without a worked solution: kept, but of no use for a warm start"]
+    assert data.notes == ["1 row without a worked solution: kept, but not used for a warm start"]
     said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "so 5"}]
     talk = read(tmp_path, {"problem": "p", "answer": 5, "talk": said}, solution_column="talk")
     assert talk.train[0].solution == "so 5"
@@ -106,7 +106,7 @@ def test_the_seed_chooses_and_the_rest_are_counted_when_they_are_too_long() -> N
     assert len(set(one.places)) == 8
     assert all(0 < place < 20 for place in one.places)  # 19 and the end are 20
     assert one.too_long > 0
-    assert f"; {one.too_long} longer than rollout.max_new_tokens left out" in one.words()
+    assert f"; {one.too_long} longer than rollout.max_new_tokens were left out" in one.words()
     assert choose(Letters(), problems, configured(solutions=0)) is None
 
 
@@ -116,28 +116,28 @@ REFUSED: dict[str, tuple[list[Problem], dict[str, Any], str]] = {
     "more than there are problems": (
         LONG,
         {"solutions": 3},
-        r"warm_start\.solutions = 3: there are 2 problems to train on, so 2 solutions at the most",
+        r"warm_start\.solutions = 3: there are only 2 problems to train on; use at most 2 solutions",
     ),
     "all too long": (
         LONG,
         {},
-        r"only 0 of 2 worked solutions are at most rollout\.max_new_tokens \(20\) long, .* the shortest has 31 tokens",
+        r"only 0 of 2 worked solutions fit in rollout\.max_new_tokens \(20\), .* the shortest has 31 tokens",
     ),
     "no column named": (
         PLAIN,
         {"task__source": "file:x.jsonl"},
-        r"x\.jsonl has no worked solutions; name their column with task\.solution_column, or let the answer alone be "
-        r"learned: --set 'warm_start\.template=\{answer\}'",
+        r"x\.jsonl has no worked solutions; name their column with task\.solution_column, or train on the answer "
+        r"alone: --set 'warm_start\.template=\{answer\}'",
     ),
     "an empty column": (
         PLAIN,
         {"task__source": "file:x.jsonl", "task__solution_column": "steps"},
-        "the column steps holds no text; name",
+        "the column steps has no text; name",
     ),
     "a source that has none": (
         PLAIN,
         {"task__source": "reasoning-gym:chain_sum"},
-        "reasoning-gym:chain_sum has no worked solutions; let the answer alone be learned",
+        "reasoning-gym:chain_sum has no worked solutions; train on the answer alone",
     ),
     "some without": ([*PLAIN, LONG[0]], {"solutions": 2, "rollout__max_new_tokens": 40}, "only 1 of the problems"),
     "another name in braces": (

@@ -61,7 +61,7 @@ def test_a_run_that_is_killed_before_its_last_evaluation_ends_at_the_same_step(c
 
 
 def test_with_a_schedule_that_needs_the_last_step_it_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"optimizer.schedule \(cosine\) must be constant beside run.seconds"):
+    with pytest.raises(ConfigError, match=r"optimizer.schedule \(cosine\) must be constant if run.seconds is set"):
         resolve(config, {"run.seconds": 5, "optimizer.schedule": "cosine"})
 
 
