@@ -38,7 +38,7 @@ def test_lines_tell_the_runs_their_evaluations_and_what_differs(capsys: Output) 
     assert captured.err == ""
     text = captured.out
     assert "\x1b" not in text
-    assert text.startswith("reward by step, exponential mean (0.8)\n")
+    assert text.startswith("reward by step, exponential moving average (0.8)\n")
     assert re.search(r"^A  one  finished +6 +36 +672 +192 +0\.\d{3}  baseline$", text, flags=re.MULTILINE)
     assert re.search(r"^B  two  finished +6 +36 +672 +192 +0\.\d{3}  \+0\.\d{3}$", text, flags=re.MULTILINE)
     base, tuned = r"0\.27 \[0\.19, 0\.36\]", r"0\.75 \[0\.66, 0\.82\] after step 6"
