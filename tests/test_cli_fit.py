@@ -122,7 +122,7 @@ def test_a_model_of_unknown_size_is_said_to_be_one(capsys: Output) -> None:
     assert run(["fit", "unknown.yaml"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    said = "the model's size is not known until it has been fetched"
+    said = "the model's size is not known until it has been downloaded"
     assert captured.err == f"aapo-desk: whether nobody/has-this fits cannot be said: {said}\n"
 
 

@@ -113,7 +113,7 @@ def known_models() -> list[str]:
 
 
 def known_config(model_id: str) -> dict[str, Any] | None:
-    """Return the built-in part of a model's transformers configuration, which its memory depends on; None if unknown."""
+    """Return the built-in part of a transformers configuration that the memory depends on; None if unknown."""
     name = WHEELS.get(model_id.rpartition("#sha256=")[2], model_id)
     for twin in TWINS:
         name = name.removesuffix(twin)
