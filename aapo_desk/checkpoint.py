@@ -1,11 +1,11 @@
-"""Checkpoints: adapter, optimiser and position, in safetensors and JSON only.
+"""Writing and restoring checkpoints: adapter, optimizer and position, in safetensors and JSON only.
 
-A checkpoint is written into a folder aside, flushed to the disk, and renamed: under its name it is always whole. The
-adapter lies in peft's own layout, so that other tools load a checkpoint's ``adapter`` folder as it is.
+A checkpoint is written into a temporary folder, flushed to the disk, and renamed, so that it is always complete under
+its own name. The adapter is in peft's layout, so that other tools can load a checkpoint's ``adapter`` folder directly.
 
-Random states are not among what is kept: everything random in a step follows from the run's seed and the step's number
-(``rollout.derive_seed``), the position in the data likewise (``tasks.order``), but for a run that looks at the
-problems' difficulty: what it remembers of them is kept.
+Random states are not saved: everything random in a step, and the position in the data, is derived from the run's seed
+and the step's number (``rollout.derive_seed``, ``tasks.order``). The exception is a run with adaptive difficulty, whose
+record of the problems is saved.
 """
 
 from __future__ import annotations
@@ -56,25 +56,25 @@ __all__ = [
 ]
 
 DESCRIPTION = 1 << 16
-"""Bytes of a checkpoint beside its tensors, about."""
+"""Approximate bytes of a checkpoint besides its tensors."""
 ADAPTER_FILE = "adapter_model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps of a parameter."""
+"""AdamW's state for each parameter."""
 NOT_FINITE = "holds NaN or infinity"
 
 
 def newest_whole(folder: Path, before: int | None = None) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
-    """The newest checkpoint (of a step earlier than ``before``) that is whole and holds finite numbers only.
+    """Return the newest checkpoint that is complete and contains only finite numbers, of a step before ``before``.
 
-    Gives its state too, and why newer ones were passed over. Raises CheckpointError where there are some and none is
-    of use, StoreError for a newer format.
+    Returns its state as well, and why each newer one was skipped; None if there are no checkpoints. Raises
+    CheckpointError if there are checkpoints but none is usable, StoreError for a newer format.
     """
     return newest_whole_files(folder, before, refuse_broken)
 
 
 def refuse_broken(checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError where a checkpoint's numbers are not all finite."""
+    """Raise CheckpointError if a checkpoint contains a non-finite number."""
     for path in (checkpoint.adapter / ADAPTER_FILE, checkpoint.path / OPTIMIZER_FILE):
         if path.is_file() and (name := broken_tensor(_read(path))):
             raise CheckpointError(f"{checkpoint.path}: {name} {NOT_FINITE}")
@@ -89,15 +89,15 @@ def save(
     loss_scale: dict[str, Any] | None = None,
     difficulty: dict[str, Any] | None = None,
 ) -> Checkpoint:
-    """Write the checkpoint of ``step``; gives it when it is on the disk under its name.
+    """Write the checkpoint of ``step`` and return it once it is complete on the disk.
 
-    Its state holds ``loss_scale``, the state of float16's loss scaling, and ``difficulty``, what is remembered of the
-    problems (``tasks.difficulty``), where the run has them. Raises CheckpointError, before anything is written, where
-    a number is not finite.
+    Its state contains, if the run has them, ``loss_scale``, the state of loss scaling in float16, and ``difficulty``,
+    the record of the problems' difficulty (``tasks.difficulty``). Raises CheckpointError, before anything is written,
+    if a number is not finite.
     """
     adapter, moments = _adapter_tensors(policy), _optimizer_tensors(policy, optimizer)
     if name := broken_tensor(adapter) or broken_tensor(moments):
-        raise CheckpointError(f"step {step} is not saved: {name} {NOT_FINITE}, so the adapter would be of no use")
+        raise CheckpointError(f"step {step} was not saved: {name} {NOT_FINITE}, so the adapter would be unusable")
     target = folder / checkpoint_name(step)
     aside = folder / f".{target.name}.{os.getpid()}"
     _remove_leftovers(folder)
@@ -107,9 +107,9 @@ def save(
             state["difficulty"] = difficulty
         _write(aside, policy, adapter, moments, state)
     except Exception:
-        shutil.rmtree(aside, ignore_errors=True)  # on a full disk a half is what nobody needs
+        shutil.rmtree(aside, ignore_errors=True)  # A partial checkpoint would only take space on a full disk.
         raise
-    if target.exists():  # damaged, and passed over when this run was resumed
+    if target.exists():  # It is damaged and was skipped when this run was resumed.
         remove(target)
     aside.rename(target)
     flush(folder)
@@ -117,7 +117,7 @@ def save(
 
 
 def room(policy: Policy) -> int:
-    """The bytes that a checkpoint takes: the adapter and twice as much for the optimiser, and what describes them."""
+    """Return the bytes of a checkpoint: the adapter, twice as much for the optimizer, and the JSON files."""
     tensors = sum(value.numel() * value.element_size() for value in policy.adapter_parameters().values())
     return 3 * tensors + DESCRIPTION
 
@@ -125,7 +125,7 @@ def room(policy: Policy) -> int:
 def _write(
     aside: Path, policy: Policy, adapter: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any]
 ) -> None:
-    """The files of a checkpoint, on the disk when this comes back."""
+    """Write a checkpoint's files and flush them to the disk."""
     aside.mkdir(mode=0o700)
     (aside / ADAPTER).mkdir(mode=0o700)
     _save_adapter(policy, adapter, aside / ADAPTER)
@@ -133,7 +133,7 @@ def _write(
     files = [path for path in sorted(aside.rglob("*")) if path.is_file()]
     sums = {str(path.relative_to(aside)): checksum(path) for path in files}
     state = {"format": FORMAT, **state, "checksums": sums}
-    state = json.loads(json.dumps(state))  # as it is when it is read: JSON has no numbers as keys
+    state = json.loads(json.dumps(state))  # Seal what a reader will get: JSON turns numeric keys into strings.
     (aside / "state.json").write_text(json.dumps(state | {"seal": seal(state)}, indent=2))
     for path in [*files, aside / "state.json"]:
         path.chmod(0o600)
@@ -145,7 +145,7 @@ def _write(
 def restore(
     checkpoint: Checkpoint, state: dict[str, Any], policy: Policy, optimizer: torch.optim.Optimizer
 ) -> dict[str, int]:
-    """Load adapter and optimiser in place; gives the recorded choices."""
+    """Load adapter and optimizer in place and return the recorded execution plan (``choices``)."""
     load_adapter(checkpoint, policy)
     tensors = _read(checkpoint.path / OPTIMIZER_FILE)
     moments = {}
@@ -153,14 +153,14 @@ def restore(
         kept = {key: tensors[f"{name}/{key}"] for key in MOMENTS if f"{name}/{key}" in tensors}
         if kept:
             moments[place] = kept
-    # Torch's own way in: it knows on which device the optimiser wants each of them, its count of steps too.
+    # load_state_dict puts each tensor, including the step count, on the device that the optimizer needs it on.
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     choices: dict[str, int] = state["choices"]
     return choices
 
 
 def load_adapter(checkpoint: Checkpoint, policy: Policy) -> None:
-    """Load the adapter alone in place. Raises CheckpointError where it is another model's."""
+    """Load only the adapter, in place. Raises CheckpointError if it does not fit the model."""
     from peft import set_peft_model_state_dict
 
     loaded = _read(checkpoint.adapter / ADAPTER_FILE)
@@ -203,7 +203,7 @@ def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Halves of checkpoints that a killed trainer left."""
+    """Remove partial checkpoints left by a killed trainer."""
     for path in _leftovers(folder):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""What this machine has: snapshots of its GPUs (through NVML, where there is one) and of its CPU."""
+"""Snapshots of this machine: its GPUs (through NVML, if available), CPU and memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import psutil
 
 ROOT = Path("/")
-"""Where /proc and /sys lie."""
+"""The folder that contains /proc and /sys."""
 
 BFLOAT16_FROM = (8, 0)
-"""The compute capability of the first cards that compute in bfloat16 (Ampere)."""
+"""The lowest compute capability that supports bfloat16 (Ampere)."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One card at one moment. Memory in MiB, temperature in degrees Celsius, power in watts."""
+    """A snapshot of one GPU. Memory in MiB, temperature in degrees Celsius, power in watts."""
 
     name: str
     memory_total: int
@@ -33,7 +33,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine at one moment. Memory in MiB, as ``spare_memory`` has it; the CPU's use in percent of all cores."""
+    """A snapshot of the machine. Memory in MiB, as by ``spare_memory``; CPU usage in percent of all cores."""
 
     cores: int
     cpu_percent: float
@@ -47,7 +47,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that holds memory of a card, in MiB; None where the driver does not tell how much (WSL, Windows)."""
+    """A process that uses a GPU's memory, in MiB; None if the driver does not report how much (WSL, Windows)."""
 
     pid: int
     name: str
@@ -56,19 +56,19 @@ class Holder:
 
 @dataclass(frozen=True)
 class Graphics:
-    """What the NVIDIA driver says. ``error``: why it says nothing, in its own words."""
+    """What the NVIDIA driver reports. ``error`` is its own message if it cannot be used."""
 
     driver: str | None = None
     cuda: tuple[int, int] | None = None
-    """The newest CUDA that the driver runs."""
+    """The newest CUDA version that the driver supports."""
     gpus: tuple[Gpu, ...] = ()
     holders: tuple[tuple[Holder, ...], ...] = ()
-    """Of each card, the largest first."""
+    """The processes that use each GPU's memory, largest first."""
     error: str | None = None
 
 
 def _optional(read: Any, *arguments: Any) -> Any:
-    """A reading that some cards do not offer."""
+    """Return an NVML reading; None if the GPU does not support it."""
     import pynvml
 
     try:
@@ -78,7 +78,7 @@ def _optional(read: Any, *arguments: Any) -> Any:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA cards that the driver shows; none where there is no driver."""
+    """Return the NVIDIA GPUs that the driver reports; empty if there is no driver."""
     import pynvml
 
     try:
@@ -94,7 +94,7 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def graphics() -> Graphics:
-    """The driver, its cards and who holds their memory."""
+    """Return the driver, its GPUs, and the processes that use their memory."""
     import pynvml
 
     try:
@@ -116,7 +116,7 @@ def graphics() -> Graphics:
 
 def _holders(pynvml: Any, index: int) -> tuple[Holder, ...]:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    found: dict[int, Holder] = {}  # a process that computes and draws is in both lists
+    found: dict[int, Holder] = {}  # By process id, since a process that computes and draws is in both lists.
     for read in (pynvml.nvmlDeviceGetComputeRunningProcesses, pynvml.nvmlDeviceGetGraphicsRunningProcesses):
         for process in _optional(read, handle) or ():
             used = process.usedGpuMemory
@@ -127,7 +127,7 @@ def _holders(pynvml: Any, index: int) -> tuple[Holder, ...]:
 def _name(pid: int) -> str:
     try:
         return psutil.Process(pid).name()
-    except psutil.Error:  # it has just ended, or is another container's
+    except psutil.Error:  # The process has just ended, or belongs to another container.
         return "?"
 
 
@@ -149,7 +149,7 @@ def _gpu(pynvml: Any, index: int) -> Gpu:
 
 @dataclass(frozen=True)
 class Spare:
-    """System memory that is left for more, and all there is, in bytes; and whose ``limit`` that is, in words."""
+    """Available and total system memory in bytes; ``limit`` names what limits it."""
 
     available: int
     total: int
@@ -157,9 +157,10 @@ class Spare:
 
 
 def spare_memory(swapping: bool = False) -> Spare:
-    """What may still be taken: the machine's memory or, where less, that of a control group around this process.
+    """Return the available memory of the machine or, if less, of a control group that contains this process.
 
-    ``swapping``: with free swap, before the end of which nothing is killed. Nobody plans with it: it is too slow.
+    ``swapping`` adds free swap, since nothing is killed before swap is full. Planning does not use it, as it is too
+    slow.
     """
     memory = psutil.virtual_memory()
     swap = _swap_free(ROOT) if swapping else 0
@@ -176,7 +177,7 @@ def _swap_free(root: Path) -> int:
 
 
 def _control_groups(root: Path, swap: int) -> Iterator[Spare]:
-    """What the control groups (version 2, or 1) that limit this process have left."""
+    """Yield the available memory of each control group (version 1 or 2) that limits this process."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -188,7 +189,7 @@ def _control_groups(root: Path, swap: int) -> Iterator[Spare]:
             mount, files = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
         else:
             continue
-        # In a container the path may be one of outside, of which nothing is seen; the group itself is the mount then.
+        # In a container the path may be the one outside it, which is not visible; the mount is then the group itself.
         group = mount / path.strip("/")
         for folder in (group, *group.parents) if group.is_relative_to(mount) else ():
             if found := _group_spare(folder, files, swap):
@@ -198,23 +199,26 @@ def _control_groups(root: Path, swap: int) -> Iterator[Spare]:
 
 
 def _group_spare(folder: Path, files: tuple[str, str], swap: int) -> Spare | None:
-    """None where the group has no limit. What it holds of files on disk can be given up at once, and counts as left."""
+    """Return a control group's available memory; None if it has no limit.
+
+    Its cache of files on disk can be reclaimed at once, so it counts as available.
+    """
     try:
         most, taken = (int((folder / name).read_text()) for name in files)
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # "max": no limit
         return None
-    if most >= psutil.virtual_memory().total:  # version 1 has no other word for none
+    if most >= psutil.virtual_memory().total:  # Version 1 reports a huge number instead of "no limit".
         return None
     caches = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
-    with contextlib.suppress(OSError, ValueError):  # version 1 has no such file, and "max" is no limit
+    with contextlib.suppress(OSError, ValueError):  # Version 1 has no such file, and "max" means no limit.
         most_swap, swapped = (int((folder / f"memory.swap.{name}").read_text()) for name in ("max", "current"))
         swap = min(swap, most_swap - swapped)
     return Spare(max(0, most - taken + min(caches, taken) + swap), most, "its control group")
 
 
 def machine() -> Machine:
-    """A snapshot of everything."""
+    """Return a snapshot of the machine and its GPUs."""
     memory = spare_memory()
     return Machine(
         cores=psutil.cpu_count() or 1,

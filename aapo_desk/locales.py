@@ -1,18 +1,18 @@
-"""Whether a locale has the symbols that the screen draws with. Imports nothing, so that it can be asked anywhere."""
+"""Checking whether a locale can display the screen's symbols. It imports nothing, so it can be used anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 C_LOCALES = frozenset({"C", "POSIX"})
-COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})  # what Python itself puts into LC_CTYPE in a C locale (PEP 538)
+COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})  # Values that Python sets LC_CTYPE to in a C locale (PEP 538).
 
 
 def shows_symbols(environment: Mapping[str, str], encoding: str | None) -> bool:
-    """Whether a locale's encoding has the symbols; ``encoding``: of the stream that is drawn on.
+    """Return whether a locale's encoding has the symbols; ``encoding`` is that of the output stream.
 
-    The locale is taken as the user set it: in a C locale Python has changed it to UTF-8 for itself, but the terminal,
-    or tmux, has not. No locale at all (a container) says nothing about the terminal: then it is believed to be able.
+    The locale counts as the user set it: in a C locale Python switches itself to UTF-8, but the terminal, or tmux, does
+    not. If no locale is set at all (as in a container), the terminal is assumed to display the symbols.
     """
     if encoding is not None and not _is_unicode(encoding):
         return False

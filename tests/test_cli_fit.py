@@ -126,8 +126,9 @@ def test_a_model_of_unknown_size_is_said_to_be_one(capsys: Output) -> None:
     assert run(["fit", "unknown.yaml"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    said = "the model's size is not known until it has been fetched"
-    assert captured.err == f"aapo-desk: cannot estimate the memory for nobody/has-this: {said}\n"
+    said = "the model's size is not known until it has been downloaded"
+    assert captured.err == f"aapo-desk: cannot estimate the memory for nobody/has-this: {said}
+"
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {

@@ -141,15 +141,15 @@ def test_a_picture_is_of_the_kind_its_ending_tells(name: str, tmp_path: Path, ca
 
 
 WRONG = {
-    "unknown run": (["one", "nobody"], "RUN = 'nobody': there is no such run; see: aapo-desk runs"),
-    "twice": (["one", "one"], "RUN = 'one': this run is there twice; leave one out"),
+    "unknown run": (["one", "nobody"], "RUN = 'nobody': there is no such run; list them with: aapo-desk runs"),
+    "twice": (["one", "one"], "RUN = 'one': this run is given twice; remove one"),
     "metric": (
         ["one", "two", "--metric", "rewrad"],
         "--metric = 'rewrad': no run has this metric; did you mean reward?",
     ),
     "far metric": (
         ["one", "--metric", "xyz"],
-        "--metric = 'xyz': no run has this metric; there are reward, reference_reward, entropy, completion_tokens",
+        "--metric = 'xyz': no run has this metric; available are reward, reference_reward, entropy, completion_tokens",
     ),
     "picture": (["one", "two", "--plot", "a.pdf"], "--plot = 'a.pdf': must end in .png or .svg"),
     "no ending": (["one", "two", "--plot", "picture"], "--plot = 'picture': must end in .png or .svg"),
@@ -169,7 +169,7 @@ def test_wrong_use_is_one_clear_line_and_status_2(case: str, capsys: Output) -> 
 def test_the_seventh_run_and_an_unknown_axis_are_wrong_use(desk_home: Path, capsys: Output) -> None:
     names = [write(str(number), steps=0, right=None).name for number in range(7)]
     assert run(["compare", *names]) == 2
-    assert capsys.readouterr().err == "RUN = 7: 1 to 6 runs can be compared; choose some of them\n"
+    assert capsys.readouterr().err == "RUN = 7: 1 to 6 runs can be compared; choose that many\n"
     assert run(["compare", "0", "1", "--by", "age"]) == 2
     assert "'age' is not one of" in capsys.readouterr().err
     assert run(["compare"]) == 2

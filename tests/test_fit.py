@@ -63,12 +63,12 @@ def test_a_hub_models_shape_is_read_from_the_cache(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("model_id", ["nobody/nothing-of-this-name", "pip:wrong", "no such: id", "./nowhere"])
 def test_of_a_model_that_is_not_here_nothing_is_known(model_id: str) -> None:
-    with pytest.raises(ValueError, match="not known until it has been fetched"):
+    with pytest.raises(ValueError, match="not known until it has been downloaded"):
         shape_of(ModelConfig(id=model_id))
 
 
 @pytest.mark.parametrize(
-    ("data", "said"), [([], "is not a model's configuration"), (SMOLLM2_135M | {"model_type": "x"}, "x")]
+    ("data", "said"), [([], "is not a valid model configuration"), (SMOLLM2_135M | {"model_type": "x"}, "x")]
 )
 def test_a_configuration_that_tells_nothing_is_refused(tmp_path: Path, data: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):

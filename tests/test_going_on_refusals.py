@@ -37,13 +37,13 @@ def parent(desk_home: Path, tiny_config: dict[str, Any]) -> RunDirectory:
     return done
 
 
-BELONGS = "the checkpoint's adapter belongs to it, as to .*; every other setting may change"
+BELONGS = "since the checkpoint's adapter depends on it; the same holds for .*; every other setting may change"
 REFUSED: dict[str, tuple[list[str], int, str]] = {
     "resume: an unknown run": (["resume", "dome", "--steps", "20"], WRONG_USE, r"RUN = 'dome': there is no such run"),
     "resume: fewer steps than are done": (
         ["resume", "done", "--steps", "8"],
         WRONG_USE,
-        r"--steps = 8: run done has done 9 steps; give the number it is to have in all, more than that",
+        r"--steps = 8: run done has done 9 steps; give a larger total number of steps",
     ),
     "resume: as many steps as are done": (["resume", "done", "--steps", "9"], WRONG_USE, r"has done 9 steps"),
     "resume: no step": (
@@ -64,19 +64,19 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "resume: nothing left to do": (
         ["resume", "done"],
         FAILED,
-        r"run done has finished all its steps; to go further: aapo-desk resume \S+ --steps N",
+        r"run done has finished all its steps; to add more: aapo-desk resume \S+ --steps N",
     ),
     "fork: an unknown run": (["fork", "dome"], WRONG_USE, r"RUN = 'dome': there is no such run"),
     "fork: no checkpoint yet": (["fork", "fresh"], WRONG_USE, r"RUN = 'fresh': has no checkpoint yet"),
     "fork: a checkpoint that is not kept": (
         ["fork", "done", "--step", "7"],
         WRONG_USE,
-        r"--step = 7: run done keeps no such checkpoint; it has: 6, 9",
+        r"--step = 7: run done has no checkpoint of this step; it has: 6, 9",
     ),
     "fork: no step left": (
         ["fork", "done"],
         WRONG_USE,
-        r"run\.steps = 9: the checkpoint is that of step 9, so no step would be left; more with --set run\.steps=N",
+        r"run\.steps = 9: the checkpoint is of step 9, so no step would be left; raise it with --set run\.steps=N",
     ),
     "fork: a plan behind the checkpoint": (
         ["fork", "done", "--step", "6", "--set", "run.steps=6"],
@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "fork: a name that is taken": (
         ["fork", "done", "--step", "6", "--name", "fresh"],
         WRONG_USE,
-        r"--name = 'fresh': a run of this name exists",
+        r"--name = 'fresh': a run with this name exists",
     ),
 }
 
@@ -138,7 +138,7 @@ def test_the_plan_of_a_run_that_trains_is_not_changed(
     until(lambda: launch.state(running) == "running")
     assert run(["resume", "busy", "--steps", "20"]) == FAILED
     said = capsys.readouterr().err
-    assert "run busy is running, and its plan is changed between two starts" in said
+    assert "run busy is running, but its number of steps can only be changed while it is stopped" in said
     assert f"stop it first with: aapo-desk stop {running.id}" in said
     assert not running.plan.exists()
 
@@ -165,11 +165,11 @@ def test_a_run_that_ended_before_its_new_plan_took_effect_goes_on_by_a_plain_res
 @pytest.mark.parametrize(
     ("schedule", "said"),
     [
-        ("constant", "planned to take 20 steps instead of 9"),
+        ("constant", "planned for 20 steps instead of 9"),
         (
             "cosine",
-            "planned to take 20 steps instead of 9; the cosine learning rate falls to that end from now on, so the "
-            "steps before this one had other rates than in a single run of 20 steps",
+            "planned for 20 steps instead of 9; from now on the cosine learning rate decays to the new end, so "
+            "earlier steps had other learning rates than in a single run of 20 steps",
         ),
     ],
 )
@@ -180,6 +180,6 @@ def test_a_new_plan_says_what_becomes_of_the_learning_rate(schedule: str, said: 
 def test_a_fork_says_that_it_may_have_trained_on_what_it_holds_out_now() -> None:
     facts = {"id": "x", "name": "x", "step": 6, "changed": {"run.seed": [0, 1]}, "evaluations": False}
     assert event_words("forked", facts) == (
-        "forked from run x at step 6, changed: run.seed 0 -> 1; what was measured before is not comparable, so the "
-        "base is measured anew; problems that are held out now may have been trained on before"
+        "forked from run x at step 6, changed: run.seed 0 -> 1; the parent's evaluations are not comparable, so the "
+        "base model is evaluated again; problems held out now may have been trained on in the parent run"
     )

@@ -99,7 +99,7 @@ def test_the_trainer_outlives_the_program_that_started_it(desk_home: Path) -> No
         (["-m", "no_such_module_at_all"], "No module named no_such_module_at_all"),
         (["-c", "raise MemoryError"], "MemoryError"),
         (["-c", "import os; os.abort()"], "Fatal Python error: Aborted"),
-        (["-c", "pass"], "without a word"),
+        (["-c", "pass"], "without an error message"),
     ],
 )
 def test_a_trainer_that_dies_at_once_is_crashed_with_the_reason_from_its_log(program: list[str], expected: str) -> None:
@@ -122,7 +122,7 @@ def test_of_what_is_told_in_a_log_the_last_of_the_last_start_counts() -> None:
     until(lambda: launch.state(run) == "crashed")
     launch.resume(run, command=[sys.executable, "-c", "pass"])
     until(lambda: launch.state(run) == "crashed")
-    assert "without a word" in str(launch.reason(run))
+    assert "without an error message" in str(launch.reason(run))
     two = (
         "try:\n    raise ValueError('cause')\nexcept ValueError as error:\n    raise RuntimeError('outcome') from error"
     )
@@ -141,7 +141,7 @@ def test_a_killed_trainer_is_crashed_not_running(running: RunDirectory) -> None:
     assert running.read_status()["state"] == "running"
     os.killpg(lives(running)[0], signal.SIGKILL)
     until(lambda: launch.state(running) == "crashed")
-    assert "without a word" in str(launch.reason(running))
+    assert "without an error message" in str(launch.reason(running))
 
 
 def test_a_failed_run_gives_the_trainers_own_reason() -> None:
@@ -302,11 +302,14 @@ def test_resume_is_refused_where_it_makes_no_sense(running: RunDirectory) -> Non
 
 
 def test_a_plan_is_not_changed_under_a_trainer(running: RunDirectory) -> None:
-    said = rf"is running, and its plan is changed between two starts; stop it first with: aapo-desk stop {running.id}"
+    said = (
+        "is running, but its number of steps can only be changed while it is stopped; "
+        f"stop it first with: aapo-desk stop {running.id}"
+    )
     with pytest.raises(LaunchError, match=said):
         launch.resume(running, steps=20)
     ask(running, "pause", then="paused")
-    with pytest.raises(LaunchError, match="is paused, and its plan is changed between two starts"):
+    with pytest.raises(LaunchError, match="is paused, but its number of steps can only be changed while it is stopped"):
         launch.resume(running, steps=20)
     assert launch.state(running) == "paused"
 
@@ -380,7 +383,7 @@ def test_a_process_that_is_no_trainer_is_not_ended(running: RunDirectory) -> Non
         honest = running.read_status()
         os.kill(honest["pid"], signal.SIGSTOP)
         running.status.write_text(json.dumps(honest | {"pid": bystander.pid}))
-        with pytest.raises(LaunchError, match="gives no process"):
+        with pytest.raises(LaunchError, match="has no trainer process"):
             launch.kill(running)
         running.status.write_text(json.dumps(honest | {"host": "another-machine"}))
         with pytest.raises(LaunchError, match="runs on another-machine; end it there"):

@@ -141,7 +141,9 @@ def test_a_database_of_an_older_version_is_brought_up_where_it_lies(
 
 def test_a_migration_that_fails_changes_nothing(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     next_version(monkeypatch, f"{NEW_TABLES}; SELECT no_such_column FROM metrics")
-    with pytest.raises(StoreError, match="run mine was written by an older aapo-desk and cannot be brought up"):
+    with pytest.raises(
+        StoreError, match="run mine was written by an older aapo-desk and its database cannot be upgraded"
+    ):
         RunReader(run).poll()
     assert tables(run) == (SCHEMA_VERSION, False)
 
@@ -153,7 +155,7 @@ def test_the_database_of_an_older_trainer_at_work_is_left_alone(
     run.lock.touch()
     with run.lock.open("rb") as trainer:
         fcntl.flock(trainer, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match="run mine is at work in an older aapo-desk; stop it there"):
+        with pytest.raises(StoreError, match="run mine is being trained by an older aapo-desk; stop it there"):
             RunReader(run).poll()
     assert tables(run) == (SCHEMA_VERSION, False)
 
@@ -170,8 +172,11 @@ def _newer_format(run: RunDirectory) -> None:
 @pytest.mark.parametrize(
     ("make_newer", "expected"),
     [
-        (_newer_schema, f"run mine was written by a newer aapo-desk (schema {SCHEMA_VERSION + 1}, this one knows"),
-        (_newer_format, "run mine was written by a newer aapo-desk (run format 2, this one knows 1); upgrade"),
+        (
+            _newer_schema,
+            f"run mine was written by a newer aapo-desk (schema {SCHEMA_VERSION + 1}, this version supports",
+        ),
+        (_newer_format, "run mine was written by a newer aapo-desk (run format 2, this version supports 1); upgrade"),
     ],
 )
 def test_a_run_of_a_newer_version_is_refused_by_name(

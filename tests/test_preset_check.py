@@ -156,4 +156,4 @@ def test_of_an_unknown_model_the_rest_is_checked(own: Path) -> None:
     (own / "mine_qlora_8gb.yaml").write_text(MINE.replace("Qwen/Qwen3-0.6B", "nobody/nothing"))
     outcome = check_preset(presets.find("mine_qlora_8gb"))
     assert (outcome.problems, outcome.fit) == ((), None)
-    assert "not known until it has been fetched" in outcome.note
+    assert "not known until it has been downloaded" in outcome.note

@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["train", "tiny.yaml", "--set", "task.max_prompt_tokens=3"],
         r"task\.max_prompt_tokens = 3: all \d+ prompts are longer; the shortest has \d+ tokens",
     ),
-    "a name in use": (["train", "tiny.yaml", "--name", "taken"], r"--name = 'taken': a run of this name exists"),
+    "a name in use": (["train", "tiny.yaml", "--name", "taken"], r"--name = 'taken': a run with this name exists"),
     "a name with a slash": (["train", "tiny.yaml", "--name", "a/b"], r"--name = 'a/b': must be text without slashes"),
     "an empty name": (["train", "tiny.yaml", "--name", ""], r"--name = '': must be text"),
     "a model folder that is not there": (

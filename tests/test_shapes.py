@@ -120,9 +120,9 @@ def test_what_gemmas_files_leave_out_is_as_transformers_has_it() -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (GEMMA, "does not say sliding_window"),
+        (GEMMA, "lacks sliding_window"),
         ({"model_type": "granitemoehybrid", "hidden_size": 8, "num_attention_heads": 2, "vocab_size": 9}, "experts"),
-        ((known_config("LiquidAI/LFM2-1.2B") or {}) | {"full_attn_idxs": None}, "does not say layer_types"),
+        ((known_config("LiquidAI/LFM2-1.2B") or {}) | {"full_attn_idxs": None}, "lacks layer_types"),
         ((known_config("Qwen/Qwen3-4B") or {}) | {"layer_types": ["mamba"]}, "layers of type 'mamba'"),
         ((known_config("Qwen/Qwen3-4B") or {}) | {"layer_types": ["linear_attention"]}, "recurrent layers"),
         ({"model_type": "gemma3", "text_config": GEMMA | {"sliding_window": 8}, "vision_config": {}}, "vision tower's"),

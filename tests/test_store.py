@@ -456,9 +456,8 @@ def test_a_database_of_a_newer_version_is_refused_by_name_and_left_alone() -> No
     with closing(sqlite3.connect(run.database)) as db:
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
     before = run.database.read_bytes()
-    expected = (
-        rf"future was written by a newer aapo-desk \(schema {SCHEMA_VERSION + 1}, this one knows {SCHEMA_VERSION}"
-    )
+    known = f"this version supports {SCHEMA_VERSION}"
+    expected = rf"future was written by a newer aapo-desk \(schema {SCHEMA_VERSION + 1}, {known}"
     with pytest.raises(StoreError, match=expected):
         RunReader(run).poll()
     with pytest.raises(StoreError, match=expected):
@@ -519,7 +518,7 @@ def test_a_good_name_finds_its_run(name: str) -> None:
 def test_a_name_or_id_in_use_is_refused() -> None:
     run = create_run(config(), "sums")
     for taken in ("sums", run.id):
-        with pytest.raises(ConfigError, match="a run of this name exists"):
+        with pytest.raises(ConfigError, match="a run with this name exists"):
             create_run(config(), taken)
     assert list_runs() == [run]
 
@@ -532,7 +531,7 @@ def test_a_run_is_found_by_id_unique_beginning_name_or_last() -> None:
     assert find_run("last") == runs[2]
     assert find_run(runs[0].id) == runs[0]
     assert find_run(runs[1].id[:-1]) in runs
-    with pytest.raises(ConfigError, match="several runs begin like this"):
+    with pytest.raises(ConfigError, match="matches several runs"):
         find_run(runs[0].id[:4])
     for reference in ("nobody", ""):
         with pytest.raises(ConfigError, match="there is no such run"):

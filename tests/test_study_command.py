@@ -33,7 +33,7 @@ def preset(tmp_path: Path, desk_home: Path) -> str:
 
 
 ALGORITHMS = "aapo, grpo, dr_grpo, dapo, gpg, rloo, loop, disco, p3o, apa"
-MEASURED = "must be the same in all arms: it is what they are measured by, or the study sets it"
+MEASURED = "must be the same in all arms, because they are measured by it or the study sets it"
 WRONG: dict[str, tuple[list[str], str]] = {
     "nothing to compare": (
         [],
@@ -46,19 +46,19 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "unknown": (
         ["--algorithms", "aapo,gppo"],
-        f"--algorithms = 'gppo': there is no such algorithm; there are {ALGORITHMS}; did you mean grpo?",
+        f"--algorithms = 'gppo': there is no such algorithm; available are {ALGORITHMS}; did you mean grpo?",
     ),
     "one arm": (
         ["--algorithms", "aapo"],
-        "--algorithms = 'aapo': a study compares at least two arms; give two or more, with commas",
+        "--algorithms = 'aapo': a study needs two or more arms; separate them with commas",
     ),
     "twice": (
         ["--algorithms", "aapo,grpo,aapo"],
-        "--algorithms = 'aapo,grpo,aapo': aapo is there twice; leave one out",
+        "--algorithms = 'aapo,grpo,aapo': contains aapo twice; remove one",
     ),
     "too many": (
         ["--vary", "lora.r=1,2,3,4,5,6,7"],
-        "--vary = '1,2,3,4,5,6,7': 6 arms are the most; leave some out",
+        "--vary = '1,2,3,4,5,6,7': at most 6 arms are possible; remove some",
     ),
     "no path": (
         ["--vary", "index,mean"],
@@ -72,11 +72,11 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "seed": (["--vary", "run.seed=1,2"], f"run.seed (from --vary): {MEASURED}"),
     "set and varied": (
         ["--vary", "lora.r=4,8", "--set", "lora.r=2"],
-        "lora.r = 2 (from --set): is what the arms differ in (--vary); leave it out",
+        "lora.r = 2 (from --set): already varies between the arms (--vary); remove it here",
     ),
     "budget by hand": (
         ["--algorithms", "aapo,grpo", "--set", "run.seconds=9"],
-        "run.seconds = 9 (from --set): is set by the study; give --budget and --amount",
+        "run.seconds = 9 (from --set): is set by the study; use --budget and --amount instead",
     ),
     "a setting that an arm refuses": (
         ["--algorithms", "aapo,grpo", "--set", "algorithm.pairing=mean"],
@@ -98,17 +98,17 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "nothing to measure by": (
         ["--algorithms", "aapo,grpo", "--set", "evaluation.problems=0"],
-        "evaluation.problems = 0: a study compares by held-out problems; keep some, with task.held_out and "
-        "evaluation.problems",
+        "evaluation.problems = 0: a study compares accuracy on held-out problems; hold some out with "
+        "task.held_out and evaluation.problems",
     ),
     "a budget of nothing": (["--algorithms", "aapo,grpo", "--amount", "0"], "--amount = 0.0: must be above 0"),
     "half a step": (
         ["--algorithms", "aapo,grpo", "--amount", "2.5"],
-        "--amount = 2.5: steps are counted: must be a whole number",
+        "--amount = 2.5: must be a whole number of steps",
     ),
     "less than a step": (
         ["--algorithms", "grpo,aapo", "--budget", "completions", "--amount", "15"],
-        "--amount = 15: the first step of aapo alone samples 16; give more",
+        "--amount = 15: the first step of aapo alone samples 16; raise it",
     ),
     "a warm-up longer than the budget": (
         ["--algorithms", "aapo,grpo", "--set", "optimizer.warmup_steps=4", "--amount", "2"],

@@ -1,6 +1,6 @@
-"""One archive of a run for a bug report: what happened, with which settings and versions, on which machine.
+"""An archive of a run for a bug report: what happened, with which settings and versions, on which machine.
 
-Of the user's data it holds nothing unless that is asked for.
+It contains none of the user's data unless requested.
 """
 
 from aapo_desk.bundle.making import Bundle, BundleError, file_name, make

@@ -1,4 +1,4 @@
-"""The archive: its parts, each of which may be broken without the others suffering."""
+"""Making the archive from parts; if one part cannot be read, the others are still included."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aapo_desk.hardware import graphics
 from aapo_desk.store import RunDirectory, RunReader, SampleReader
 
 STEPS = 500
-"""The last steps whose metrics are taken."""
+"""The number of last steps whose metrics are included."""
 EVENTS = 5000
 SNAPSHOTS = 600
 SAMPLED_STEPS = 20
@@ -32,12 +32,12 @@ MORE_LIBRARIES = ("unsloth", "safetensors", "tokenizers", "huggingface_hub", "nu
 
 
 class BundleError(RuntimeError):
-    """An archive that cannot be written; the message says why."""
+    """Raised if the archive cannot be written; the message says why."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """``files``: the parts and their sizes in bytes. ``problems``: what of the run could not be read, a line each."""
+    """A written archive. ``files``: the size of each part in bytes; ``problems``: a line for each missing part."""
 
     path: Path
     files: Mapping[str, int]
@@ -49,14 +49,14 @@ def file_name(run: RunDirectory) -> str:
 
 
 def make(run: RunDirectory, target: Path, with_samples: bool = False) -> Bundle:
-    """Write the archive of a run, which may be at work, crashed or damaged. Raises BundleError."""
+    """Write the archive of a run, which may be running, crashed or damaged. Raises BundleError."""
     privacy = Privacy(texts=with_samples)
     written: dict[str, str] = {}
     problems: list[str] = []
     for name, part in _parts(run, privacy, with_samples).items():
         try:
             written[name] = part()
-        except Exception as error:  # noqa: BLE001 - of a damaged run anything may be broken, and the rest is wanted
+        except Exception as error:  # noqa: BLE001 - Reading a damaged run may fail in any way; keep the other parts.
             problems.append(privacy.text(f"{name} is missing: {' '.join(str(error).split()) or type(error).__name__}"))
     written = {"README.txt": _readme(run, written, problems, with_samples), **written}
     _write(target, written)
@@ -64,7 +64,10 @@ def make(run: RunDirectory, target: Path, with_samples: bool = False) -> Bundle:
 
 
 def _parts(run: RunDirectory, privacy: Privacy, with_samples: bool) -> dict[str, Callable[[], str]]:
-    """What goes in, by file name. The events come first: what is cut out of them is cut out of the rest too."""
+    """Return a function for each part, by file name.
+
+    Events come first, since texts that are cut from them are then cut from the later parts too.
+    """
     reader = RunReader(run)
 
     def document(value: Any) -> str:
@@ -106,7 +109,7 @@ def _state(run: RunDirectory) -> dict[str, Any]:
 
 
 def _status(run: RunDirectory) -> Any:
-    """Without the machine's name: only whether it was this one counts."""
+    """Return the status without the machine's name, stating only whether it was this machine."""
     status = _read(run.status)
     if "host" in status:
         status["host"] = "this machine" if status["host"] == platform.node() else "another machine"
@@ -115,7 +118,7 @@ def _status(run: RunDirectory) -> Any:
 
 def _machine(run: RunDirectory, privacy: Privacy) -> dict[str, Any]:
     seen = asdict(graphics())
-    del seen["holders"]  # other programs at work here
+    del seen["holders"]  # These are the user's other programs.
     return {
         "system": asdict(system()),
         "graphics": seen,
@@ -131,7 +134,7 @@ def _step(step: int, when: float, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _evaluations(reader: RunReader) -> list[dict[str, Any]]:
-    """Without a line a problem."""
+    """Return the evaluations without the data of each problem."""
     found = []
     for step, name, data in reader.overview(1, 1).evaluations:
         for side in data.values():
@@ -144,7 +147,7 @@ def _evaluations(reader: RunReader) -> list[dict[str, Any]]:
 
 
 def _samples(run: RunDirectory) -> list[dict[str, Any]]:
-    """The completions of the last steps that have any."""
+    """Return the completions of the last ``SAMPLED_STEPS`` steps with stored samples."""
     reader = SampleReader(run)
     span = reader.stored_span()
     if span is None:
@@ -154,7 +157,7 @@ def _samples(run: RunDirectory) -> list[dict[str, Any]]:
 
 
 def _files(run: RunDirectory) -> dict[str, Any]:
-    """The run directory's files by name: bytes, and who may read them."""
+    """Return the size in bytes and the permissions of the run directory's files, by name."""
     found = {}
     for path in sorted(run.path.rglob("*"))[:MOST_FILES]:
         stat = path.lstat()
@@ -163,26 +166,26 @@ def _files(run: RunDirectory) -> dict[str, Any]:
 
 
 def _log(run: RunDirectory) -> str:
-    """The end of the log. Raises OSError where there is none."""
+    """Return the end of the log. Raises OSError if there is none."""
     run.log.stat()
     return "\n".join(RunReader(run).log_tail(LOG_LINES, LOG_BYTES)) + "\n"
 
 
 def _readme(run: RunDirectory, parts: Mapping[str, str], problems: Sequence[str], with_samples: bool) -> str:
     left_out = (
-        "Prompts and completions are in it, because --with-samples asked for them."
+        "Prompts and completions are included, as requested with --with-samples."
         if with_samples
-        else "Prompts, completions and answers are left out (--with-samples takes them in)."
+        else "Prompts, completions and answers are left out (--with-samples includes them)."
     )
     lines = [
         f"Run {run.id}, collected by aapo-desk {__version__} on {time.strftime('%Y-%m-%d %H:%M:%S %z')}.",
         f"{left_out} Tokens are removed, and the home folder's path is written as ~.",
-        "What your own reward function or a library wrote into train.log is there as it was: look through it first.",
+        "train.log contains whatever your reward function or a library wrote to it: check it before sending.",
         "",
         *parts,
     ]
     if problems:
-        lines += ["", "What could not be read of this run:", *problems]
+        lines += ["", "Parts that could not be read:", *problems]
     return "\n".join(lines) + "\n"
 
 

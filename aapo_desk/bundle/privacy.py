@@ -1,4 +1,4 @@
-"""What stays on the machine: tokens and the home folder's path always, prompts and completions unless asked for."""
+"""Removing private data: always tokens and the home folder's path; prompts and completions unless requested."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TEXTS = frozenset(
         "read", "solution", "system_prompt", "template",
     }
 )  # fmt: skip
-"""Keys under which a text of the user, of their data or of a model stands, in configurations and events."""
+"""Keys, in configurations and events, whose values are texts of the user, of their data or of a model."""
 
 SECRET_NAME = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|AUTH", re.IGNORECASE)
 SECRET = "(secret)"
 LEAST_SECRET = 8
-"""Characters; what is shorter is no token, and would be found everywhere."""
+"""Minimum characters of a secret; a shorter value is not a token, and would match everywhere."""
 LEAST_TEXT = 4
 
 _TOKENS = re.compile(r"\b(?:hf|api_org|ghp|gho|ghs|github_pat|glpat|sk|pk|pypi|xox[abp]|wandb)[_-][A-Za-z0-9_-]{16,}")
@@ -30,13 +30,14 @@ _ASSIGNED = re.compile(
 )
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@:]+(?::[^/\s@]*)?@")
 
-# How a reward's failure is told (``rewards.pool``, ``rewards.custom``): the exception and what it returned may quote.
+# Messages of failing rewards (``rewards.pool``, ``rewards.custom``): the exception and the returned value may contain
+# quotes of private texts.
 _RAISED = re.compile(r"(?<=raised )(\w+): .*?((?: \(line \d+\))?)$", re.MULTILINE)
 _RETURNED = re.compile(r"(?<=returned ).*(?= \(\w+\), not a finite number)")
 
 
 class Privacy:
-    """Takes out of texts and JSON what is the user's own. ``texts``: prompts and completions may stay."""
+    """A filter that removes private data from texts and JSON. ``texts``: whether prompts and completions may stay."""
 
     def __init__(self, texts: bool) -> None:
         self.texts = texts
@@ -45,7 +46,7 @@ class Privacy:
         self._cut: set[str] = set()
 
     def text(self, text: str) -> str:
-        """Without tokens, the home folder's path and, unless they may stay, the texts that were cut out so far."""
+        """Return a text without tokens and the home folder's path and, unless ``texts``, without texts cut so far."""
         if not self.texts:
             for piece in sorted(self._cut, key=len, reverse=True):
                 text = text.replace(piece, "(left out)")
@@ -56,11 +57,11 @@ class Privacy:
         return self._home.sub("~", text) if self._home else text
 
     def value(self, value: Any) -> Any:
-        """The same in JSON, where a text is known by its key too."""
+        """Return a JSON value filtered like ``text``, where keys in ``TEXTS`` also mark texts to cut."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            # First what is cut out, so that it is known when the texts beside it are looked through.
+            # Cut these values first, so that they are known when the other values are filtered.
             cut = {key: self._left_out(item) for key, item in value.items() if not self.texts and key in TEXTS}
             return {self.text(str(key)): cut[key] if key in cut else self.value(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -78,7 +79,7 @@ class Privacy:
 
 
 def environment(privacy: Privacy) -> dict[str, str]:
-    """The environment variables that change how a run behaves; of a secret only that it is set."""
+    """Return the environment variables that affect a run; for a secret only that it is set."""
     found = {}
     for name, value in sorted(os.environ.items()):
         if SECRET_NAME.search(name):
@@ -103,7 +104,7 @@ _NAMES = frozenset(
 
 
 def _home_pattern() -> re.Pattern[str] | None:
-    """The home folder's path, by any of its names, where a name ends."""
+    """Return a pattern for the home folder's path, by any of its names, up to the end of a file name."""
     try:
         home = Path.home()
     except RuntimeError:
@@ -117,7 +118,7 @@ def _home_pattern() -> re.Pattern[str] | None:
 
 
 def _secrets() -> list[str]:
-    """The secrets that this process knows of, the longest first."""
+    """Return the secrets that this process has access to, longest first."""
     from huggingface_hub import constants
 
     values = [value for name, value in os.environ.items() if SECRET_NAME.search(name)]

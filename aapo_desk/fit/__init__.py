@@ -1,4 +1,4 @@
-"""Will a run fit: a verdict by the model's shape and the memory there is, and what would help. Neither needs torch."""
+"""Judging from the model's shape whether a run fits the available memory, and what would help. Works without torch."""
 
 from aapo_desk.fit.changes import Change, remedies
 from aapo_desk.fit.terms import Term, terms

@@ -1,6 +1,6 @@
-"""What to change so that a run fits: the smallest changes, in the order of what they cost.
+"""Finding the smallest changes of a configuration that make a run fit, cheapest first.
 
-Each is searched for by judging the changed configuration, so that what is said to fit does.
+Every suggestion is found by judging the changed configuration, so it is certain to pass ``judge``.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from aapo_desk.fit.verdict import Fit, Room, judge, shape_of
 from aapo_desk.memory import ModelShape, known_config, known_models
 
 LENGTH_STEP = 16
-"""Tokens by which a length is shortened at a time."""
+"""Tokens by which a length is shortened in each step."""
 
 LEAST_SHARE = 4
-"""A length is shortened to a quarter at the most: behind that it is another task."""
+"""A length is shortened to no less than a quarter, since that would be a different task."""
 
 RANK_STEP = 4
-"""The rank is lowered by multiples of this, and is one of them."""
+"""A lowered rank is always a multiple of this."""
 
 SIZE = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+)?[bm](?![a-z])", re.IGNORECASE)
 """A model's size in its name, as in Qwen3-1.7B."""
 
 Values = Mapping[str, Any]
-"""Values by the settings' paths."""
+"""Values by config path."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Settings that together make a run fit, what they cost in words, and how it fits then."""
+    """Settings that together make a run fit, a description of their costs, and the resulting fit."""
 
     values: Values
     costs: tuple[str, ...]
@@ -41,22 +41,23 @@ class Change:
 
 @dataclass(frozen=True)
 class Lever:
-    """Something that may be given up for memory."""
+    """Something that can be given up to save memory."""
 
     cost: str
     steps: Callable[[RunConfig], Sequence[Values]]
-    """From the smallest change to the largest; empty where there is nothing to give up."""
+    """Returns the possible changes, smallest first; empty if there is nothing to give up."""
 
 
 def remedies(shape: ModelShape, config: RunConfig, room: Room) -> list[Change]:
-    """Changes of which each one is enough, the cheapest first; one of several settings where no setting is enough.
+    """Return changes each of which is enough by itself, cheapest first; empty if nothing helps.
 
-    The last is a smaller model of the same family, where one is known. Empty where nothing helps.
+    If no single lever is enough, the first change combines several. The last one is a smaller model of the same
+    family, if one is known.
     """
 
     def fitting(values: Values) -> Fit | None:
-        found = judge(shape, resolve(config.model_dump(mode="json"), values), room)
-        return found if found.verdict != "too large" else None
+        fit = judge(shape, resolve(config.model_dump(mode="json"), values), room)
+        return fit if fit.verdict != "too large" else None
 
     steps = [(lever.cost, lever.steps(config)) for lever in LEVERS]
     usable = [(cost, values) for cost, values in steps if values]
@@ -69,7 +70,7 @@ Fitting = Callable[[Values], Fit | None]
 
 
 def _smallest(steps: Sequence[Values], others: Values, fitting: Fitting) -> list[tuple[Values, Fit]]:
-    """The smallest of these steps with which it fits, beside ``others``; none where even the largest is not enough."""
+    """Return the smallest of these steps that fits together with ``others``; empty if even the largest does not."""
     if fitting({**others, **steps[-1]}) is None:
         return []
     low, high = 0, len(steps) - 1
@@ -84,7 +85,7 @@ def _smallest(steps: Sequence[Values], others: Values, fitting: Fitting) -> list
 
 
 def _together(usable: Sequence[tuple[str, Sequence[Values]]], fitting: Fitting) -> list[Change]:
-    """As few of the cheapest as are needed, the costliest of them as little as possible, then the others."""
+    """Combine as few of the cheapest levers as needed, and reduce each as far as possible, the costliest first."""
     for count in range(2, len(usable) + 1):
         taken = dict(usable[:count])
         values = {cost: steps[-1] for cost, steps in taken.items()}
@@ -108,19 +109,19 @@ def _merged(several: Iterable[Values]) -> dict[str, Any]:
 
 
 def _smaller_model(config: RunConfig, room: Room) -> list[Change]:
-    """The largest smaller model of the same family that fits as all else is."""
+    """Return the largest smaller model of the same family that fits with all other settings unchanged."""
     for model in smaller(config.model.id, known_models()):
         fit = judge(shape_of(ModelConfig(id=model)), config, room)
         if fit.verdict != "too large":
-            return [Change({"model.id": model}, ("another model, which knows less",), fit)]
+            return [Change({"model.id": model}, ("a smaller, less capable model",), fit)]
     return []
 
 
 def smaller(model: str, models: Iterable[str]) -> list[str]:
-    """Ids of the smaller ones of these models that are of the same family, the largest first.
+    """Return the ids of those models that are smaller and of the same family, largest first.
 
-    A family's names differ in their size alone. What follows the size, such as -Instruct, is kept where a model of that
-    name is known.
+    The names in a family differ only in the size. A suffix after the size, such as -Instruct, is kept if a model of
+    that name is known.
     """
     size = SIZE.search(model)
     if size is None:
@@ -135,7 +136,7 @@ def smaller(model: str, models: Iterable[str]) -> list[str]:
 
 
 def _size(found: re.Match[str]) -> float:
-    """Millions of parameters, by the name."""
+    """Return the millions of parameters according to the name."""
     number, unit = found.group()[:-1], found.group()[-1].lower()
     return float(number) * (1000 if unit == "b" else 1)
 
@@ -149,7 +150,7 @@ def _sixteen_bits(config: RunConfig) -> list[Values]:
 
 
 def _shorter_answers(config: RunConfig) -> list[Values]:
-    """In evaluations, down to the completions' length."""
+    """Return shorter answers in evaluations, down to the completions' length."""
     asked = config.evaluation.max_new_tokens
     return _shorter("evaluation.max_new_tokens", asked, config.rollout.max_new_tokens) if asked else []
 
@@ -165,13 +166,13 @@ def _shorter_completions(config: RunConfig) -> list[Values]:
 
 
 def _shorter(path: str, limit: int, least: int) -> list[Values]:
-    """Multiples of ``LENGTH_STEP`` below the limit."""
+    """Return the multiples of ``LENGTH_STEP`` below the limit, down to ``least``."""
     longest = (limit - 1) // LENGTH_STEP * LENGTH_STEP
     return [{path: length} for length in range(longest, max(least, LENGTH_STEP) - 1, -LENGTH_STEP)]
 
 
 def _lower_rank(config: RunConfig) -> list[Values]:
-    """With alpha in proportion, since the adapter's output is multiplied by alpha / r."""
+    """Return lower ranks with alpha in proportion, since the adapter's output is multiplied by alpha / r."""
     rank, alpha = config.lora.r, config.lora.alpha
     ranks = range((rank - 1) // RANK_STEP * RANK_STEP, 0, -RANK_STEP)
     return [{"lora.r": lower, "lora.alpha": max(1, round(alpha * lower / rank))} for lower in ranks]
@@ -183,11 +184,11 @@ def _four_bits(config: RunConfig) -> list[Values]:
 
 LEVERS = (
     Lever("a slower rollout", _plain_weights),
-    Lever("numbers in 16 bits where the device does that well", _sixteen_bits),
-    Lever("answers in evaluations are cut off sooner", _shorter_answers),
-    Lever("problems with longer prompts are left out", _shorter_prompts),
-    Lever("completions are cut off sooner", _shorter_completions),
-    Lever("an adapter that can learn less", _lower_rank),
-    Lever("the base model's weights are rounded to 4 bits", _four_bits),
+    Lever("computing in 16 bits if the device supports it well", _sixteen_bits),
+    Lever("answers in evaluations are truncated earlier", _shorter_answers),
+    Lever("problems with longer prompts are dropped", _shorter_prompts),
+    Lever("completions are truncated earlier", _shorter_completions),
+    Lever("an adapter with less capacity", _lower_rank),
+    Lever("the base model's weights are quantized to 4 bits", _four_bits),
 )
-"""In the order of what they cost. How many rows are computed at once is no lever: a run chooses that by itself."""
+"""The levers, cheapest first. The number of rows computed at once is not one of them, since a run chooses it itself."""

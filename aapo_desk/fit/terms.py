@@ -1,4 +1,4 @@
-"""What a run's memory is made of, term by term, and which of them are there at its peak."""
+"""A run's memory term by term, and which terms are part of its peak."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ ALWAYS = "always"
 
 @dataclass(frozen=True)
 class Term:
-    """One thing that takes memory."""
+    """One part of a run's memory."""
 
     name: str
     phase: str
-    """always, rollout or update."""
+    """When it is needed: always, rollout or update."""
     bytes: int
     at_peak: bool
-    """Whether it is part of the peak; those that are add up to all that is required."""
+    """Whether it is part of the peak; these terms add up to the total requirement."""
 
 
 def terms(fit: Fit) -> list[Term]:
-    """The terms by phase, the memory of the allocator and the libraries at the end; without those that take nothing."""
+    """Return the nonzero terms by phase, ending with the memory of the allocator and the libraries."""
     estimate = fit.estimate
     rollout, update = (estimate.peak_phase == phase for phase in ("rollout", "update"))
     reads = estimate.prefill >= estimate.cache + max(estimate.attention, estimate.drawing)
@@ -31,16 +31,16 @@ def terms(fit: Fit) -> list[Term]:
     found = [
         Term("weights", ALWAYS, estimate.weights, True),
         Term("adapter", ALWAYS, estimate.adapter, True),
-        Term("its gradient", ALWAYS, estimate.gradient, True),
-        Term("optimiser", ALWAYS, estimate.optimizer, True),
+        Term("adapter's gradient", ALWAYS, estimate.gradient, True),
+        Term("optimizer", ALWAYS, estimate.optimizer, True),
         Term("adapter in 16 bits", ALWAYS, estimate.copy, True),
-        Term("shadow weights", ALWAYS, estimate.shadow, True),
-        Term("reading the prompts", "rollout", estimate.prefill, rollout and reads),
-        Term("cache of keys and values", "rollout", estimate.cache, rollout and not reads),
+        Term("dequantized weights", ALWAYS, estimate.shadow, True),
+        Term("prefill", "rollout", estimate.prefill, rollout and reads),
+        Term("KV cache", "rollout", estimate.cache, rollout and not reads),
         Term("attention of a layer", "rollout", estimate.attention, rollout and not reads and attends),
-        Term("drawing tokens", "rollout", estimate.drawing, rollout and not reads and not attends),
+        Term("sampling", "rollout", estimate.drawing, rollout and not reads and not attends),
         Term("activations", "update", estimate.activations, update),
-        Term("a layer on its way back", "update", estimate.layer, update and not heads),
+        Term("backward pass of a layer", "update", estimate.layer, update and not heads),
         Term("logits", "update", estimate.logits, update and heads),
         Term("allocator and libraries", ALWAYS, fit.needed - estimate.peak, True),
     ]

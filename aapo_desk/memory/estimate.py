@@ -1,20 +1,20 @@
-"""How much memory a run takes: pure arithmetic over a model's shape.
+"""Estimating a run's memory from the model's shape: pure arithmetic.
 
-Bytes, with c those of a number of the compute dtype (2 or 4):
+The terms in bytes, where c is the size of a number of the compute dtype (2 or 4):
 
-    weights      0.515869 * linear (NF4 and double quantisation, arXiv 2305.14314, as bitsandbytes stores it: 4 bits, an
-                 8-bit scale every 64 weights, a 32-bit one every 64 * 256) or c * linear, and c * all others
+    weights      0.515869 * linear (NF4 with double quantization, arXiv 2305.14314, as bitsandbytes stores it: 4 bits,
+                 an 8-bit scale every 64 weights, a 32-bit one every 64 * 256) or c * linear, plus c * all others
     adapter      4 * LoRA parameters (peft keeps an adapter in float32), as much for its gradient, and 8 for the
-                 optimiser: AdamW's two moments; in 16 bits, c for a copy that products are made with
-    shadow       c * linear, where the weights are kept dequantised; on the CPU two packings of these and of the head
-    rollout      max(prompts being read, cache of keys and values + max(attention of one layer, drawing a token))
+                 optimizer (AdamW's two moments); in 16 bits also c for a copy used in matrix products
+    shadow       c * linear, if dequantized weights are kept; on the CPU two packed copies of them and of the head
+    rollout      max(prefill, KV cache + max(attention of one layer, sampling a token))
     update       activations kept for the backward pass + max(logits of the head, one layer being computed)
 
-The update's peak follows the tokens of its micro-batch and nothing else, since the head computes ``LOGITS_AT_ONCE``
-logits at a time. A pass without a gradient, for old or reference log-probs, keeps nothing of a layer and takes less, so
-no algorithm needs more than another. What a layer keeps of a token is read off the forward pass of transformers' Llama,
-Qwen and Gemma with peft's LoRA, and attention that forms no matrix. Tests hold it against what autograd saves and torch
-allocates on a CPU, and the totals against published peaks of TRL's GRPOTrainer on GPUs.
+The update's peak depends only on the tokens in its micro-batch, since the head computes ``LOGITS_AT_ONCE`` logits at a
+time. A forward pass without gradients, for old or reference log-probabilities, keeps no activations and needs less, so
+all algorithms need the same memory. What a layer keeps per token is derived from the forward pass of transformers'
+Llama, Qwen and Gemma with peft's LoRA, and from attention that never forms the score matrix. Tests compare it with what
+autograd saves and torch allocates on a CPU, and the totals with published peaks of TRL's GRPOTrainer on GPUs.
 """
 
 from __future__ import annotations
@@ -25,89 +25,90 @@ from aapo_desk.config import RunConfig
 from aapo_desk.memory.shape import ModelShape
 
 LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
-"""Logits held at once by the head, in forward and in backward, by device: beyond them no time is saved."""
+"""Logits held at once by the head, in forward and in backward, by device; more would not be faster."""
 
 NF4_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}
-"""Of a weight in NF4, with double quantisation and without."""
+"""Bytes per weight in NF4, with and without double quantization."""
 
 LOGIT_BYTES = 16
-"""Of a logit while autograd makes its gradient, whatever the dtype: it is scaled and normalised in float32."""
+"""Bytes per logit while autograd computes its gradient, for any dtype: it is scaled and normalized in float32."""
 
 PLAIN_LOGIT_BYTES = {2: 6, 4: 4, 8: 8}
-"""Of a logit of a plain head, whose gradient is made in closed form, by the bytes of a number that it computes with."""
+"""Bytes per logit of a plain head, whose gradient has a closed form, by the bytes of a number of the compute dtype."""
 
 DRAW_BYTES, SORTED_DRAW_BYTES = 24, 40
-"""Of a logit while a token is drawn: plainly, or with the logits sorted for top-k and top-p."""
+"""Bytes per logit while a token is sampled: without sorting, or with the logits sorted for top-k and top-p."""
 
 LAYER_BYTES = 8
-"""Of each number between the two halves of an MLP, while a layer goes backward."""
+"""Bytes per number of an MLP's inner state, during the backward pass of a layer."""
 
 PREFILL_BYTES = 16
-"""Of each number of a token's hidden state and of its MLP's middle, while a prompt is read."""
+"""Bytes per number of a token's hidden state and of its MLP's inner state, during prefill."""
 
 SLACK = {"cpu": 1.4, "cuda": 1.2}
-"""What an allocator takes for one byte that is asked of it, by device.
+"""Bytes that an allocator takes for each byte requested, by device.
 
-On GPUs 1.1 to 1.2 in published runs (reserved over allocated). glibc's keeps what is freed between blocks in use:
-1.3 to 1.5 in measured updates.
+On GPUs 1.1 to 1.2 in published runs (reserved over allocated). glibc's allocator keeps freed memory between blocks in
+use: 1.3 to 1.5 in measured updates.
 """
 
 EVALUATED_AT_ONCE = 64
-"""Answers decoded at once in an evaluation, at the most: two of each problem."""
+"""Maximum number of answers decoded at once in an evaluation, two per problem."""
 
 RUNTIME_BYTES = 1 << 29
-"""What is taken before the first tensor: a CUDA context, or Python and its libraries."""
+"""Bytes used before the first tensor: a CUDA context, or Python and its libraries."""
 
 NUMBER_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run computes, and how much of it at once."""
+    """The inputs of an estimate: how a run computes, and how much of it at once."""
 
     rank: int
     prompt_tokens: int
-    """Of the longest prompt."""
+    """Tokens in the longest prompt."""
     completion_tokens: int
-    """Of the longest completion."""
+    """Tokens in the longest completion."""
     rows: int
-    """Decoded at once, the policy's and the reference's together."""
+    """Rows decoded at once, the policy's and the reference's together."""
     tokens: int
-    """In a micro-batch of the update."""
+    """Tokens in a micro-batch of the update."""
     scored: int
-    """Of these, the ones whose log-probs are computed."""
+    """Tokens in a micro-batch whose log-probabilities are computed."""
     longest: int
-    """Tokens of the micro-batch's longest row: a prompt with the completions behind it."""
+    """Tokens in the micro-batch's longest row: a prompt followed by its completions."""
     number: int = 2
-    """Bytes of a number of the compute dtype."""
+    """Bytes per number of the compute dtype."""
     targets: tuple[str, ...] = ()
-    """Names of the layers that have an adapter; none: all linear layers."""
+    """Names of the layers that have an adapter; empty: all linear layers."""
     prompts: int | None = None
-    """Read at once for the rows; one that policy and reference read counts twice. None: one for each row."""
+    """Prompts in one prefill for the rows; one used by both policy and reference counts twice. None: one per row."""
     nf4: bool = True
     double_quantised: bool = True
     other_number: int | None = None
-    """Bytes of a parameter outside the linear layers. None: as ``number``."""
+    """Bytes per parameter outside the linear layers. None: as ``number``."""
     shadow: bool = False
+    """Whether dequantized weights are kept."""
     packed: bool = False
-    """Whether a shadow is packed for the processor, once for each direction, the head with it."""
+    """Whether dequantized weights and the head are packed for the CPU, once for each direction."""
     checkpointing: bool = False
-    """Whether the update keeps only each layer's input and computes the rest again."""
+    """Whether the update uses gradient checkpointing: it keeps each layer's input and recomputes the rest."""
     adapter_number: int = 4
-    """Bytes of an adapter's parameter, and of its gradient."""
+    """Bytes per parameter of the adapter, and of its gradient."""
     multiplied_number: int | None = None
-    """Bytes of an adapter's number as products are made with it. None: as ``adapter_number``."""
+    """Bytes per number of the adapter as used in matrix products. None: as ``adapter_number``."""
     optimizer_bytes: float = 8
-    """Of the optimiser's state for each of them."""
+    """Bytes of optimizer state per parameter of the adapter."""
     logits_at_once: int | None = LOGITS_AT_ONCE["cuda"]
-    """None: those of a micro-batch."""
+    """Logits held at once by the head. None: those of a whole micro-batch."""
     logit_bytes: int | None = None
-    """None: what our own head takes."""
+    """Bytes per logit. None: those of this package's own head."""
     draw_bytes: int = DRAW_BYTES
 
     @classmethod
     def of(cls, config: RunConfig, device_type: str, tokens: int = 1, rows: int = 1) -> Settings:
-        """What this product does under a configuration on a cpu or cuda device."""
+        """Return the settings that a run with this configuration has on a cpu or cuda device."""
         auto = "float32" if device_type == "cpu" else "bfloat16"
         dtype = config.model.compute_dtype
         number = NUMBER_BYTES[auto if dtype == "auto" else dtype]
@@ -127,7 +128,7 @@ class Settings:
             nf4=config.model.quantization == "nf4",
             packed=device_type == "cpu" and number == 4,
             adapter_number=max(4, number),
-            multiplied_number=None if config.lora.dropout else number,  # with dropout peft computes it, in float32
+            multiplied_number=None if config.lora.dropout else number,  # With dropout peft computes it in float32.
             optimizer_bytes=2 * max(4, number),
             logits_at_once=LOGITS_AT_ONCE[device_type],
             draw_bytes=SORTED_DRAW_BYTES if rollout.top_k > 0 or rollout.top_p < 1 else DRAW_BYTES,
@@ -135,9 +136,10 @@ class Settings:
 
 
 def _prompts_at_once(config: RunConfig, rows: int) -> int:
-    """The most prompts that are read for so many rows: in a step a group shares one, in an evaluation two answers do.
+    """Return the maximum number of prompts in one prefill for this many rows.
 
-    Rows that lie side by side in groups reach over one group more than they would fill.
+    A group shares a prompt in a step, and two answers share one in an evaluation. Consecutive rows may touch one group
+    more than they could fill.
     """
 
     def over(rows: int, group: int) -> int:
@@ -150,40 +152,41 @@ def _prompts_at_once(config: RunConfig, rows: int) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes of tensors by what they are for. ``rollout``, ``update`` and ``peak`` compare with max_memory_allocated."""
+    """Bytes of tensors by purpose. ``rollout``, ``update`` and ``peak`` correspond to torch's max_memory_allocated."""
 
     weights: int
     adapter: int
     gradient: int
-    """The adapter's."""
+    """The adapter's gradient."""
     optimizer: int
-    """The optimiser's state."""
+    """The optimizer's state."""
     copy: int
-    """The adapter in the dtype that products are made in."""
+    """The adapter's copy in the dtype of matrix products."""
     shadow: int
+    """The dequantized weights."""
     cache: int
-    """Keys, values and other state of the rows decoded at once, at full length."""
+    """The KV cache and other state of the rows decoded at once, at full length."""
     prefill: int
-    """The cache and the working memory while these rows' prompts are read."""
+    """The cache and the working memory during these rows' prefill."""
     attention: int
     """One layer's keys and values repeated for every head, while a token is computed."""
     drawing: int
-    """Copies of these rows' logits while a token is drawn."""
+    """Copies of these rows' logits while a token is sampled."""
     activations: int
     """What the micro-batch's layers keep for the backward pass."""
     layer: int
-    """Working memory of one layer in the backward pass; with checkpointing also what it computes again."""
+    """Working memory of one layer in the backward pass, including what gradient checkpointing recomputes."""
     logits: int
     """The head's logits and their copies."""
 
     @property
     def resident(self) -> int:
-        """What stays from phase to phase."""
+        """Bytes that stay allocated in all phases."""
         return self.loaded + self.gradient + self.optimizer + self.copy
 
     @property
     def loaded(self) -> int:
-        """What is there before the first step."""
+        """Bytes allocated before the first step."""
         return self.weights + self.adapter + self.shadow
 
     @property
@@ -204,12 +207,12 @@ class Estimate:
 
 
 def estimate(shape: ModelShape, settings: Settings) -> Estimate:
-    """The tensors of a run."""
+    """Return the bytes of a run's tensors."""
     number, tokens = settings.number, settings.tokens
     prompts = settings.rows if settings.prompts is None else settings.prompts
     adapter = settings.rank * shape.adapter(settings.targets)
     length = settings.prompt_tokens + settings.completion_tokens
-    # bitsandbytes dequantises one matrix at a time.
+    # bitsandbytes dequantizes one matrix at a time.
     matrix = number * shape.hidden * shape.intermediate if settings.nf4 else 0
     kept = kept_bytes(shape, settings)
     layer = LAYER_BYTES * tokens * shape.intermediate + matrix
@@ -224,7 +227,7 @@ def estimate(shape: ModelShape, settings: Settings) -> Estimate:
         copy=_copied(settings) * adapter,
         shadow=_shadow(shape, settings) if settings.shadow else 0,
         cache=settings.rows * _cache(shape, number, length),
-        # Room for the tokens to come is taken when a prompt is read.
+        # The cache for the tokens to come is allocated at prefill.
         prefill=prompts * _cache(shape, number, length)
         + PREFILL_BYTES * prompts * settings.prompt_tokens * (shape.hidden + shape.intermediate)
         + matrix,
@@ -237,7 +240,7 @@ def estimate(shape: ModelShape, settings: Settings) -> Estimate:
 
 
 def _copied(settings: Settings) -> int:
-    """Bytes of each adapter's number that are taken by a copy in another dtype."""
+    """Return the bytes per number of the adapter for a copy in another dtype; 0 if there is none."""
     multiplied = settings.multiplied_number or settings.adapter_number
     return multiplied if multiplied != settings.adapter_number else 0
 
@@ -249,14 +252,15 @@ def _logit_bytes(shape: ModelShape, settings: Settings) -> int:
 
 
 def kept_bytes(shape: ModelShape, settings: Settings) -> int:
-    """What one layer keeps of a token for the backward pass, in bytes."""
+    """Return the bytes that one layer keeps per token for the backward pass."""
     number, inner = settings.number, shape.intermediate
-    # Norms compute in float32.
+    # Norms are computed in float32.
     norms = 4 * shape.normalised
     # Queries, keys and values repeated for every head, the result, a row of the mask.
     attention = number * (4 * shape.queries + settings.longest)
     activation = number * 3 * inner
-    # Inputs of the seven adapted layers: shared between them, and with attention, unless each casts its own copy.
+    # Inputs of the seven adapted layers. They are shared among these, and with attention, unless each makes its own
+    # cast.
     if (settings.multiplied_number or settings.adapter_number) == number:
         inputs = number * (2 * shape.hidden + inner)
     else:
@@ -277,16 +281,16 @@ def _shadow(shape: ModelShape, settings: Settings) -> int:
 
 
 def _cache(shape: ModelShape, number: int, length: int) -> int:
-    """Bytes of one row's cache."""
+    """Return the bytes of one row's cache."""
     tokens = shape.full_layers * length + shape.sliding_layers * min(length, shape.window)
     return 2 * number * shape.keys * tokens + shape.fixed_state
 
 
 def required(tensors: int, device_type: str) -> int:
-    """The memory that a cpu or cuda device must have free for so many bytes of tensors."""
+    """Return the free memory that a cpu or cuda device must have for this many bytes of tensors."""
     return int(SLACK[device_type] * tensors) + RUNTIME_BYTES
 
 
 def loaded(shape: ModelShape, config: RunConfig, device_type: str) -> int:
-    """The part of the required memory that a loaded model with a fresh adapter has taken."""
+    """Return the part of the required memory that a loaded model with a new adapter uses."""
     return required(estimate(shape, Settings.of(config, device_type)).loaded, device_type)

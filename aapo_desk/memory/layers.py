@@ -1,6 +1,6 @@
-"""A decoder's layers, read off its configuration: their matrices by name, the rest of their parameters, their memory.
+"""A decoder's layers as derived from its configuration: their matrices by name, other parameters, and state.
 
-Names and numbers are those of transformers' classes. A test holds them against models that transformers builds.
+Names and numbers are those of transformers' classes. A test compares them with models that transformers builds.
 """
 
 from __future__ import annotations
@@ -17,34 +17,35 @@ class Layer:
     """One layer of a decoder."""
 
     matrices: Mapping[str, tuple[int, int]]
-    """Its linear layers by name: numbers in, numbers out. They are quantised, and may have an adapter."""
+    """Its linear layers: name to (input size, output size). They are quantized, and may have an adapter."""
     vectors: int
-    """Parameters of its norms, biases and convolutions."""
+    """The number of parameters in its norms, biases and convolutions."""
     precise: int
-    """Numbers of a token that it computes in float32."""
+    """Numbers per token that it computes in float32."""
     kind: Kind
-    """What it remembers: every token, those in a window, or a state of fixed size."""
+    """What it keeps of earlier tokens: all of them, those in a window, or a state of fixed size."""
     state: int = 0
-    """Bytes of that state, of one sequence."""
+    """Bytes of the fixed-size state of one sequence."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """What a model's configuration does not say of its layers."""
+    """Facts about a model family's layers that its configuration does not contain."""
 
     norms: int = 2
-    """Norms over the hidden state."""
+    """The number of norms over the hidden state."""
     head_norms: bool = False
-    """Whether queries and keys pass a norm."""
+    """Whether queries and keys are normalized."""
     input_biases: bool = False
+    """Whether the projections of queries, keys and values have biases."""
     gated_queries: bool = False
-    """Whether the queries' matrix also makes a gate for the attention's result."""
+    """Whether the query projection also computes a gate for the attention's output."""
     attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    """Names of the attention's matrices; two where queries, keys and values are one."""
+    """Names of the attention's matrices; two if queries, keys and values share one."""
     mlp: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    """Names of the MLP's matrices; two where the first two are one."""
+    """Names of the MLP's matrices; two if the first two are merged."""
     usual: Mapping[str, Any] = field(default_factory=dict)
-    """What a file may leave out, as transformers has it then."""
+    """transformers' default values for keys that a configuration may omit."""
 
 
 FAMILIES = {
@@ -104,19 +105,22 @@ KINDS: dict[str, Kind] = {
     "linear_attention": "delta",
     "conv": "convolution",
 }
-"""Of transformers' names in ``layer_types``."""
+"""The kind of layer for each of transformers' names in ``layer_types``."""
 
 
 class Decoder:
-    """The sizes of a decoder and its layers. Raises ValueError where its configuration does not tell them."""
+    """The sizes of a decoder and its layers."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Of a multimodal model, its text part (``text_config``)."""
+        """Read a transformers configuration; for a multimodal model, its text part (``text_config``).
+
+        Raises ValueError if the family is not supported or the configuration lacks a value.
+        """
         text: Mapping[str, Any] = config.get("text_config") or config
         self.model_type = str(text.get("model_type"))
         if self.model_type not in FAMILIES:
             known = ", ".join(FAMILIES)
-            raise ValueError(f"the memory of a {self.model_type} model is not known; known are {known}")
+            raise ValueError(f"cannot estimate the memory of a {self.model_type} model; supported are {known}")
         self.family = FAMILIES[self.model_type]
         outer = {key: config[key] for key in ("tie_word_embeddings",) if key in config}
         self._said = {**self.family.usual, **outer, **text}
@@ -136,14 +140,14 @@ class Decoder:
 
     def need(self, key: str) -> int:
         if self.get(key) is None:
-            raise ValueError(f"the {self.model_type} model's configuration does not say {key}")
+            raise ValueError(f"the {self.model_type} model's configuration lacks {key}")
         return int(self.get(key))
 
     def _inner(self) -> int:
-        """Numbers of a token in the middle of an MLP."""
+        """Return the inner size of an MLP."""
         if self.model_type == "granitemoehybrid":
             if self.get("num_local_experts") != 0:
-                raise ValueError("the memory of a Granite model with experts is not known")
+                raise ValueError("cannot estimate the memory of a Granite model with experts")
             return self.need("shared_intermediate_size")
         if self.model_type != "lfm2":
             return self.need("intermediate_size")
@@ -158,13 +162,13 @@ class Decoder:
         try:
             kinds = [KINDS[name] for name in types]
         except KeyError as error:
-            raise ValueError(f"the memory of {self.model_type} layers of type {error} is not known") from None
+            raise ValueError(f"cannot estimate the memory of {self.model_type} layers of type {error}") from None
         if "delta" in kinds and self.model_type != "qwen3_5_text":
-            raise ValueError(f"the memory of a {self.model_type} model with recurrent layers is not known")
+            raise ValueError(f"cannot estimate the memory of a {self.model_type} model with recurrent layers")
         return kinds
 
     def _usual_types(self, layers: int) -> list[str]:
-        """What transformers makes of a configuration without a list of types."""
+        """Return the layer types that transformers assumes for a configuration without a list of types."""
         every: int | None = self.get("sliding_window_pattern") or self.get("full_attention_interval")
         if every:
             other = "sliding_attention" if self.get("sliding_window_pattern") else "linear_attention"
@@ -172,7 +176,7 @@ class Decoder:
         if self.get("full_attn_idxs") is not None:
             return ["full_attention" if layer in self.get("full_attn_idxs") else "conv" for layer in range(layers)]
         if self.get("use_sliding_window") or self.model_type in ("lfm2", "granitemoehybrid"):
-            raise ValueError(f"the {self.model_type} model's configuration does not say layer_types")
+            raise ValueError(f"the {self.model_type} model's configuration lacks layer_types")
         slides = self.model_type == "phi3" and self.get("sliding_window")
         return ["sliding_attention" if slides else "full_attention"] * layers
 
@@ -215,10 +219,10 @@ class Decoder:
         )
 
     def _delta(self) -> Layer:
-        """A gated delta rule (arXiv 2412.06464): a convolution over a few tokens, then a matrix a head as state.
+        """Return a gated delta rule layer (arXiv 2412.06464): a short convolution, then one state matrix per head.
 
-        What it computes in float32 is that of transformers' own implementation, counted from what autograd saves:
-        copies of keys, queries and values at each stage, five matrices a chunk of 64 tokens, the state a chunk. The
+        The count of float32 numbers is that of transformers' own implementation, from what autograd saves: copies of
+        keys, queries and values at each stage, five matrices per chunk of 64 tokens, and the state of each chunk. The
         package flash-linear-attention saves far less.
         """
         heads, size = self.need("linear_num_value_heads"), self.need("linear_value_head_dim")
@@ -240,7 +244,7 @@ class Decoder:
         )
 
     def _convolution(self) -> Layer:
-        """LFM2's gated convolution over a few tokens."""
+        """Return LFM2's gated convolution over a few tokens."""
         kernel = self.need("conv_L_cache")
         biases = 5 * self.hidden if self.get("conv_bias") else 0
         return Layer(

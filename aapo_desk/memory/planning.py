@@ -1,4 +1,4 @@
-"""How much a run may compute at once on a device."""
+"""Choosing a run's batch sizes and memory savings for a device."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from aapo_desk.memory.estimate import Settings, estimate, required
 from aapo_desk.memory.shape import ModelShape
 
 MOST_TOKENS = {"cpu": 512, "cuda": 8192}
-"""Tokens in a micro-batch beyond which no time is saved, by device."""
+"""Maximum tokens in a micro-batch, by device; more would not be faster."""
 
 ENOUGH_TOKENS = 1024
-"""Tokens in a micro-batch from which little time is saved: a faster rollout is the better use of memory then."""
+"""Tokens in a micro-batch above which little time is saved, so that a faster rollout is a better use of memory."""
 
 MOST_ROWS = 256
-"""Rows decoded at once, at the most."""
+"""Maximum number of rows decoded at once."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much a run computes at once on a device, and which savings it needs or can afford."""
+    """A run's batch sizes on a device, and the memory options it needs or can afford."""
 
     token_budget: int
     """Tokens in a micro-batch of the update."""
     batch_rows: int
     """Rows decoded at once."""
     gradient_checkpointing: bool
-    """Where even the longest row would not fit without it."""
+    """Whether it is used, which is only if even the longest row would not fit without it."""
     shadow_weights: bool
-    """Whether the weights are kept dequantised: as configured, or where they fit beside everything else."""
+    """Whether dequantized weights are kept: as configured, or if they fit in addition to everything else."""
 
 
 def plan(shape: ModelShape, config: RunConfig, free_bytes: int, device_type: str) -> Plan:
-    """The largest batches that fit into ``free_bytes``, at least one row each, on a cpu or cuda device.
+    """Return the largest batches, of at least one row each, that fit into ``free_bytes`` on a cpu or cuda device.
 
-    ``free_bytes`` is what the whole run may take, before anything is loaded; once the model is, add ``loaded``.
+    ``free_bytes`` is the memory for the whole run before anything is loaded; if the model is already loaded, add
+    ``loaded`` to what is free.
     """
 
     def update_fits(tokens: int, shadow: bool = False, checkpointing: bool = False) -> bool:
@@ -66,7 +67,10 @@ def plan(shape: ModelShape, config: RunConfig, free_bytes: int, device_type: str
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number from 1 to ``most`` that fits, where a larger one never fits better; 1 where none does."""
+    """Return the largest number from 1 to ``most`` that fits, or 1 if none does, by bisection.
+
+    It relies on every number below one that fits fitting too.
+    """
     low, high = 1, most
     while low < high:
         middle = (low + high + 1) // 2

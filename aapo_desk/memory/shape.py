@@ -1,4 +1,4 @@
-"""A decoder's shape: the numbers that its memory follows from, read off its configuration."""
+"""A decoder's shape: the numbers that its memory depends on, derived from its configuration."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from aapo_desk.memory.layers import Decoder, Layer
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A decoder's numbers. Parameters are counted without an adapter, and a tied head not twice."""
+    """A decoder's sizes. Parameter counts exclude adapters, and count a tied head once."""
 
     linear: int
-    """Parameters of the layers that are quantised and adapted."""
+    """Parameters of the layers that are quantized and adapted."""
     other: int
-    """All other parameters: embeddings, a head of its own, norms, biases, convolutions."""
+    """All other parameters: embeddings, an untied head, norms, biases, convolutions."""
     lora_per_rank: int
-    """Parameters of an adapter of rank 1 on every linear layer."""
+    """Parameters of an adapter of rank 1 on all linear layers."""
     layers: int
     full_layers: int
     """Layers that cache every token."""
@@ -29,24 +29,24 @@ class ModelShape:
     """Bytes of a sequence's state in layers that cache no tokens."""
     hidden: int
     normalised: int
-    """Numbers of a token that one layer computes in float32, on average: those that pass a norm or a recurrence."""
+    """Numbers per token that a layer computes in float32, on average: those in a norm or a recurrence."""
     intermediate: int
     heads: int
     kv_heads: int
     head_dim: int
     vocab: int
     bent_head: bool = False
-    """Whether something is done to the logits behind the head's product: scaled, or capped."""
+    """Whether the logits are scaled or capped after the head's matrix product."""
     frozen: int = 0
-    """Parameters of linear layers that are quantised and have no adapter: those of a vision tower."""
+    """Parameters of linear layers that are quantized and have no adapter: those of a vision tower."""
     targets: Mapping[str, int] = field(default_factory=dict)
-    """The layers that may have an adapter, by name, and the parameters of one of rank 1 on all layers of that name."""
+    """Parameters of a rank-1 adapter on all layers of a name, for each name of layers that may have an adapter."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
-        """From a transformers configuration as a mapping; of a multimodal model, what is loaded of it.
+        """Return the shape for a transformers configuration; for a multimodal model, of the parts that are loaded.
 
-        Raises ValueError where the model is of another family, or the configuration leaves something out.
+        Raises ValueError if the family is not supported or the configuration lacks a value.
         """
         text = Decoder(config)
         layers = text.layers
@@ -76,7 +76,7 @@ class ModelShape:
         )
 
     def adapter(self, targets: Collection[str]) -> int:
-        """Parameters of an adapter of rank 1 on the layers of these names; on all linear ones where none is named."""
+        """Return the parameters of a rank-1 adapter on layers with these names; no names mean all linear layers."""
         if not targets or not self.targets:
             return self.lora_per_rank
         names = {target.rpartition(".")[2] for target in targets}
@@ -84,12 +84,12 @@ class ModelShape:
 
     @property
     def queries(self) -> int:
-        """Numbers of a token's queries."""
+        """The size of a token's queries, over all heads."""
         return self.heads * self.head_dim
 
     @property
     def keys(self) -> int:
-        """Numbers of a token's keys, and of its values."""
+        """The size of a token's keys, and of its values, over all heads."""
         return self.kv_heads * self.head_dim
 
 
@@ -102,11 +102,11 @@ def _adapters(layers: Sequence[Layer]) -> dict[str, int]:
 
 
 def _tower(vision: Mapping[str, Any], hidden: int) -> tuple[int, int]:
-    """Parameters of Gemma 3's vision tower and its way to ``hidden``: those in linear layers, all others."""
+    """Return the parameters of Gemma 3's vision tower with its projection to ``hidden``: (in linear layers, others)."""
 
     def need(key: str) -> int:
         if vision.get(key) is None:
-            raise ValueError(f"the vision tower's configuration does not say {key}")
+            raise ValueError(f"the vision tower's configuration lacks {key}")
         return int(vision[key])
 
     width, inner, layers = need("hidden_size"), need("intermediate_size"), need("num_hidden_layers")

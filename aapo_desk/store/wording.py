@@ -58,7 +58,7 @@ def event_words(kind: str, data: Mapping[str, Any]) -> str:
         case "went_back":
             return _went_back_words(data)
         case "oom":
-            return f"out of memory in the {data.get('phase')}, which is repeated with {data.get('smaller')}"
+            return f"out of memory in the {data.get('phase')}, which is repeated: {data.get('smaller')}"
         case "memory_short":
             return _memory_words(data)
         case "warm_start":
@@ -88,7 +88,7 @@ def _went_back_words(data: Mapping[str, Any]) -> str:
 def _memory_words(data: Mapping[str, Any]) -> str:
     """Return the text for a run that saves and stops because the system is nearly out of memory."""
     return (
-        f"memory is nearly full, so the run saves and stops before the system kills it: of {data.get('limit')}'s "
+        f"memory is nearly used up, so the run saves and stops before the system kills it: of {data.get('limit')}'s "
         f"{data.get('total_mb')} MB only {data.get('available_mb')} MB are free, and {data.get('reserve_mb')} MB must "
         f"stay free; the trainer uses {data.get('own_mb')} MB. Close other programs or raise the limit, then resume"
     )

@@ -71,9 +71,9 @@ FULL = [
     Fault("checkpoint, quota", limit_checkpoints, errno.EDQUOT, "paused: the disk is full: your quota", "disk_full"),
 ]
 REFUSED = [
-    Fault("step record", limit_database, errno.EROFS, "{run} may not be opened by this user", "failed"),
+    Fault("step record", limit_database, errno.EROFS, "permission denied for {run}", "failed"),
     Fault("checkpoint", limit_checkpoints, errno.EROFS, "its disk is read-only; mount it writable", "failed"),
-    Fault("checkpoint, rights", limit_checkpoints, errno.EACCES, "may not be opened by this user", "failed"),
+    Fault("checkpoint, rights", limit_checkpoints, errno.EACCES, "permission denied for ", "failed"),
 ]
 
 

@@ -49,8 +49,8 @@ def of_sqlite(pragma: str) -> sqlite3.Error:
         (of_sqlite("PRAGMA max_page_count=1"), True, "the disk is full: {} has "),
         (RustError("I/O error: No space left on device (os error 28)"), True, "the disk is full: {} has "),
         (of_the_system(errno.EROFS), False, "{} cannot be written: its disk is read-only"),
-        (of_the_system(errno.EACCES), False, "{} may not be opened by this user"),
-        (of_sqlite("PRAGMA query_only=1"), False, "{} may not be opened by this user"),
+        (of_the_system(errno.EACCES), False, "permission denied for {}"),
+        (of_sqlite("PRAGMA query_only=1"), False, "permission denied for {}"),
         (of_the_system(errno.ENOENT), False, None),
         (OSError(errno.ENOSPC, "No space left on device", "/elsewhere/model.bin"), True, None),
         (ValueError("the disk is full (os error x)"), False, None),
@@ -81,11 +81,11 @@ def test_who_follows_a_run_in_plain_lines_is_told_once_why_it_paused(desk_home: 
     assert list(follower.look()) == []
     run.status.write_text(json.dumps({"state": "running", "message": ""}))
     writer.write_event("unpaused", 3)
-    assert list(follower.look()) == ["goes on"]
+    assert list(follower.look()) == ["resumed after the pause"]
     writer.close()
     assert list(Follower(run).look()) == [
-        "PAUSED: the disk is full: /runs/one had 0.0 MB free and needed 1.0 MB",
-        "goes on",
+        "PAUSED: the disk is full: /runs/one has 0.0 MB free and needs 1.0 MB",
+        "resumed after the pause",
     ]
 
 
@@ -103,7 +103,7 @@ def test_of_a_failing_reward_a_bundle_keeps_the_function_and_not_the_answer() ->
         "count": 10,
         "completion": "You robbed a bank.",
     }
-    assert event_words("rewards_failing", data).startswith("PAUSED: 10 answers in a row could not be scored by polite")
+    assert event_words("rewards_failing", data).startswith("PAUSED: polite could not score 10 answers in a row")
     kept = Privacy(texts=False).value(data)
     assert kept["function"] == "polite"
     assert kept["count"] == 10

@@ -128,7 +128,7 @@ def test_a_number_does_not_come_back() -> None:
 
 def test_a_name_that_waits_already_is_refused() -> None:
     add("a")
-    with pytest.raises(ConfigError, match="an entry of this name waits"):
+    with pytest.raises(ConfigError, match="an entry with this name is waiting"):
         add("a")
     with pytest.raises(ConfigError, match="must be text without slashes"):
         add("a/b")
@@ -169,7 +169,7 @@ def test_a_file_that_is_no_entry_is_left_out_with_a_word(desk_home: Path, text: 
     assert [entry.id for entry in queue.entries()] == ["0001", "0003"]
     finished, told = work_off()
     assert finished
-    assert told[0] == f"left out: {said}"
+    assert told[0] == f"ignored: {said}"
 
 
 # How it is worked off
@@ -182,7 +182,7 @@ def test_of_five_runs_of_which_one_fails_there_are_four_results_and_one_reason(d
     assert states() == {"a": "finished", "b": "finished", "fails": "failed", "d": "finished", "e": "finished"}
     assert [entry.reason for entry in queue.entries() if entry.reason] == ["the reward broke"]
     assert "0003 fails failed: the reward broke" in told
-    assert told[-1] == "the queue: 4 finished, 1 failed"
+    assert told[-1] == "queue: 4 finished, 1 failed"
     order = ["a", "b", "fails", "d", "e"]
     assert played(desk_home) == [f"{what} {name}" for name in order for what in ("begin", "end")], "one after another"
 
@@ -217,11 +217,11 @@ def test_a_run_that_crashes_goes_on_once_more_for_each_step_it_gets_further() ->
     assert not finished
     assert states() == {"limps": "finished", "dies": "failed", "c": "finished"}
     crashed, again = [line for line in told if line.startswith("0001")][1:3]
-    assert crashed.startswith("0001 limps interrupted: the trainer ended without a word")
-    assert again == f"0001 limps goes on, crashed after step 2: run {find_run('limps').id}"
+    assert crashed.startswith("0001 limps interrupted: the trainer ended without an error message")
+    assert again == f"0001 limps resumed (crashed after step 2) as run {find_run('limps').id}"
     (reason,) = (entry.reason for entry in queue.entries() if entry.name == "dies")
-    assert reason.startswith("crashed again without getting further than step 4: ")
-    assert sum("dies goes on" in line for line in told) == 1
+    assert reason.startswith("crashed again without progress after step 4: ")
+    assert sum("dies resumed" in line for line in told) == 1
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_an_entry_of_another_versions_settings_says_so(desk_home: Path) -> None:
     file.write_text(json.dumps(entry))
     assert not work_off()[0]
     (failed,) = queue.entries()
-    assert "its configuration is none of this version of aapo-desk: rollout.group_size" in failed.reason
+    assert "its configuration is not valid for this version of aapo-desk: rollout.group_size" in failed.reason
 
 
 def test_a_name_that_was_taken_meanwhile_holds_nobody_up() -> None:
@@ -280,7 +280,7 @@ def test_asked_to_stop_the_run_stops_too_and_goes_on_the_next_time() -> None:
     assert not finished
     assert states() == {"stays": "interrupted", "b": "waiting"}
     assert launch.state(find_run("stays")) == "stopped"
-    assert "0001 stays interrupted; it goes on with: aapo-desk queue run" in told
+    assert "0001 stays interrupted; resume it with: aapo-desk queue run" in told
     before = find_run("stays").id
     assert work_off()[0]
     assert [(entry.state, entry.run == before) for entry in queue.entries()] == [
@@ -302,13 +302,13 @@ def test_asked_twice_it_ends_at_once() -> None:
     told: list[str] = []
     finished = queue.work_off(told.append, command=STAND_IN, stop=Asked(deaf, lambda: True))
     assert not finished
-    assert told[-3].startswith("ended at once")
+    assert told[-3].startswith("killed the run")
     assert states() == {"a": "interrupted"}
 
 
 def test_a_wish_from_elsewhere_stops_it_too() -> None:
     add("stays")
-    with pytest.raises(LaunchError, match="nothing works the queue off"):
+    with pytest.raises(LaunchError, match="the queue is not running"):
         queue.ask_to_stop()
     with working_off():
         until(lambda: running("stays"))
@@ -341,7 +341,7 @@ def test_a_paused_run_is_waited_for_and_it_is_said() -> None:
         launch.resume(run)
         until(lambda: "0001 stays is running again" in told)
         launch.request(run, "stop")
-    assert f"0001 stays is paused; the queue waits. On with it: aapo-desk resume {run.id}" in told
+    assert f"0001 stays is paused; the queue waits. Resume it with: aapo-desk resume {run.id}" in told
 
 
 def test_a_run_outside_the_queue_is_waited_for(desk_home: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_run_outside_the_queue_is_waited_for(desk_home: Path) -> None:
         until(lambda: told)
         assert states() == {"a": "waiting"}
         launch.request(other, "stop")
-    assert told[0] == "waits for run stays outside, which is running"
+    assert told[0] == "waiting for run stays outside, which is running"
     assert played(desk_home) == ["begin stays outside", "end stays outside", "begin a", "end a"]
 
 
@@ -360,7 +360,7 @@ def test_a_second_supervisor_is_refused() -> None:
     add("stays")
     with working_off():
         until(lambda: running("stays"))
-        with pytest.raises(LaunchError, match="the queue is being worked off already"):
+        with pytest.raises(LaunchError, match="the queue is already running"):
             work_off()
         queue.ask_to_stop()
 
@@ -396,7 +396,7 @@ def test_a_run_that_ended_while_nobody_looked_has_its_result() -> None:
     until(lambda: states() == {"fails": "failed"})
     finished, told = work_off()
     assert not finished
-    assert told == ["0001 fails failed: the reward broke", "the queue: 1 failed"]
+    assert told == ["0001 fails failed: the reward broke", "queue: 1 failed"]
 
 
 def test_killed_while_a_runs_folder_is_made_it_is_made_again(desk_home: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_list_as_json_is_one_array(unstartable: queue.Entry, desk_home: Path
     (entry,) = json.loads(captured.out)
     assert (entry["id"], entry["name"], entry["state"], entry["run"]) == ("0001", "first", "waiting", None)
     assert entry["config"]["model"]["id"] == "owner/model"
-    assert "0009.json is no entry of the queue" in captured.err
+    assert "0009.json is not a queue entry" in captured.err
 
 
 def test_without_entries_every_command_says_how_to_begin(capsys: Output) -> None:
@@ -109,7 +109,7 @@ def test_without_entries_every_command_says_how_to_begin(capsys: Output) -> None
     assert run(["queue", "list", "--json"]) == 0
     assert capsys.readouterr().out == "[]\n"
     assert run(["queue", "stop"]) == 1
-    assert "nothing works the queue off" in capsys.readouterr().err
+    assert "the queue is not running" in capsys.readouterr().err
 
 
 def test_rm_takes_entries_off_or_all_that_have_ended(unstartable: queue.Entry, capsys: Output) -> None:
@@ -155,6 +155,6 @@ def test_three_short_runs_of_which_one_fails_end_with_two_results_and_one_reason
     assert "the folder holds no config.json, so it is no model" in reason
     lines = [line.split("  ", 1)[1] for line in done.stdout.splitlines()]
     assert [line for line in lines if reason in line] == [f"0002 short-2 failed: {reason}"]
-    assert lines[-1] == "the queue: 2 finished, 1 failed"
+    assert lines[-1] == "queue: 2 finished, 1 failed"
     adapters = runs_folder().glob("*/checkpoints/step_000001/adapter/adapter_model.safetensors")
     assert len(list(adapters)) == 2

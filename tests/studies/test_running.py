@@ -103,7 +103,7 @@ def test_two_cannot_work_at_one_study() -> None:
     study = studied.make_study("sums")
     with running.only_one(study):
         assert running.is_at_work(study)
-        with pytest.raises(LaunchError, match="study sums runs already; see: aapo-desk study show"):
+        with pytest.raises(LaunchError, match="study sums is already running; see: aapo-desk study show"):
             running.work(study, print)
     assert not running.is_at_work(study)
 

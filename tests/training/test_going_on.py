@@ -117,8 +117,8 @@ def test_a_fork_with_other_settings_keeps_the_past_and_measures_the_base_anew_wh
     (said,) = [event_words(event.kind, event.data) for event in RunReader(fork).poll().events if event.kind == "forked"]
     assert said == (
         f"forked from run whole ({whole.id}) at step {HALF}, changed: rollout.max_new_tokens 6 -> 5; "
-        "optimizer.learning_rate 0.05 -> 0.1; what was measured before is not comparable, so the base is measured "
-        "anew"
+        "optimizer.learning_rate 0.05 -> 0.1; the parent's evaluations are not comparable, so the base model is "
+        "evaluated again"
     )
 
 
@@ -148,7 +148,7 @@ def test_a_fork_that_cannot_be_made_leaves_nothing_behind(config: dict[str, Any]
     folder.mkdir()
     (folder / "state.json").write_text('{"format": 1, "checksums": {}}')
     checkpoint = launch.kept_checkpoint(parent, HALF)
-    with pytest.raises(StoreError, match="no numbers"):
+    with pytest.raises(StoreError, match="no recorded steps to copy"):
         launch.fork(parent, checkpoint, parent.read_config(), command=NOBODY)
     (folder / "state.json").unlink()
     folder.rmdir()

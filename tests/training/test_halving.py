@@ -131,7 +131,7 @@ def test_the_gradient_after_a_halved_micro_batch_equals_the_whole_one(desk_home:
     assert data["phase"] == "update"
     assert data["after"]["token_budget"] < data["before"]["token_budget"] == budget
     assert re.fullmatch(
-        r"memory ran out in the update, which is done again: the update's micro-batches from \d+ to \d+ tokens",
+        r"out of memory in the update, which is repeated: the update's micro-batches from \d+ to \d+ tokens",
         event_words(kind, data),
     )
 
@@ -306,7 +306,7 @@ def test_where_there_is_no_room_for_the_optimizer_it_is_made_and_the_step_is_app
             assert (parts.policy.shadow is None) == short
             found.append([value.detach().clone() for value in parts.policy.adapter_parameters().values()])
             said = [event_words(*event) for event in store.events("oom")]
-    assert said == ["memory ran out in the optimizer, which is done again: no weights are kept at hand dequantised"]
+    assert said == ["out of memory in the optimizer, which is repeated: no weights are kept at hand dequantised"]
     assert all(map(torch.equal, *found))
 
 

@@ -207,9 +207,9 @@ def test_what_was_found_is_put_on_record_once_and_the_smaller_plan_replayed(
     store.close()
     assert event.kind == "probe"
     words = event_words(event.kind, event.data)
-    assert words.startswith("probe: at the longest lengths beside the loaded model the update ")
+    assert words.startswith("probe: memory at the longest lengths, not counting the loaded model: update ")
     assert words.endswith(
-        ". Memory ran out, so the plan was made smaller: the update's micro-batches from 116 to 58 tokens"
+        ". Out of memory, so the execution plan was reduced: the update's micro-batches from 116 to 58 tokens"
     )
     assert first["token_budget"] == 58
 
@@ -223,4 +223,4 @@ def test_where_the_kernel_does_not_tell_it_is_said(
     monkeypatch.setattr(Peaks, "enter", refused)
     found = probed(policy, config)
     assert found.measured is None
-    assert event_words("probe", found.as_json()) == "probe: how much memory a step takes cannot be measured here"
+    assert event_words("probe", found.as_json()) == "probe: the memory of a step cannot be measured on this device"

@@ -119,7 +119,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_recorded(
     assert metric(run, "not_finite") == {1: None, 2: 1, 3: None}
     assert weights(run, 2) == weights(run, 1)
     assert weights(run, 3) != weights(run, 2)
-    assert event_words("not_finite", data).startswith("step left out: a gradient was not finite (")
+    assert event_words("not_finite", data).startswith("step skipped: a gradient was not finite (")
     assert not events(run, "went_back")
 
 
@@ -132,8 +132,8 @@ def test_three_in_a_row_go_back_to_the_checkpoint_before_them_at_half_the_rate(
     ((step, data),) = events(run, "went_back")
     assert (step, data["from_step"], data["to_step"], data["factor"]) == (2, 5, 2, 0.5)
     assert event_words("went_back", data) == (
-        "went back from step 5 to the checkpoint of step 2: 3 steps in a row were not finite; from there on the "
-        "learning rate is 0.5 of what was configured"
+        "rolled back from step 5 to the checkpoint of step 2: 3 steps in a row were not finite; from there the "
+        "learning rate is 0.5 times the configured one"
     )
     assert metric(run, "learning_rate") == {1: RATE, 2: RATE, **dict.fromkeys((3, 4, 5, 6), RATE / 2)}
     assert not any(metric(run, "not_finite").values())

@@ -68,8 +68,8 @@ def test_a_shortage_that_stays_stops_the_run_with_its_figures(
     ((kind, data),) = store.events("memory_short")
     assert (data["available_mb"], data["reserve_mb"], data["total_mb"]) == (100, 320, 16000)
     words = event_words(kind, data)
-    assert "of this machine's 16000 MB only 100 are left, and 320 are to stay free" in words
-    assert words.endswith("Close other programs or allow it more, then resume")
+    assert "of this machine's 16000 MB only 100 MB are free, and 320 MB must stay free" in words
+    assert words.endswith("Close other programs or raise the limit, then resume")
 
 
 def test_a_run_saves_its_last_step_and_goes_on_later_to_the_same_end(

@@ -120,11 +120,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no run": ({"lora.start_from": "nobody"}, {}, "lora.start_from = 'nobody': is neither a folder nor a run"),
     "no folder": ({"lora.start_from": "no/such"}, {}, "there is no such folder"),
     "no checkpoint yet": ({"lora.start_from": "empty"}, {}, "run empty has no checkpoint yet"),
-    "a step not kept": ({"lora.start_from": "known@4"}, {}, "keeps no such checkpoint; it has: 3, 5"),
+    "a step not kept": ({"lora.start_from": "known@4"}, {}, "has no checkpoint of this step; it has: 3, 5"),
     "another rank": (
         {"lora.r": 8},
         {},
-        r"lora\.r = 8: the adapter of lora.start_from has 4; set it with: --set lora.r=4",
+        r"lora\.r = 8: the adapter of lora.start_from has 4; use the same with: --set lora.r=4",
     ),
     "another scale": ({"lora.alpha": 16}, {}, r"lora\.alpha = 16: .* --set lora.alpha=8"),
     "no LoRA": ({}, {"peft_type": "IA3"}, "must be a LoRA adapter, not IA3"),

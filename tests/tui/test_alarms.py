@@ -25,8 +25,8 @@ CUT = Alarm(
 STILL = Alarm(
     "adapter_still",
     "the adapter does not move",
-    "10 of the last 10 steps had something to learn from, and it did not move at all.",
-    "Set model.backend=transformers, and look at lora.targets.",
+    "10 of the last 10 steps had something to learn from, but the adapter did not change.",
+    "Set model.backend=transformers, and check lora.targets.",
     21,
     "critical",
 )

@@ -314,7 +314,7 @@ async def test_a_name_that_is_taken_or_has_a_slash_is_refused_while_one_types(
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "r", "ctrl+u", *"alpha")
-        assert "a run of this name exists" in shown(app)
+        assert "a run with this name exists" in shown(app)
         await press(pilot, "slash", "enter")
         assert "without slashes" in shown(app)
         assert isinstance(app.screen, RenameDialog)
@@ -328,7 +328,7 @@ async def test_a_name_taken_meanwhile_is_refused_too(desk: Desk, three: list[Run
         await press(pilot, "r", *"-2")
         rename_run(three[1], "gamma-2")
         await press(pilot, "enter")
-        assert "a run of this name exists" in shown(app)
+        assert "a run with this name exists" in shown(app)
         assert three[0].name == "gamma"
 
 

@@ -236,7 +236,7 @@ async def test_the_gauge_follows_the_edits(desk: Desk, config: RunConfig, monkey
         assert "✗ too large" in shown(app)
         monkeypatch.setattr(look, "machine", lambda: Machine(8, 3.0, 32000, 21000, ()))
         await fill(pilot, "model.id", "owner/nowhere")
-        assert "? memory  the model's size is not known until it has been fetched" in shown(app)
+        assert "? memory  the model's size is not known until it has been downloaded" in shown(app)
 
 
 async def test_the_prompts_are_shown_as_the_model_reads_them_with_their_tokens(desk: Desk, config: RunConfig) -> None:
