@@ -35,8 +35,8 @@ class BrokenExportError(ExportError):
 def export(request: Request, judge: Judge | None, progress: Progress = lambda _: None) -> dict[str, Any]:
     """Make the export and return its record, which is saved in its folder and among the run's exports.
 
-    Without a ``judge`` the held-out accuracy is not measured. Raises BrokenExportError if the export exceeds its limits.
-    Raises ExportError, ModelError, CheckpointError, ConfigError or RewardError otherwise, and then leaves no files.
+    Without a ``judge`` the held-out accuracy is not measured. Raises BrokenExportError if the export fails its checks.
+    Other failures raise ExportError, ModelError, CheckpointError, ConfigError or RewardError and leave no files.
     """
     try:
         with written_aside(request.to) as places:

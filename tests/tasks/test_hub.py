@@ -229,7 +229,7 @@ def test_offline_a_data_set_comes_from_the_cache_or_says_what_is_missing(
     assert load("hub:openai/gsm8k", **MAIN) == first
     part = next(Repo("dataset", "openai/gsm8k").snapshot(COMMIT).glob("main/train-*"))
     part.unlink()
-    with pytest.raises(HubError, match=rf"is not whole in the cache .*: main/{part.name} is missing"):
+    with pytest.raises(HubError, match=rf"is incomplete in the cache .*: main/{part.name} is missing"):
         load("hub:openai/gsm8k", **MAIN)
     with pytest.raises(HubError, match="the data set owner/other, revision main, is not in the cache"):
         load("hub:owner/other")
