@@ -144,7 +144,7 @@ def test_an_unknown_split_is_refused_with_those_there_are(gsm8k: Path) -> None:
 
 def test_a_missing_column_is_refused_with_the_columns_there_are(gsm8k: Path) -> None:
     said = refusal(f"file:{gsm8k}", options={"config": "main"}, problem_column="problem")
-    assert "has no column problem; it has question, answer" in said
+    assert "has no column problem; it has the columns question, answer" in said
 
 
 @pytest.mark.parametrize(
