@@ -114,7 +114,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a line that is no JSON": (["broken.jsonl"], r"broken\.jsonl line 2 is not valid JSON"),
     "a column that is not there": (
         ["sums.jsonl", "--set", "task.answer_column=targt"],
-        r"task\.answer_column: .* no column targt; it has question, target, id; did you mean target\?",
+        r"task\.answer_column: .* no column targt; it has the columns question, target, id; did you mean target\?",
     ),
     "prompts to be longer than they may be": (
         ["tiny.yaml", "--set", "task.min_prompt_tokens=300"],

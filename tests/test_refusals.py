@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a file without the named column": (
         ["train", "tiny.yaml", *FROM_FILE, "task.source=file:sums.jsonl", "--set", "task.problem_column=problems"],
-        r"task\.problem_column.*no column problems; it has problem, answer; did you mean problem\?",
+        r"task\.problem_column.*no column problems; it has the columns problem, answer; did you mean problem\?",
     ),
     "an empty data set": (["train", "tiny.yaml", *FROM_FILE, "task.source=file:empty.jsonl"], r"task\.source.*empty"),
     "a data set of nothing but its header": (

@@ -1,10 +1,10 @@
-"""What a run leaves for other tools: its adapter, a merged 16-bit model, a GGUF file.
+"""Export a run for other tools: its adapter, a merged 16-bit model, or a GGUF file.
 
-    choose(run, step)      which checkpoint, and that it is whole
-    export(request, ...)   write it, load it again, hold it against base plus adapter; only then it has its name
-    check_folder(folder)   whether an export is still what was proved
+    choose(run, step)      choose the checkpoint
+    export(request, ...)   write it, load it again, compare it with base plus adapter; rename it only if it agrees
+    check_folder(folder)   check whether an export is unchanged since it was verified
 
-Choosing and checking import nothing heavy. An export is made in ``exporting``, which is imported by name.
+Choosing and checking import nothing heavy. ``exporting`` makes the export and must be imported explicitly.
 """
 
 from aapo_desk.export.folders import check_folder

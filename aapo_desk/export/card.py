@@ -1,4 +1,4 @@
-"""The README.md of an export: what it is, how it was trained, what it can do, how it is used."""
+"""The README.md (model card) of an export: what it is, how it was trained, its accuracy and how to use it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIBRARIES: dict[Form, str] = {"adapter": "peft", "merged": "transformers", "gguf
 
 
 def card(source: Source, form: Form, record: Mapping[str, Any], file: str | None) -> str:
-    """The whole page. ``record`` is the export's own; ``file`` the GGUF file's name."""
+    """Return the text of the README.md. ``record`` is the export's record; ``file`` is the name of the GGUF file."""
     config = source.config
     base = record["base"]
     parts = [
@@ -40,7 +40,7 @@ def card(source: Source, form: Form, record: Mapping[str, Any], file: str | None
         "## Training\n",
         _settings(config, source.step, record),
         _curves(source),
-        "## Held against what it was made of\n",
+        "## Compared with the model it was made from\n",
         _proof(record),
         "## Use\n",
         *(
@@ -78,21 +78,24 @@ def _accuracy(record: Mapping[str, Any], start_from: str | None) -> str:
         return "Not measured.\n"
     run = held_out["run"]
     rows = [
-        ("base, as it was trained on" if start_from is None else "before training", held_out["base"]),
-        ("tuned, as it was trained", run),
+        ("base model, as in training" if start_from is None else "before training", held_out["base"]),
+        ("tuned model, as in training", run),
         ("this export", held_out["greedy"]),
     ]
     shown = [(name, _interval(found, held_out["problems"])) for name, found in rows]
-    lines = [f"| share of {held_out['problems']} problems answered right, greedily | with 95 % interval |", "|---|---|"]
+    lines = [
+        f"| fraction of {held_out['problems']} problems right, greedy decoding | with 95 % interval |",
+        "|---|---|",
+    ]
     lines += [f"| {name} | {value} |" for name, value in shown if value]
     if run:
-        lines += ["", f"Against the run's own evaluation: {agreement(run)}."]
+        lines += ["", f"Compared with the run's own evaluation: {agreement(run)}."]
     return "\n".join(lines) + "\n"
 
 
 def agreement(run: Mapping[str, Any]) -> str:
-    """With the answers of the run's own evaluation, in words."""
-    return f"{run['same_answers']} answers word for word the same, {run['same_scores']} right or wrong alike"
+    """Return, in words, how far the answers agree with those of the run's own evaluation."""
+    return f"{run['same_answers']} identical answers, {run['same_scores']} equally right or wrong"
 
 
 def _interval(found: Mapping[str, Any] | None, problems: int) -> str | None:
@@ -103,23 +106,23 @@ def _interval(found: Mapping[str, Any] | None, problems: int) -> str | None:
 
 
 def _settings(config: RunConfig, step: int, record: Mapping[str, Any]) -> str:
-    quantised = {"nf4": "4-bit NF4 (QLoRA)", "none": "not quantised"}[config.model.quantization]
+    quantised = {"nf4": "4-bit NF4 (QLoRA)", "none": "not quantized"}[config.model.quantization]
     rewards = ", ".join(f"{reward.name} x {reward.weight:g}" for reward in config.rewards)
     rollout, optimizer, warm = config.rollout, config.optimizer, config.warm_start
     warmed = f"{warm.solutions} worked solutions, {warm.epochs} epochs, learning rate {warm.learning_rate:g}"
     rows = {
         "base": f"`{config.model.id}`" + (f" at `{record['base']['revision']}`" if record["base"]["revision"] else ""),
-        "base while training": quantised,
+        "base during training": quantised,
         "adapter": f"LoRA r={config.lora.r}, alpha={config.lora.alpha}, on {_targets(config)}",
-        **({"began from": f"the adapter `{config.lora.start_from}`"} if config.lora.start_from else {}),
+        **({"started from": f"the adapter `{config.lora.start_from}`"} if config.lora.start_from else {}),
         **({"warm start": warmed} if warm.solutions else {}),
         "task": f"`{config.task.source}`",
         "rewards": rewards,
         "algorithm": config.algorithm.name,
-        "a step": f"{rollout.prompts_per_step} prompts x {rollout.group_size} completions of up to "
+        "one step": f"{rollout.prompts_per_step} prompts x {rollout.group_size} completions of up to "
         f"{rollout.max_new_tokens} tokens, temperature {rollout.temperature:g}",
         "steps": f"{step} of {_planned(config, step)}",
-        "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}, {optimizer.warmup_steps} to warm up",
+        "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}, {optimizer.warmup_steps} warm-up steps",
         "seed": str(config.run.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     }
@@ -127,7 +130,7 @@ def _settings(config: RunConfig, step: int, record: Mapping[str, Any]) -> str:
 
 
 def _planned(config: RunConfig, step: int) -> str:
-    """How long the run was to be: by its budget where it has one and did not come to its end."""
+    """Return the planned length of the run: its budget, if it has one and ended early, else its number of steps."""
     plan = config.run
     if plan.steps > step and plan.seconds is not None:
         return f"a run of {plan.seconds:g} seconds"
@@ -141,13 +144,13 @@ def _targets(config: RunConfig) -> str:
 
 
 def _curves(source: Source) -> str:
-    """Up to the exported step: a bar chart a line, and every so many steps in numbers."""
+    """Return the training curves up to the exported step: one bar chart per line, and a table of a few steps."""
     reader = RunReader(source.run)
     series = {key: [pair for pair in reader.series(key) if pair[0] <= source.step] for key in CURVES}
     drawn = {key: points for key, points in series.items() if points}
     if not drawn:
         return ""
-    lines = [f"Steps 1 to {source.step}, from the least to the most:", "", "```"]
+    lines = [f"Steps 1 to {source.step}; the bars range from the lowest to the highest value:", "", "```"]
     for key, points in drawn.items():
         values = [value for _, value in points]
         lines.append(f"{CURVES[key]:<24}{bars(values, WIDTH)}  {min(values):.3g} to {max(values):.3g}")
@@ -163,7 +166,7 @@ def _curves(source: Source) -> str:
 
 
 def bars(values: Sequence[float], width: int) -> str:
-    """The values as bars of one row, averaged down to ``width`` of them."""
+    """Return the values as a row of bars, averaged down to at most ``width`` bars."""
     count = min(width, len(values))
     edges = [number * len(values) // count for number in range(count + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
@@ -178,14 +181,14 @@ def _proof(record: Mapping[str, Any]) -> str:
 
 
 def proof_lines(record: Mapping[str, Any]) -> list[str]:
-    """The proof in words, after what the export's user has to know."""
+    """Return the notes for the user of the export, followed by the results of the comparisons, in words."""
     lines = list(record.get("notes", []))
     for proof in record["proofs"]:
         found, bound = proof["distance"], proof["bound"]
-        allowed = "" if bound is None else f" (at most {bound['kl']:g} and at least {bound['top1']:.0%} are right)"
+        allowed = "" if bound is None else f" (allowed: at most {bound['kl']:g} and at least {bound['top1']:.0%})"
         lines.append(
-            f"{proof['what']} against {proof['against']}: KL {found['kl']:.2g} nats, "
-            f"same likeliest token {found['top1']:.1%} of {found['tokens']}{allowed}; "
+            f"{proof['what']} compared with {proof['against']}: KL {found['kl']:.2g} nats, "
+            f"same most likely token {found['top1']:.1%} of {found['tokens']}{allowed}; "
             f"logits differ by up to {found['max_abs']:.2g}"
         )
     return lines

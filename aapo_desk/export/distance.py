@@ -1,4 +1,4 @@
-"""How far an export's predictions are from those of what it was made of, and how far they may be."""
+"""Measure how far an export's predictions are from those of the model it was made from, and define the limits."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from aapo_desk.models.policy import Policy
 
 PROBED_PROMPTS = 16
 PROBED_TOKENS = 16
-"""Of each prompt's answer. The logits of all of them are in memory at once, 4 bytes a token of the vocabulary."""
+"""Compared tokens per answer. The logits of all of them are in memory at once: 4 bytes per token of the vocabulary."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Prompts of the run with the answers that base plus adapter gives greedily, and the logits that led to them."""
+    """Prompts of the run, the greedy answers of base plus adapter, and the logits of these answers."""
 
     prompts: Sequence[list[int]]
     answers: Sequence[list[int]]
     logits: Tensor
-    """[N, V] float32 on the CPU: of each answer's tokens in turn, before they were chosen."""
+    """[N, V] float32 on the CPU: the logits that predict each token of the answers, one answer after the other."""
 
 
 @dataclass(frozen=True)
 class Distance:
-    """Between two models' next-token distributions over the same N places.
+    """The distance between the next-token distributions of two models at the same N positions.
 
-    kl: the mean of KL(expected || found), in nats. top1: the share of places where the likeliest token is the same.
-    max_abs: the largest difference of two logits, each row's mean taken off (a constant changes no probability).
+    kl: the mean of KL(expected || found), in nats. top1: the fraction of positions with the same most likely token.
+    max_abs: the largest difference of two logits after each row's mean is subtracted (a constant changes no
+    probability).
     """
 
     kl: float
@@ -45,18 +46,20 @@ class Distance:
 
 @dataclass(frozen=True)
 class Bound:
-    """What an export may be off by: a larger KL or a smaller agreement means that it is broken."""
+    """The limits of a distance: a larger KL or a lower agreement means that the export is broken."""
 
     kl: float
     top1: float
 
     def breaches(self, found: Distance, against: str) -> list[str]:
-        """What is out of bounds, in words. Not a number is out of every bound."""
+        """Return in words which limits are exceeded. A value of NaN exceeds every limit."""
         broken = []
         if not found.kl <= self.kl:
-            broken.append(f"its distributions are {found.kl:.3g} nats (KL) off {against}; at most {self.kl:g} is right")
+            broken.append(f"its KL divergence from {against} is {found.kl:.3g} nats; at most {self.kl:g} is allowed")
         if not found.top1 >= self.top1:
-            broken.append(f"it agrees with {against} on {found.top1:.1%} of the tokens; {self.top1:.0%} is the least")
+            broken.append(
+                f"it agrees with {against} on {found.top1:.1%} of the tokens; at least {self.top1:.0%} is required"
+            )
         return broken
 
     def as_json(self) -> dict[str, float]:
@@ -64,9 +67,9 @@ class Bound:
 
 
 BOUNDS = {
-    # The same numbers computed in the same way: only kernels may differ.
+    # The same weights are used in the same computation; only the kernels may differ.
     "adapter": Bound(kl=1e-3, top1=0.99),
-    # Each weight rounded once to 16 bits; llama.cpp besides keeps keys and values in 16 bits.
+    # Each weight is rounded once to 16 bits. In addition, llama.cpp keeps keys and values in 16 bits.
     "merged": Bound(kl=0.01, top1=0.97),
     "gguf f16": Bound(kl=0.01, top1=0.97),
 }
@@ -77,14 +80,19 @@ QUANT_BOUNDS = {
     "q4_k_m": Bound(kl=0.3, top1=0.8),
     "q3_k_m": Bound(kl=1.0, top1=0.65),
 }
-"""Of a quantised GGUF file against its f16. Wide: they tell a broken file from one that has merely lost precision."""
+"""The limits for a quantized GGUF file compared with its f16 file.
+
+They are wide: they only need to separate a broken file from one that has lost precision."""
 
 
 def distance(expected: Tensor, found: Tensor) -> Distance:
-    """Of two [N, V] logits; a found vocabulary may be padded at its end (some formats do)."""
+    """Return the distance between two logits [N, V]. The vocabulary of ``found`` may be padded (as in some formats).
+
+    Raises ValueError if the shapes do not match.
+    """
     found = found[:, : expected.shape[1]]
     if found.shape != expected.shape:
-        raise ValueError(f"logits of {tuple(found.shape)} cannot be held against {tuple(expected.shape)}")
+        raise ValueError(f"logits of shape {tuple(found.shape)} cannot be compared with {tuple(expected.shape)}")
     ours, theirs = expected.double().log_softmax(1), found.double().log_softmax(1)
     off = (expected - expected.mean(1, keepdim=True)) - (found - found.mean(1, keepdim=True))
     return Distance(
@@ -97,7 +105,10 @@ def distance(expected: Tensor, found: Tensor) -> Distance:
 
 @torch.no_grad()
 def answer_logits(policy: Policy, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
-    """Logits [N, V] before each token of ``answers``, each a row of its own behind its prompt, without a cache."""
+    """Return the logits [N, V] that predict each token of ``answers``.
+
+    Each answer is computed after its prompt in a batch of its own, without a KV cache.
+    """
     policy.model.eval()
     rows = []
     for prompt, answer in zip(prompts, answers, strict=True):

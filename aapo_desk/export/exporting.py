@@ -1,4 +1,4 @@
-"""Make an export: write it aside, load it again, hold it against what it was made of; only then it has its name."""
+"""Make an export: write it to a temporary folder, load it again, compare it with its source, and then rename it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Progress = Callable[[str], None]
 
 
 class BrokenExportError(ExportError):
-    """What was written is not what it should be. ``record`` says what is wrong; the folder is kept aside."""
+    """Raised if the written export is not correct. ``record`` says what is wrong; the folder is kept as NAME.broken."""
 
     def __init__(self, message: str, record: dict[str, Any]) -> None:
         super().__init__(message)
@@ -33,10 +33,10 @@ class BrokenExportError(ExportError):
 
 
 def export(request: Request, judge: Judge | None, progress: Progress = lambda _: None) -> dict[str, Any]:
-    """Make the export and give its record, which lies in its folder and among the run's exports too.
+    """Make the export and return its record, which is saved in its folder and among the run's exports.
 
-    Without a ``judge`` its held-out accuracy is not measured. Raises BrokenExportError where it is not within its
-    bounds, else ExportError, ModelError, CheckpointError, ConfigError and RewardError; then nothing is left.
+    Without a ``judge`` the held-out accuracy is not measured. Raises BrokenExportError if the export fails its checks.
+    Other failures raise ExportError, ModelError, CheckpointError, ConfigError or RewardError and leave no files.
     """
     try:
         with written_aside(request.to) as places:
@@ -50,7 +50,7 @@ def export(request: Request, judge: Judge | None, progress: Progress = lambda _:
             verdict.proofs += [drift] if drift else []
             record = _record(work, verdict)
             if verdict.loaded and judge and not verdict.broken and work.questions.held_out:
-                progress(f"asking it {len(work.questions.held_out)} held-out problems")
+                progress(f"evaluating it on {len(work.questions.held_out)} held-out problems")
                 asked = work.questions
                 record["held_out"] = held_out_accuracy(verdict.loaded, asked, request.source, judge)
             _describe(work, record)
@@ -61,7 +61,7 @@ def export(request: Request, judge: Judge | None, progress: Progress = lambda _:
                 raise BrokenExportError(message, record | {"path": str(broken)})
             keep(places, request.to)
     except OSError as error:
-        raise ExportError(f"{request.to} was not made: {error}") from error
+        raise ExportError(f"{request.to} could not be written: {error}") from error
     record["path"] = str(request.to)
     _remember(request, record)
     return record
@@ -98,7 +98,7 @@ def _record(work: Work, verdict: Verdict) -> dict[str, Any]:
 
 
 def _describe(work: Work, record: dict[str, Any]) -> None:
-    """Write the card, for GGUF the Modelfile, and last the record with all checksums; completes the record."""
+    """Write the README.md, for GGUF the Modelfile, and last the record, which this completes with all checksums."""
     request, folder = work.request, work.places.aside
     file = work.gguf.name if request.form == "gguf" else None
     base = record["base"]
@@ -122,7 +122,7 @@ def _modelfile(work: Work, file: str) -> str:
 
 
 def _remember(request: Request, record: dict[str, Any]) -> Path:
-    """Put the record among the run's exports."""
+    """Save the record among the run's exports and return its path."""
     folder = request.source.run.exports
     folder.mkdir(exist_ok=True, mode=0o700)
     kind = request.label.replace(" ", "-")

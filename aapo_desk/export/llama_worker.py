@@ -1,11 +1,12 @@
-"""llama.cpp at work, in a process that finds cyllama and nothing else of ours.
+"""The llama.cpp worker: a process that can import cyllama but none of this program's other dependencies.
 
     python llama_worker.py quantise SOURCE TARGET FILE_TYPE THREADS
     python llama_worker.py ask < request.json > answers.json
 
-A request names a GGUF file as ``model`` and the ``threads``, and holds token ids: ``prompts`` and ``answers``, whose
-logits are written to the file ``logits`` (float32, [N, V]), or ``prompts`` and ``longest``, which are answered
-greedily. ``texts`` are tokenised. The answer says too which of the tokens ``eos`` end a text, and the chat template.
+A request names a GGUF file (``model``) and the number of ``threads``, and has token ids: either ``prompts`` and
+``answers``, whose logits are written to the file ``logits`` (float32, [N, V]), or ``prompts`` and the maximum length
+``longest``, to decode greedily. ``texts`` are tokenized. The answer also gives those of the tokens ``eos`` that end a
+text, and the chat template.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ def quantise(source: str, target: str, file_type: int, threads: int) -> None:
 
 
 def _model_class() -> Any:
-    """cyllama's model with what its context asks it for and 0.2.18 has forgotten."""
+    """Return cyllama's model class plus the attribute ``n_vocab``, which its context needs and 0.2.18 lacks."""
     from cyllama.llama import llama_cpp
 
-    class Counted(llama_cpp.LlamaModel):  # type: ignore[misc] # no types come with it
+    class Counted(llama_cpp.LlamaModel):  # type: ignore[misc] # cyllama has no types
         @property
         def n_vocab(self) -> int:
             return int(self.get_vocab().n_vocab)
@@ -39,7 +40,7 @@ def _model_class() -> Any:
 
 
 class Model:
-    """A GGUF file, loaded by llama.cpp on the CPU with room for the longest text."""
+    """A GGUF file, loaded by llama.cpp on the CPU with a context for texts of up to ``longest`` tokens."""
 
     def __init__(self, path: str, longest: int, threads: int) -> None:
         from cyllama.llama import llama_cpp
@@ -57,21 +58,21 @@ class Model:
         self.batch = llama_cpp.LlamaBatch(n_tokens=longest, embd=0, n_seq_max=1)
 
     def _read(self, tokens: list[int], start: int, wanted: int) -> None:
-        """Read tokens from a position on, and have the logits behind the last ``wanted`` of them."""
+        """Process tokens from position ``start``, and compute the logits after the last ``wanted`` of them."""
         self.batch.clear()
         for place, token in enumerate(tokens):
             self.batch.add(token, start + place, [0], place >= len(tokens) - wanted)
         self.context.decode(self.batch)
 
     def logits(self, prompt: list[int], answer: list[int]) -> list[list[float]]:
-        """What is predicted before each token of the answer, [tokens, V]."""
+        """Return the logits that predict each token of the answer, [tokens, V]."""
         self.context.kv_cache_clear()
         read = [*prompt, *answer[:-1]]
         self._read(read, 0, len(answer))
         return [self.context.get_logits_ith(place) for place in range(len(prompt) - 1, len(read))]
 
     def answer(self, prompt: list[int], longest: int) -> tuple[list[int], bool]:
-        """The greedy answer, the token that ends it included, and whether it came to an end."""
+        """Return the greedy answer, including its end-of-sequence token, and whether it ended."""
         self.context.kv_cache_clear()
         self._read(prompt, 0, 1)
         tokens: list[int] = []
@@ -85,7 +86,7 @@ class Model:
         return tokens, False
 
     def said(self, key: str) -> str | None:
-        """What the file says of itself under a key."""
+        """Return the file's metadata value of a key, or None."""
         try:
             return str(self.model.meta_val_str(key))
         except ValueError:

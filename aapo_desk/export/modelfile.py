@@ -1,8 +1,8 @@
-"""Ollama's Modelfile for a GGUF file: the chat template in Go's language, the system prompt, where an answer ends.
+"""Ollama's Modelfile for a GGUF file: the chat template in Go's template language, the system prompt, stop texts.
 
-A Jinja template cannot be translated in general. It is asked instead: a conversation of marked turns is rendered, and
-what stands around the marks is what stands around a turn. Where that does not give the run's own prompts again,
-nothing is written for the template, and Ollama goes by the one inside the GGUF file.
+A Jinja template cannot be translated in general. Instead, a conversation of marker texts is rendered, and the text
+around the markers gives the text around each turn. If this does not reproduce the run's own prompts, the Modelfile gets
+no template, and Ollama uses the one inside the GGUF file.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ SYSTEM, USER, ASSISTANT, AGAIN = "marksystem", "markuser", "markassistant", "mar
 
 @dataclass(frozen=True)
 class Turns:
-    """What stands around the turns of a conversation."""
+    """The texts that a chat template puts around the turns of a conversation."""
 
     around: Mapping[str, tuple[str, str]]
-    """Of each role: before and after its text."""
+    """For each role, the text before and after a turn."""
     answer: str
-    """What makes the model answer."""
+    """The text that starts the model's answer (the generation prompt)."""
     system: str | None
-    """The system prompt that the template adds where there is none."""
+    """The system prompt that the template adds if the conversation has none."""
 
     def render(self, messages: Messages) -> str:
-        """A conversation up to where the answer begins, as the Go template gives it."""
+        """Render a conversation up to where the answer begins, as the Go template does."""
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         parts = [(*self.around[message["role"]], message["content"]) for message in messages]
         return "".join(before + text + after for before, after, text in parts) + self.answer
 
     def go_template(self) -> str:
-        """The same in Go's template language, over Ollama's ``.Messages``."""
+        """Return the template in Go's template language, over Ollama's ``.Messages``."""
         branches = [
             f'{{{{ {"else " if number else ""}if eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{after}'
             for number, (role, (before, after)) in enumerate(self.around.items())
@@ -43,12 +43,15 @@ class Turns:
 
 
 def turns_of(tokenizer: Any, options: Mapping[str, Any], checked_by: Messages) -> Turns | None:
-    """The turns of the tokenizer's chat template; None where they cannot say it, by ``checked_by`` among others."""
+    """Derive the ``Turns`` of the tokenizer's chat template.
+
+    Returns None if they do not reproduce the template for ``checked_by`` and some other conversations.
+    """
     from jinja2 import TemplateError
 
     if tokenizer.chat_template is None:
         return None
-    # What the tokenizer puts before every text, llama.cpp and so Ollama put there too.
+    # llama.cpp, and so Ollama, adds the same beginning-of-sequence token that the tokenizer adds to every text.
     added = tokenizer.bos_token if tokenizer.encode("a")[0] == tokenizer.bos_token_id else ""
 
     def render(messages: Messages, answer: bool) -> str:
@@ -72,7 +75,7 @@ def _said(*marks: str) -> Messages:
 
 
 def _turns(render: Callable[[Messages, bool], str]) -> Turns | None:
-    """Raises ValueError where a mark is not in the text as it was given."""
+    """Derive the turns from rendered markers. Raises ValueError if the template changes or drops a marker."""
     whole = render(_said(SYSTEM, USER, ASSISTANT, AGAIN), True)
     head, first, second, third, _ = _between(whole, SYSTEM, USER, ASSISTANT, AGAIN)
     after_user = render(_said(USER), False).rpartition(USER)[2]
@@ -106,18 +109,21 @@ def _between(text: str, *marks: str) -> list[str]:
 
 
 def _unsayable(turns: Turns) -> bool:
-    """Whether a piece would be taken for Go's or the Modelfile's own signs."""
+    """Return whether a text contains characters with a meaning in Go templates or Modelfiles."""
     pieces = [*(piece for pair in turns.around.values() for piece in pair), turns.answer, turns.system or ""]
     return any(sign in piece for piece in pieces for sign in ("{{", "}}", '"""'))
 
 
 def modelfile(file: str, turns: Turns | None, system: str | None, stops: Sequence[str]) -> str:
-    """The Modelfile. ``system``: the run's own system prompt. It answers greedily, as it was measured."""
+    """Return the Modelfile. ``system``: the run's own system prompt.
+
+    The temperature is 0, because the accuracy was measured with greedy decoding.
+    """
     lines = [f"FROM ./{file}"]
     if turns is not None:
         lines.append(f'TEMPLATE """{turns.go_template()}"""')
     else:
-        lines.append("# No TEMPLATE: Ollama goes by the chat template inside the GGUF file.")
+        lines.append("# No TEMPLATE: Ollama uses the chat template inside the GGUF file.")
     system = system if system is not None else turns.system if turns else None
     if system and '"""' not in system:
         lines.append(f'SYSTEM """{system}"""')

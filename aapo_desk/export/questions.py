@@ -1,4 +1,4 @@
-"""What an export is asked: the run's own held-out problems, in the prompts that the run asked them in."""
+"""The held-out problems of the run, with the run's own prompts, to evaluate an export on."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from aapo_desk.tasks import Problem
 from aapo_desk.tasks.prompts import fit
 
 MEASURED = ("accuracy", "low", "high", "unscorable", UNSCORABLE_AS, RECOUNTED)
-"""What an export's record keeps of the run's own evaluations."""
+"""The keys of the run's own evaluations that an export's record contains."""
 
 Judge = Callable[[Sequence[Completion]], dict[str, Any]]
-"""Greedy answers -> how many are right, as an evaluation measures it: accuracy, low, high, unscorable, scores."""
+"""Maps greedy answers to the results of an evaluation: accuracy, low, high, unscorable, scores."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Problems with their prompts as token ids. ``held_out`` is empty where the run evaluates nothing."""
+    """Problems with their prompts as token ids. ``held_out`` is empty if the run has no evaluation."""
 
     held_out: Sequence[Problem]
     held_out_prompts: Sequence[list[int]]
     probed: Sequence[list[int]]
-    """Prompts that distributions are compared behind: the first held-out ones, else some that were trained on."""
+    """Prompts after which distributions are compared: the first held-out ones, else some training prompts."""
     example: Problem
-    """The problem of the first of them."""
+    """The problem of the first prompt in ``probed``."""
 
 
 def questions(config: RunConfig, tokenizer: Any) -> Questions:
-    """Raises ConfigError where the data have gone or are no longer what they were."""
+    """Load the problems of the run and render their prompts. Raises ConfigError if the data cannot be loaded."""
     data = tasks.load(config.task, config.run.seed)
     options = config.model.chat_template_options
     held_out = fit(tokenizer, data.held_out, config.task, options)
@@ -51,7 +51,7 @@ def questions(config: RunConfig, tokenizer: Any) -> Questions:
 
 
 def held_out_accuracy(loaded: Loaded, asked: Questions, source: Source, judge: Judge) -> dict[str, Any]:
-    """What the export answers right, beside what the run's evaluation of the same step found."""
+    """Measure the held-out accuracy of the export, and add the run's own evaluations of this step and of step 0."""
     longest = source.config.evaluation_tokens
     answers = loaded.answer(list(asked.held_out_prompts), longest)
     completions = [
@@ -75,14 +75,14 @@ def held_out_accuracy(loaded: Loaded, asked: Questions, source: Source, judge: J
 def _of_the_run(
     known: dict[str, Any], ids: list[str], answers: Sequence[Answer], scores: Sequence[float | None]
 ) -> dict[str, Any]:
-    """The run's own figures, and on how many problems the export gives the very same answer, and the same score."""
+    """Return the run's own results, and on how many problems the export gives the same answer and the same score."""
     greedy = known["greedy"]
     said = dict(zip(known["ids"], greedy["answers"], strict=True))
     got = dict(zip(known["ids"], greedy["scores"], strict=True))
     return {
         **(_accuracy(known) or {}),
         "same_answers": sum(said.get(name) == answer.text for name, answer in zip(ids, answers, strict=True)),
-        # An unscorable answer counts as a wrong one, here as in the accuracy.
+        # An unscorable answer counts as wrong, as in the accuracy.
         "same_scores": sum(
             name in got and (got[name] or 0.0) == (score or 0.0) for name, score in zip(ids, scores, strict=True)
         ),

@@ -1,4 +1,4 @@
-"""What is to be exported: which checkpoint of which run, as what, and to where."""
+"""The request for an export: the checkpoint of a run, the format, and the folder to write to."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from aapo_desk.store import RunDirectory, RunReader
 Form = Literal["adapter", "merged", "gguf"]
 FORMS: tuple[Form, ...] = get_args(Form)
 QUANTS = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m")
-"""llama.cpp's names for how a GGUF file holds its weights, from the most exact on."""
+"""llama.cpp's names for the weight formats of a GGUF file, from the most to the least precise."""
 
 HELD_OUT = "held_out"
 
 
 class ExportError(RuntimeError):
-    """An export that could not be made; the message says why and what to do."""
+    """Raised if an export could not be made. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint of a run, and what is known of it."""
+    """A checkpoint of a run, with the run's configuration and evaluations."""
 
     run: RunDirectory
     config: RunConfig
     step: int
     chosen: str
-    """Why this one, for people: ``the best by held-out accuracy``, ``the last``, ``as asked``."""
+    """Why this checkpoint was chosen, in words: ``the best by held-out accuracy``, ``the last``, ``as asked``."""
     evaluations: dict[int, dict[str, Any]]
-    """The run's held-out evaluations by their step; step 0 is the base model's."""
+    """The run's held-out evaluations by step. Step 0 is the base model."""
 
     @property
     def name(self) -> str:
-        """Such as ``checkpoint step_000020 of run sums``."""
+        """The checkpoint in words, such as ``step 20 of run sums``."""
         return f"step {self.step} of run {self.run.name}"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to make of a source."""
+    """What to export, in which format, and where to write it."""
 
     source: Source
     form: Form
     to: Path
     quant: str = "f16"
-    """One of QUANTS; read for GGUF only."""
+    """One of QUANTS; used for GGUF only."""
     force: bool = False
-    """Replace an export that is there."""
+    """Whether to replace an existing export."""
     offline: bool = False
 
     @property
     def label(self) -> str:
-        """``adapter``, ``merged`` or such as ``gguf q4_k_m``."""
+        """The format in words: ``adapter``, ``merged``, or for example ``gguf q4_k_m``."""
         return f"{self.form} {self.quant}" if self.form == "gguf" else self.form
 
 
 def check_request(form: Form, quant: str | None, to: Path, force: bool) -> None:
-    """Refuse what cannot be made, before a model is loaded. Raises ConfigError."""
+    """Refuse a request that cannot be fulfilled, before a model is loaded. Raises ConfigError."""
     problems = []
     if quant is not None and form != "gguf":
-        problems.append(Problem("--quant", f"goes with --format gguf, not with {form}", quant))
+        problems.append(Problem("--quant", f"needs --format gguf, not {form}", quant))
     if quant is not None and quant not in QUANTS:
         problems.append(Problem("--quant", f"must be one of {', '.join(QUANTS)}", quant))
     if problem := check_target(to, force):
@@ -73,9 +73,9 @@ def check_request(form: Form, quant: str | None, to: Path, force: bool) -> None:
 
 
 def choose(run: RunDirectory, step: str) -> Source:
-    """The checkpoint that ``step`` means: a number, ``best`` or ``last``.
+    """Return the checkpoint that ``step`` refers to: a number, ``best`` or ``last``.
 
-    Raises ConfigError where there is none. Whether it is whole is looked at when it is read.
+    Raises ConfigError if there is none. Whether the checkpoint is intact is checked when it is read.
     """
     delta = RunReader(run).poll()
     evaluations = {number: data for number, name, data in delta.evaluations if name == HELD_OUT}
@@ -94,7 +94,8 @@ def _meant(step: str, steps: list[int], best: int | None) -> tuple[int, str]:
             return best, "the best by held-out accuracy"
         if best is None:
             return steps[-1], "the last: the run was not evaluated"
-        raise ConfigError(Problem("--step", f"the best checkpoint, of step {best}, is gone; {_there_are(steps)}", step))
+        message = f"the best checkpoint, step {best}, no longer exists; {_there_are(steps)}"
+        raise ConfigError(Problem("--step", message, step))
     if step == "last":
         return steps[-1], "the last"
     if not step.isdecimal() or int(step) not in steps:

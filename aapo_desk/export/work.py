@@ -1,4 +1,4 @@
-"""One export under way: prepare, write, and verify what was written."""
+"""The steps of one export: prepare it, write it, and verify what was written."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from aapo_desk.export.writing import merge, save_merged, saved_dtype, write_adap
 from aapo_desk.models.policy import Policy
 
 Progress = Callable[[str], None]
-TUNED = "the unquantised base plus adapter"
+TUNED = "the unquantized base plus adapter"
 
 
 @dataclass(frozen=True)
 class Proof:
-    """One comparison. Without a bound it is told and decides nothing."""
+    """One comparison. Without a bound it is reported but has no effect on the verdict."""
 
     what: str
     against: str
@@ -63,16 +63,16 @@ class Proof:
 
 @dataclass
 class Verdict:
-    """What loading an export again has shown. ``broken``: what is wrong, in words; empty: it is what it should be."""
+    """The result of loading an export again. ``broken``: what is wrong, in words; empty if the export is correct."""
 
     proofs: list[Proof] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What its user has to know."""
+    """Notes for the user of the export."""
     loaded: Loaded | None = None
 
     def hold(self, what: str, against: str, expected: Tensor, found: Tensor, bound: Bound | None) -> None:
-        """Compare two logits [N, V]."""
+        """Compare two logits [N, V] and record the result."""
         try:
             off = distance(expected, found)
         except ValueError as error:
@@ -84,29 +84,29 @@ class Verdict:
 
 @dataclass
 class Work:
-    """An export under way, and what it is held against."""
+    """An export in progress, and the data that it is compared with."""
 
     request: Request
     places: Places
     base: Base
     tools: Tools | None
     checkpoint: Checkpoint
-    """A copy of the run's, which may go while this is at work."""
+    """A copy of the run's checkpoint, which the run may delete during the export."""
     tokenizer: Any
     eos_ids: tuple[int, ...]
     template_end: int | None
-    """As ``Policy.template_end``."""
+    """See ``Policy.template_end``."""
     questions: Questions
     probe: Probe
     progress: Progress
     files: Files = field(default_factory=dict)
-    """What was written, with checksums."""
+    """The files that were written, with checksums."""
     dtype: str | None = None
-    """Of a merged model's weights."""
+    """The data type of a merged model's weights."""
 
     @property
     def named_ends(self) -> tuple[int, ...]:
-        """The ends that the model or its tokenizer names; all of them if these name none."""
+        """The end-of-sequence tokens that the model or its tokenizer names, or all of them if these name none."""
         return tuple(token for token in self.eos_ids if token != self.template_end) or self.eos_ids
 
     @property
@@ -116,33 +116,33 @@ class Work:
 
     @property
     def f16(self) -> Path:
-        """The GGUF file that a quantised one is made of."""
+        """The f16 GGUF file that a quantized one is made from."""
         return self.gguf if self.request.quant == "f16" else self.places.scratch / "f16.gguf"
 
 
 def prepare(request: Request, places: Places, progress: Progress) -> tuple[Work, Policy]:
-    """Have all that is needed at hand, load the base plus adapter and let it answer; gives that policy too.
+    """Fetch what the export needs, load the base plus adapter and let it answer the prompts of the probe.
 
-    Raises ExportError, ModelError, CheckpointError and ConfigError.
+    Returns the loaded policy too. Raises ExportError, ModelError, CheckpointError and ConfigError.
     """
     source = request.source
     checkpoint = _copied(source.run.checkpoints, source.step, places.scratch)
     tools = Tools.have(progress, request.offline) if request.form == "gguf" else None
     base = find_base(source.config, request.offline, progress)
-    progress("loading the unquantised base plus adapter")
+    progress("loading the unquantized base plus adapter")
     policy = load_tuned(base, checkpoint)
     asked_of = questions(source.config, policy.tokenizer)
     prompts = list(asked_of.probed)
     answers = [tokens for tokens, _ in greedy_tokens(policy, prompts, PROBED_TOKENS)]
     probe = Probe(prompts, answers, answer_logits(policy, prompts, answers))
     if not bool(torch.isfinite(probe.logits).all()):
-        raise ExportError(f"{TUNED} computes numbers that are not finite: this checkpoint is of no use")
+        raise ExportError(f"{TUNED} computes non-finite numbers, so this checkpoint cannot be used; choose another")
     tokenizer, eos, end = policy.tokenizer, policy.eos_ids, policy.template_end
     return Work(request, places, base, tools, checkpoint, tokenizer, eos, end, asked_of, probe, progress), policy
 
 
 def _copied(folder: Path, step: int, scratch: Path) -> Checkpoint:
-    """The checkpoint's adapter in a place of our own, found whole. Raises CheckpointError."""
+    """Check the checkpoint and copy its adapter to the scratch folder. Raises CheckpointError."""
     found = Checkpoint(folder / checkpoint_name(step), step)
     found.read_asked_state()
     refuse_broken(found)
@@ -155,7 +155,7 @@ def _copied(folder: Path, step: int, scratch: Path) -> Checkpoint:
 
 
 def write(work: Work, policy: Policy) -> None:
-    """Write the export into its place aside. A merge uses the policy up. Raises ExportError."""
+    """Write the export to its temporary folder. A merge makes the policy unusable. Raises ExportError."""
     work.progress(f"writing the {work.request.label}")
     weights = sum(value.numel() for value in policy.causal.parameters())
     _check_disk(work, weights)
@@ -178,29 +178,29 @@ def _write_gguf(work: Work, policy: Policy) -> None:
     work.tools.convert(model, work.f16)
     shutil.rmtree(model)
     if work.f16 != work.gguf:
-        work.progress(f"quantising it to {work.request.quant}")
+        work.progress(f"quantizing it to {work.request.quant}")
         work.tools.quantise(work.f16, work.gguf, work.request.quant)
 
 
 def _check_disk(work: Work, weights: int) -> None:
-    """Before anything is written. Raises ExportError."""
+    """Check the free disk space before anything is written. Raises ExportError."""
     size = {"adapter": 0, "merged": 2 * weights, "gguf": 4 * weights}[work.request.form]
     if work.request.form == "gguf" and work.request.quant != "f16":
-        size += weights  # 8 bits a weight at the most
+        size += weights  # at most 8 bits per weight
     size += sum(path.stat().st_size for path in work.checkpoint.adapter.iterdir()) + (8 << 20)
     free = free_bytes(work.places.aside)
     if size > free:
         raise ExportError(
-            f"the disk of {work.request.to.parent} has {free / 2**30:.1f} GiB left, and {size / 2**30:.1f} are needed "
-            "while the export is made"
+            f"the disk of {work.request.to.parent} has {free / 2**30:.1f} GiB free, but the export needs "
+            f"{size / 2**30:.1f} GiB; free some space, or export to another disk"
         )
 
 
 def verify(work: Work) -> Verdict:
-    """Load what was written again and hold it against what it was made of.
+    """Load the written export again and compare it with the model it was made from.
 
-    What is damaged, cannot be loaded or is out of bounds stands in the verdict. Raises ModelError where the base
-    itself cannot be loaded any more.
+    The verdict lists what is damaged, cannot be loaded or exceeds its limits. Raises ModelError if the base itself can
+    no longer be loaded.
     """
     work.progress("loading it again")
     verdict = Verdict(broken=damaged_files(work.places.aside, work.files))
@@ -214,7 +214,7 @@ def verify(work: Work) -> Verdict:
 
 
 def _verify_adapter(work: Work, verdict: Verdict) -> None:
-    """On the unquantised base; its accuracy is then measured on the base that it was trained on and is used with."""
+    """Compare the adapter on the unquantized base. For the accuracy it is loaded on the base used in training."""
     base = work.base
     policy = load_exported_adapter(base, base.model, work.places.aside)
     found = answer_logits(policy, work.probe.prompts, work.probe.answers)
@@ -231,15 +231,15 @@ def _verify_merged(work: Work, verdict: Verdict) -> None:
     found = answer_logits(policy, work.probe.prompts, work.probe.answers)
     verdict.hold("the merged model", TUNED, work.probe.logits, found, BOUNDS["merged"])
     if set(policy.eos_ids) != set(work.eos_ids):
-        verdict.broken.append(f"its answers end at the tokens {policy.eos_ids}, those of its base at {work.eos_ids}")
+        verdict.broken.append(f"its answers end at the tokens {policy.eos_ids}, but its base's at {work.eos_ids}")
     if policy.template_end is not None:
         name = work.tokenizer.convert_ids_to_tokens(policy.template_end)
         verdict.broken.append(f"its generation settings do not name {name}, which ends a turn in its chat template")
     if policy.tokenizer.chat_template != work.tokenizer.chat_template:
-        verdict.broken.append("its chat template is not its base's")
+        verdict.broken.append("its chat template differs from its base's")
     prompts = [work.tokenizer.decode(prompt) for prompt in work.probe.prompts]
     if any(work.tokenizer.encode(text) != policy.tokenizer.encode(text) for text in prompts):
-        verdict.broken.append("its tokenizer reads the prompts as other tokens than its base's")
+        verdict.broken.append("its tokenizer gives other tokens for the prompts than its base's")
     verdict.loaded = asked(policy)
 
 
@@ -251,7 +251,7 @@ def _verify_gguf(work: Work, verdict: Verdict) -> None:
     verdict.broken += what_is_lost(work.tools, work.gguf, work.tokenizer, texts, work.named_ends)
     if work.template_end is not None and work.template_end not in ends_of(work.tools, work.gguf, [work.template_end]):
         name = work.tokenizer.convert_ids_to_tokens(work.template_end)
-        verdict.notes.append(f"llama.cpp does not end an answer at {name} by itself: give it that as a stop text")
+        verdict.notes.append(f"llama.cpp does not end an answer at {name} by itself: pass it as a stop text")
     found = loaded.logits(prompts, answers)
     if work.f16 == work.gguf:
         verdict.hold("the GGUF file in f16", TUNED, work.probe.logits, found, BOUNDS["gguf f16"])
@@ -265,17 +265,17 @@ def _verify_gguf(work: Work, verdict: Verdict) -> None:
 
 
 def four_bit_drift(work: Work) -> Proof | None:
-    """How far the policy that was trained, on 4 bits, is from the base plus adapter that an export is made of."""
+    """Compare the 4-bit policy that was trained with the unquantized base plus adapter that an export is made from."""
     if work.base.config.model.quantization == "none":
         return None
-    work.progress("loading the 4-bit policy, to tell how far it is from that")
+    work.progress("loading the 4-bit policy, to compare it with the unquantized model")
     policy = load_trained(work.base, work.checkpoint)
     found = answer_logits(policy, work.probe.prompts, work.probe.answers)
     return Proof("the 4-bit policy, as it was trained", TUNED, distance(work.probe.logits, found), None)
 
 
 def let_go() -> None:
-    """Return a model's memory that nobody holds any more."""
+    """Free the memory of models that are no longer referenced."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -23,7 +23,7 @@ SENTENCEPIECE = "tokenizer.model"
 
 
 def write_adapter(checkpoint: Checkpoint, model: ModelConfig, resolved: ResolvedModel, folder: Path) -> None:
-    """The checkpoint's adapter in peft's layout, its base named so that others find it: the hub's id and commit."""
+    """Write the checkpoint's adapter in PEFT format. Its base is named by hub id and commit, so that others find it."""
     for name in ("adapter_model.safetensors", SETTINGS):
         shutil.copyfile(checkpoint.adapter / name, folder / name)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
@@ -32,13 +32,13 @@ def write_adapter(checkpoint: Checkpoint, model: ModelConfig, resolved: Resolved
 
 
 def revision(model: ModelConfig, resolved: ResolvedModel) -> str | None:
-    """The hub's commit that was trained on, as far as the local cache tells it; None for a model that is a folder."""
+    """Return the hub commit of the base, as far as the local cache knows it; None for a model in a local folder."""
     known = identity(model, resolved)
     return known.get("commit") or resolved.revision
 
 
 def saved_dtype(resolved: ResolvedModel, trust_remote_code: bool) -> torch.dtype:
-    """The 16 bits that a merged model is saved in: those it was published in, else float16, which rounds the least."""
+    """Return the 16-bit type to save a merged model in: the published one, else float16, which rounds the least."""
     from transformers import AutoConfig
 
     published = AutoConfig.from_pretrained(resolved.path, trust_remote_code=trust_remote_code)
@@ -48,11 +48,11 @@ def saved_dtype(resolved: ResolvedModel, trust_remote_code: bool) -> torch.dtype
 
 @torch.no_grad()
 def merge(policy: Policy, dtype: torch.dtype) -> Any:
-    """Merge the adapter into its base, in place, and give the plain model in ``dtype``. The policy is spent then.
+    """Merge the adapter into its base, in place, and return the plain model in ``dtype``.
 
-    Each sum is made in float32 and rounded once. Its generation settings name the chat template's end of turn too, so
-    that others stop there as the run did. The base must not be quantised. Raises ExportError where a weight
-    does not fit ``dtype``.
+    The policy cannot be used afterwards, and its base must not be quantized. Each sum is computed in float32 and
+    rounded once. The generation settings also name the chat template's end-of-turn token, so that other tools stop
+    where the run did. Raises ExportError if a weight is not finite in ``dtype``.
     """
     embeddings = policy.causal.get_input_embeddings()
     for layer in adapted_layers(policy.model):
@@ -60,31 +60,31 @@ def merge(policy: Policy, dtype: torch.dtype) -> Any:
         if base.weight is embeddings.weight:
             _untie(policy.causal, base)
         delta = layer.get_delta_weight(ADAPTER)
-        # In float32 it stays so until the whole model is rounded.
+        # A float32 weight stays in float32 until the whole model is rounded.
         kept = torch.float32 if base.weight.dtype == torch.float32 else dtype
         base.weight.data = (base.weight.float() + delta.float()).to(kept)
     merged = policy.model.unload().to(dtype)
     for name, parameter in merged.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
-            raise ExportError(f"the weights {name} do not fit {str(dtype).removeprefix('torch.')}")
+            raise ExportError(f"the weights {name} are not finite in {str(dtype).removeprefix('torch.')}")
     if policy.template_end is not None:
         merged.generation_config.eos_token_id = list(policy.eos_ids)
     return merged
 
 
 def _untie(causal: Any, head: Any) -> None:
-    """Give a head of its own to a model whose head is its embeddings, which the adapter must not change."""
+    """Give the model a separate head if it shares the embeddings, because the adapter must not change these."""
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     for config in {id(found): found for found in (causal.config, causal.config.get_text_config())}.values():
         config.tie_word_embeddings = False
 
 
 def save_merged(model: Any, tokenizer: Any, resolved: ResolvedModel, folder: Path) -> None:
-    """Safetensors, configuration, generation settings, tokenizer and chat template."""
+    """Save the weights (safetensors), configuration, generation settings, tokenizer and chat template."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if path := _sentencepiece(resolved):
-        shutil.copyfile(path, folder / SENTENCEPIECE)  # some formats are made from it, and transformers leaves it out
+        shutil.copyfile(path, folder / SENTENCEPIECE)  # some formats are converted from it, but transformers omits it
 
 
 def _sentencepiece(resolved: ResolvedModel) -> Path | None:

@@ -1,12 +1,12 @@
-"""The Hugging Face hub: models and data sets looked up, fetched into the hub's own cache, or found there.
+"""Access to the Hugging Face hub: look up models and data sets, and fetch them into the hub's own cache.
 
-look_up(repo, revision)        the commit that is meant, and its files with their sizes
-fetch(repo, listing, names)    those files in the cache: what is missing is fetched, what broke off goes on
-check_room(repo, listing, ...) whether the disk holds what is missing
-go_offline(), offline()        no connection at all
+look_up(repo, revision)        return the commit of a revision, and its files with their sizes
+fetch(repo, listing, names)    fetch the files that are missing in the cache; resume interrupted downloads
+check_room(repo, listing, ...) check that the disk has space for the missing files
+go_offline(), offline()        turn off all connections; return whether they are off
 
-Everything raises HubError with one line that says what to do. The cache is the one of the hub's own tools, in their
-layout, so that nothing is fetched twice and ``hf download`` on another machine can fill it.
+All errors are HubErrors with one line that says what to do. The cache is that of the hub's own tools, in their layout,
+so that nothing is fetched twice and ``hf download`` can fill it too.
 """
 
 from aapo_desk.hub.errors import HubError

@@ -1,4 +1,4 @@
-"""Files of a repository into the cache, with a look at the disk before."""
+"""Fetch files of a repository into the cache, after checking the disk space."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from aapo_desk.hub.repo import COMMIT, Listing, Progress, Repo, silent
 from aapo_desk.hub.transfer import UNFINISHED, transfer
 
 BIG = 16 << 20
-"""From this size on a file is fetched in a way that goes on where it broke off. The library begins anew."""
+"""Files of at least this size (in bytes) are fetched by ``transfer``, which resumes an interrupted download. The
+library would start again."""
 SPARE = 256 << 20
-"""What is to stay free on the disk."""
+"""Bytes that must stay free on the disk."""
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -28,9 +29,9 @@ def fetch(
     progress: Progress = silent,
     clock: Callable[[], float] = time.monotonic,
 ) -> Path:
-    """Have files of a commit in the cache, and give the folder that holds them under their names.
+    """Fetch files of a commit into the cache, and return the folder that has them under their names.
 
-    No connection is made where all are there. Raises HubError.
+    If all files are in the cache, no connection is made. Raises HubError.
     """
     from huggingface_hub import is_offline_mode, snapshot_download
 
@@ -49,25 +50,25 @@ def fetch(
                 bar.done += listing.sizes[name]
         else:
             progress(f"fetching {_count(missing)} of the {repo}")
-        # Links what has been transferred, fetches the small rest, and notes what the commit holds.
+        # This links the large files, fetches the small ones, and records the file list of the commit.
         patterns = [glob.escape(name) for name in missing]
         snapshot_download(repo.id, repo_type=repo.kind, revision=listing.commit, allow_patterns=patterns)
         _remember(repo, listing)
     except failures() as error:
         raise explain(error, repo, listing.revision) from error
     if left := missing_files(repo, listing, missing):
-        raise HubError(f"{left[0]} of the {repo} could not be fetched: try again")
+        raise HubError(f"{left[0]} of the {repo} could not be fetched; try again")
     return repo.snapshot(listing.commit)
 
 
 def missing_files(repo: Repo, listing: Listing, names: Sequence[str]) -> list[str]:
-    """Those of the files that the cache does not hold."""
+    """Return the files that are not in the cache."""
     snapshot = repo.snapshot(listing.commit)
     return [name for name in dict.fromkeys(names) if not (snapshot / name).is_file()]
 
 
 def check_room(repo: Repo, listing: Listing, names: Sequence[str]) -> None:
-    """Raise HubError where the cache's disk has no room for those of the files that are missing, or offline."""
+    """Raise HubError if files are missing and the cache's disk has no space for them, or if the program is offline."""
     from huggingface_hub import is_offline_mode
 
     missing = missing_files(repo, listing, names)
@@ -80,13 +81,13 @@ def check_room(repo: Repo, listing: Listing, names: Sequence[str]) -> None:
     free = shutil.disk_usage(_existing(repo.cache)).free
     if needed + SPARE > free:
         raise HubError(
-            f"the {repo} needs {size(needed)} more in the cache {repo.cache}, whose disk has {size(free)} free: free "
-            "some, or move the cache with HF_HOME=/ANOTHER/DISK"
+            f"the {repo} needs {size(needed)} more in the cache {repo.cache}, but its disk has only {size(free)} free: "
+            "free some space, or move the cache with HF_HOME=/ANOTHER/DISK"
         )
 
 
 def size(count: int) -> str:
-    """Bytes as people say them."""
+    """Format a number of bytes, such as ``1.5 GB``."""
     for unit, name in ((10**9, "GB"), (10**6, "MB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"
@@ -104,14 +105,14 @@ def _count(names: Sequence[str]) -> str:
 def _incomplete(repo: Repo, listing: Listing, missing: Sequence[str]) -> str:
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return (
-        f"the {repo} is not whole in the cache ({repo.cache}): {missing[0]}{more} is missing, and offline nothing is "
-        f"fetched: run once without --offline (and without HF_HUB_OFFLINE), or: hf download {repo.id} "
+        f"the {repo} is incomplete in the cache ({repo.cache}): {missing[0]}{more} is missing and cannot be fetched "
+        f"offline: run once without --offline (and without HF_HUB_OFFLINE), or run: hf download {repo.id} "
         f"--repo-type {repo.kind} --revision {listing.commit}"
     )
 
 
 def _remember(repo: Repo, listing: Listing) -> None:
-    """Note which commit the branch or tag means, for those who look it up without a connection."""
+    """Record the commit of the branch or tag, so that it can be looked up without a connection."""
     if COMMIT.fullmatch(listing.revision):
         return
     ref = repo.folder / "refs" / listing.revision
@@ -123,19 +124,19 @@ def _remember(repo: Repo, listing: Listing) -> None:
 
 @dataclass
 class _Bar:
-    """Tells how far a transfer is: at the start, at each tenth, and at least every ten seconds."""
+    """Reports the progress of a transfer: at the start, at each tenth, and at least every ten seconds."""
 
     repo: Repo
     total: int
     progress: Progress
     clock: Callable[[], float]
     done: int = 0
-    """Bytes of the files that are finished."""
+    """Bytes of the finished files."""
     _told: tuple[int, float, int] | None = field(default=None, init=False)
-    """The tenth, the time and the bytes of the last line."""
+    """The tenth, the time and the bytes at the last report."""
 
     def at(self, position: int) -> None:
-        """So many bytes of the file in work are there."""
+        """Report that ``position`` bytes of the current file are there."""
         here, now = self.done + position, self.clock()
         tenth = 10 * here // self.total
         if self._told and tenth == self._told[0] and now - self._told[1] < SECONDS_BETWEEN_LINES:

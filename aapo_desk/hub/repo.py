@@ -1,4 +1,4 @@
-"""A repository on the hub, its place in the cache, and what it holds at a commit."""
+"""A repository on the hub, its folder in the cache, and its files at a commit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SECONDS_TO_ANSWER = 20.0
 
 
 class Progress(Protocol):
-    """Hears a line of what goes on and, where that is known, how much of it is done, from 0 to 1."""
+    """A callback for progress: a line of text and, if known, the fraction that is done, from 0 to 1."""
 
     def __call__(self, text: str, share: float | None = None, /) -> None: ...
 
 
 def silent(text: str, share: float | None = None, /) -> None:
-    """Progress that nobody hears."""
+    """Ignore the progress."""
 
 
 @dataclass(frozen=True)
@@ -50,26 +50,26 @@ class Repo:
 
     @property
     def local_copy(self) -> str:
-        """How a configuration names a folder in its place."""
+        """The setting that uses a local copy instead of the hub."""
         return "model.id=/PATH/TO/FOLDER" if self.kind == "model" else "task.source=file:PATH"
 
     @property
     def cache(self) -> Path:
-        """The hub's cache, of all repositories."""
+        """The hub's cache for all repositories."""
         from huggingface_hub import constants
 
         return Path(constants.HF_HUB_CACHE)
 
     @property
     def folder(self) -> Path:
-        """Its own part of the cache: refs, blobs and snapshots."""
+        """The repository's folder in the cache, with refs, blobs and snapshots."""
         return self.cache / f"{self.kind}s--{self.id.replace('/', '--')}"
 
     def snapshot(self, commit: str) -> Path:
         return self.folder / "snapshots" / commit
 
     def cached_commit(self, revision: str) -> str | None:
-        """The commit that a revision meant when it was last looked up."""
+        """Return the commit of a revision when it was last looked up, or None if the cache does not know it."""
         if COMMIT.fullmatch(revision):
             return revision
         try:
@@ -81,9 +81,9 @@ class Repo:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a repository holds at a commit: file names with their sizes in bytes.
+    """The files of a repository at a commit, with their sizes in bytes.
 
-    ``revision`` is what was asked for. Where not ``whole``, only those files are known that are in the cache.
+    ``revision`` is the requested revision. If ``whole`` is False, only the files in the cache are known.
     """
 
     revision: str
@@ -93,10 +93,10 @@ class Listing:
 
 
 def look_up(repo: Repo, revision: str | None, progress: Progress = silent) -> Listing:
-    """The commit that a revision (none: the default branch) means now, and its files.
+    """Return the current commit of a revision (None: the default branch) and its files.
 
-    A commit whose files the cache lists needs no connection. Offline, or where the hub cannot be reached, the cache
-    answers, and in the second case ``progress`` hears of it. Raises HubError.
+    No connection is made for a commit whose file list is in the cache. Offline, or if the hub cannot be reached, the
+    answer comes from the cache; in the second case this is reported to ``progress``. Raises HubError.
     """
     from huggingface_hub import is_offline_mode
 
@@ -136,7 +136,7 @@ def _stays_inside(name: str) -> bool:
 
 
 def _listed(repo: Repo, commit: str) -> dict[str, int] | None:
-    """All files of a commit, as the library noted them when it fetched some; None where it did not."""
+    """Return all files of a commit from the list that the library keeps in the cache, or None if there is no list."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError
 
@@ -148,7 +148,7 @@ def _listed(repo: Repo, commit: str) -> dict[str, int] | None:
 
 
 def _cached(repo: Repo, wanted: str) -> Listing | None:
-    """What the cache knows of a revision: the files that are listed, else those that are there."""
+    """Return what the cache knows about a revision: the listed files, else those that are in the cache, else None."""
     commit = repo.cached_commit(wanted)
     if commit is None or not repo.snapshot(commit).is_dir():
         return None

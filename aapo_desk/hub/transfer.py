@@ -1,9 +1,9 @@
-"""One large file into the cache, going on where an earlier transfer broke off.
+"""Fetch one large file into the cache, and resume a transfer that was interrupted.
 
-The library's own download begins anew in every process: its unfinished files have names of their own and are removed.
-Here an unfinished file is named after the content, so that the next process goes on with it. It comes in over plain
-HTTP ranges, and is checked by its SHA-256 where the hub tells one. What is then in the cache is what the library would
-have put there.
+The library's own download starts again in every process, because its unfinished files have unique names and are
+removed. Here an unfinished file is named after its content, so that the next process can resume it. The file comes in
+plain HTTP ranges, and its SHA-256 is checked if the hub gives one. The result in the cache is the same as the
+library's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aapo_desk.hub.repo import Listing, Progress, Repo
 UNFINISHED = ".aapo-desk.incomplete"
 CHUNK = 1 << 20
 PAUSES = (1.0, 2.0, 4.0, 8.0, 8.0)
-"""Seconds before each further attempt after one that brought nothing."""
+"""Seconds to wait before each new attempt, after attempts that received nothing."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -35,16 +35,16 @@ def transfer(
     progress: Progress,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Have the content of a file among the cache's blobs. ``at`` hears how many bytes are there.
+    """Fetch the content of a file into the cache's blobs. ``at`` is called with the number of bytes received so far.
 
-    Raises what the library raises, and HubError for content that arrives damaged.
+    The library's exceptions propagate. Raises HubError if the content arrives damaged.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(repo.id, name, repo_type=repo.kind, revision=listing.commit)
     etag = get_hf_file_metadata(url).etag
     if etag is None:
-        raise HubError(f"the hub names no content for {name} of the {repo}: it cannot be fetched safely")
+        raise HubError(f"the hub gives no content hash for {name} of the {repo}, so it cannot be fetched safely")
     blob = repo.folder / "blobs" / etag
     blob.parent.mkdir(parents=True, exist_ok=True)
     with _alone(repo, etag, progress, sleep):
@@ -55,7 +55,7 @@ def transfer(
             _fill(file, url, listing.sizes[name], at, progress, sleep)
         if SHA256.fullmatch(etag) and (found := _sha256(part)) != etag:
             part.unlink()
-            raise HubError(f"{name} of the {repo} arrived damaged (SHA-256 {found}, not {etag}): start again")
+            raise HubError(f"{name} of the {repo} arrived damaged (SHA-256 {found}, not {etag}): try again")
         part.replace(blob)
 
 
@@ -67,7 +67,7 @@ def _fill(
     progress: Progress,
     sleep: Callable[[float], None],
 ) -> None:
-    """Append to the file until it has its length. Attempts that bring something cost nothing."""
+    """Append to the file until it is complete. Only attempts that receive nothing count towards the limit."""
     attempt = 0
     if file.tell() > length:
         _empty(file)
@@ -78,7 +78,7 @@ def _fill(
             _append(file, url, at)
             if file.tell() > before:
                 continue
-            error: Exception = ConnectionError("the connection ended before the file did")
+            error: Exception = ConnectionError("the connection ended before the file was complete")
         except failures() as failure:
             if not is_transient(failure):
                 raise
@@ -86,15 +86,18 @@ def _fill(
         attempt = 0 if file.tell() > before else attempt
         if attempt == len(PAUSES):
             raise error
-        progress(f"the connection failed ({first_line(error)}); going on in {PAUSES[attempt]:.0f} s")
+        progress(f"the connection failed ({first_line(error)}); trying again in {PAUSES[attempt]:.0f} s")
         sleep(PAUSES[attempt])
         attempt += 1
     if file.tell() > length:
-        raise HubError("the hub sent more than the file's length: start again")
+        raise HubError("the hub sent more bytes than the file has: try again")
 
 
 def _append(file: IO[bytes], url: str, at: Callable[[int], None]) -> None:
-    """One request, from where the file ends. The address is asked anew each time: those it leads to expire."""
+    """Send one request that continues at the end of the file.
+
+    It starts from the hub's own URL each time, because the URLs that this redirects to expire.
+    """
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
@@ -106,7 +109,7 @@ def _append(file: IO[bytes], url: str, at: Callable[[int], None]) -> None:
         "GET", url, headers=headers, follow_redirects=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
     ) as response:
         hf_raise_for_status(response)
-        if start and response.status_code != 206:  # all of it comes again
+        if start and response.status_code != 206:  # the server ignored the range and sends the whole file
             _empty(file)
         for chunk in response.iter_bytes(CHUNK):
             file.write(chunk)
@@ -120,7 +123,7 @@ def _empty(file: IO[bytes]) -> None:
 
 @contextmanager
 def _alone(repo: Repo, etag: str, progress: Progress, sleep: Callable[[float], None]) -> Iterator[None]:
-    """Keep two processes from fetching the same content at once; the second waits and finds it there."""
+    """Keep two processes from fetching the same content at once: the second waits, then finds it in the cache."""
     lock = repo.cache / ".locks" / repo.folder.name / f"{etag}.aapo-desk.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("ab") as file:

@@ -45,7 +45,7 @@ def not_labels(rewards: Sequence[RewardConfig]) -> tuple[str, str, Any] | None:
     counting = [(index, reward) for index, reward in enumerate(rewards) if reward.weight]
     if len(counting) != 1:
         names = ", ".join(reward.name for _, reward in counting) or "none"
-        return "rewards", f"exactly one must have a weight other than 0, and it must be 1; now: {names}", None
+        return "rewards", f"exactly one reward must count, with weight 1; now these count: {names}", None
     index, reward = counting[0]
     if reward.weight != 1:
         return f"rewards.{index}.weight", "it must be 1", reward.weight

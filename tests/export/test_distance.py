@@ -28,7 +28,7 @@ def test_kl_is_of_the_expected_from_the_found_in_nats() -> None:
 
 def test_a_vocabulary_padded_at_its_end_is_no_difference_and_a_smaller_one_is_refused() -> None:
     assert distance(ROWS, torch.cat([ROWS, ROWS], 1)).kl == pytest.approx(0, abs=1e-6)
-    with pytest.raises(ValueError, match="cannot be held against"):
+    with pytest.raises(ValueError, match="cannot be compared with"):
         distance(ROWS, ROWS[:, :5])
 
 

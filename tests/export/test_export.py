@@ -83,7 +83,7 @@ def test_unscorable_answers_are_wrong_in_the_card_and_in_the_agreement_with_the_
     assert found["greedy"]["accuracy"] == 0.25
     assert (found["run"]["accuracy"], found["run"]["unscorable"], found["run"]["same_scores"]) == (0.25, 2, 4)
     text = _accuracy({"held_out": found}, None)
-    assert "| tuned, as it was trained | 0.25 [0.05, 0.70]; 2 of 4 unscorable, counted as wrong |" in text
+    assert "| tuned model, as in training | 0.25 [0.05, 0.70]; 2 of 4 unscorable, counted as wrong |" in text
 
 
 def test_a_merged_model_needs_no_peft_and_keeps_template_and_ending_token(
@@ -108,7 +108,7 @@ def test_what_was_exported_stands_among_the_runs_exports_with_its_proof(run: Run
     assert json.loads(path.read_text()) == record
     assert json.loads((tmp_path / "out" / "export.json").read_text())["proofs"] == record["proofs"]
     (proof,) = record["proofs"]
-    assert proof["against"] == "the unquantised base plus adapter"
+    assert proof["against"] == "the unquantized base plus adapter"
     assert 0 <= proof["distance"]["kl"] <= proof["bound"]["kl"] == BOUNDS["merged"].kl
     assert proof["distance"]["tokens"] > 20
     assert (record["step"], record["chosen"]) == (1, "the best by held-out accuracy")
@@ -224,7 +224,7 @@ def test_what_is_out_of_bounds_is_kept_aside_as_broken(
         export(request(run, "merged", tmp_path / "out"), all_right)
     assert not (tmp_path / "out").exists()
     record, problems = check_folder(tmp_path / "out.broken")
-    assert "found broken when it was made" in problems[0]
+    assert "already broken when it was made" in problems[0]
     assert record["held_out"] is None
     (path,) = run.exports.iterdir()
     assert path.name.endswith("-merged-broken.json")
@@ -250,7 +250,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ExportError, match=r"has 0\.0 GiB left, and .* are needed"):
+    with pytest.raises(ExportError, match=r"has 0\.0 GiB free, but the export needs"):
         export(request(run, "merged", tmp_path / "out"), None)
     assert names(tmp_path) <= {"home", "settings"}
 
@@ -292,10 +292,10 @@ def test_the_card_holds_settings_curves_and_evaluation(run: RunDirectory, tmp_pa
         "LoRA r=4, alpha=8",
         "| step | reward | entropy, in nats |",
         "| 2 | 0.200 | 1.000 |",
-        "| base, as it was trained on | 0.10 [0.00, 0.20] |",
-        "| tuned, as it was trained | 0.50 [0.40, 0.60] |",
+        "| base model, as in training | 0.10 [0.00, 0.20] |",
+        "| tuned model, as in training | 0.50 [0.40, 0.60] |",
         "| this export | 1.00 [0.90, 1.00] |",
-        "the adapter, loaded by peft against the unquantised base plus adapter",
+        "the adapter, loaded by peft compared with the unquantized base plus adapter",
         "PeftModel.from_pretrained",
     ):
         assert piece in text, piece

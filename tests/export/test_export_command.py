@@ -49,7 +49,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a format that is none": (["tuned", "--format", "zip", "--to", "out"], r"'--format'.*'zip'.*adapter"),
     "a quantisation of an adapter": (
         ["tuned", *ADAPTER, "--to", "out", "--quant", "q8_0"],
-        r"--quant = 'q8_0': goes with --format gguf",
+        r"--quant = 'q8_0': needs --format gguf",
     ),
     "a quantisation that is none": (
         ["tuned", "--format", "gguf", "--to", "out", "--quant", "q4"],
@@ -64,12 +64,12 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a step that is none": (["tuned", *ADAPTER, "--to", "out", "--step", "first"], r"--step = 'first'"),
     "a folder that holds something else": (
         ["tuned", *ADAPTER, "--to", "full", "--force"],
-        r"--to = .*full'.*holds something that is no export",
+        r"--to = .*full'.*contains files that are not an export",
     ),
     "a file as the folder": (["tuned", *ADAPTER, "--to", "file", "--force"], r"--to = .*file'.*is a file"),
-    "a folder inside a file": (["tuned", *ADAPTER, "--to", "file/out"], r"--to = .*no folder that can be written"),
-    "a check of what is no export": (["--check", "full"], r"--check = 'full': holds no readable export\.json"),
-    "a check of nothing": (["--check", "nowhere"], r"--check = 'nowhere': holds no readable export\.json"),
+    "a folder inside a file": (["tuned", *ADAPTER, "--to", "file/out"], r"--to = .*not a writable folder"),
+    "a check of what is no export": (["--check", "full"], r"--check = 'full': has no readable export\.json"),
+    "a check of nothing": (["--check", "nowhere"], r"--check = 'nowhere': has no readable export\.json"),
     "a check of a run": (["tuned", "--check", "full"], r"--check = 'full': cannot be combined with RUN"),
 }
 
@@ -97,7 +97,9 @@ def exported(to: Path, *more: str, form: str = "adapter") -> int:
 def test_it_says_what_was_proved_and_how_to_use_it(tmp_path: Path, capsys: Output) -> None:
     assert exported(tmp_path / "out") == 0
     said = capsys.readouterr()
-    assert re.search(r"the adapter, loaded by peft against .*: KL .* nats, same likeliest token 100\.0%", said.out)
+    assert re.search(
+        r"the adapter, loaded by peft compared with .*: KL .* nats, same most likely token 100\.0%", said.out
+    )
     assert "held-out accuracy, greedy, 8 problems: 0.00" in said.out
     assert "PeftModel.from_pretrained" in said.out
     assert "step 1 of run tuned: the best by held-out accuracy" in said.err
@@ -131,7 +133,7 @@ def test_an_export_is_not_overwritten_unless_it_is_said(tmp_path: Path, capsys: 
     to = tmp_path / "out"
     assert exported(to, "--no-eval", "--step", "1") == 0
     assert exported(to, "--no-eval", "--step", "2") == 2
-    assert "--force replaces it" in capsys.readouterr().err
+    assert "use --force to replace it" in capsys.readouterr().err
     assert json.loads((to / "export.json").read_text())["step"] == 1
     assert exported(to, "--no-eval", "--step", "2", "--force") == 0
     assert json.loads((to / "export.json").read_text())["step"] == 2

@@ -98,6 +98,6 @@ def test_an_end_that_only_the_template_writes_does_not_break_a_gguf_file(
     record = export(Request(source, "gguf", tmp_path / "out", "f16"), None)
     assert record["broken"] == []
     assert f'PARAMETER stop "{end}"' in (tmp_path / "out" / "Modelfile").read_text()
-    note = f"llama.cpp does not end an answer at {end} by itself: give it that as a stop text"
+    note = f"llama.cpp does not end an answer at {end} by itself: pass it as a stop text"
     assert record["notes"] == ([] if known else [note])
     assert (note in (tmp_path / "out" / "README.md").read_text()) == (not known)

@@ -192,8 +192,8 @@ def test_a_disk_without_room_is_refused_with_both_numbers_before_anything_is_fet
         with pytest.raises(HubError) as caught:
             refuse(REPO, listing, ["weights.safetensors"])
         assert str(caught.value) == (
-            f"the model owner/name needs 6.2 GB more in the cache {tmp_path / 'hf' / 'hub'}, whose disk has 3.1 GB "
-            "free: free some, or move the cache with HF_HOME=/ANOTHER/DISK"
+            f"the model owner/name needs 6.2 GB more in the cache {tmp_path / 'hf' / 'hub'}, but its disk has only "
+            "3.1 GB free: free some space, or move the cache with HF_HOME=/ANOTHER/DISK"
         )
     assert hub.asked == []
 

@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[str | None, tuple[int, str, str], str, str | None]] = {
     "gated, without a token": (
         None,
         hub_server.GATED_LOG_IN,
-        r"is gated: open http://[^ ]+/owner/name, log in and agree to its terms, make a token .*hf auth login",
+        r"is gated: open http://[^ ]+/owner/name, log in and agree to its terms, create a token .*hf auth login",
         None,
     ),
     "gated, the terms not agreed to": (
@@ -70,12 +70,12 @@ REFUSED: dict[str, tuple[str | None, tuple[int, str, str], str, str | None]] = {
         r"is gated, and the account of the token in HF_TOKEN has not agreed to its terms: open http://[^ ]+/owner/name",
         None,
     ),
-    "gated, waiting": ("hf_x", hub_server.GATED_WAITS, r"your request waits for its authors", None),
+    "gated, waiting": ("hf_x", hub_server.GATED_WAITS, r"its authors have not answered your request yet", None),
     "gated, refused": ("hf_x", hub_server.GATED_REFUSED, r"its authors have refused your request", None),
     "gated, a token that may not": (
         "hf_x",
         hub_server.GATED_TOKEN,
-        r"the token in HF_TOKEN may not read gated repositories: at https://huggingface\.co/settings/tokens edit it",
+        r"the token in HF_TOKEN has no access to gated repositories: edit it at https://huggingface\.co/settings/tokens",
         None,
     ),
     "gated, a token that is not valid": (
@@ -87,14 +87,14 @@ REFUSED: dict[str, tuple[str | None, tuple[int, str, str], str, str | None]] = {
     "not there, without a token": (
         None,
         hub_server.NO_REPO_LOG_IN,
-        r"there is no such model on the hub \(http://[^ ]+/owner/name\), or it is private: then log in with: hf auth",
+        r"there is no such model on the hub \(http://[^ ]+/owner/name\), or it is private: log in with hf auth",
         "id",
     ),
-    "not there, with a token": ("hf_x", hub_server.NO_REPO, r"or the token in HF_TOKEN may not see it", "id"),
+    "not there, with a token": ("hf_x", hub_server.NO_REPO, r"or the token in HF_TOKEN has no access to it", "id"),
     "a token that is not valid": (
         "hf_x",
         hub_server.BAD_TOKEN,
-        r"^the hub does not accept the token in HF_TOKEN; make another with read access",
+        r"^the hub does not accept the token in HF_TOKEN; create another with read access",
         None,
     ),
     "disabled": (None, hub_server.DISABLED, r"has been disabled on the hub", "id"),
@@ -104,9 +104,14 @@ REFUSED: dict[str, tuple[str | None, tuple[int, str, str], str, str | None]] = {
         r"the hub refuses the model owner/name \(403\)",
         None,
     ),
-    "too many requests": (None, (429, "", ""), r"no more requests for the moment \(429\): .*who is logged in", None),
+    "too many requests": (None, (429, "", ""), r"no more requests at the moment \(429\): .*logged-in users", None),
     "too many requests, logged in": ("hf_x", (429, "", ""), r"\(429\): try again in a few minutes$", None),
-    "the hub fails": (None, (503, "", ""), r"the hub fails \(503\) over the model owner/name: try again later", None),
+    "the hub fails": (
+        None,
+        (503, "", ""),
+        r"the hub has an error \(503\) for the model owner/name: try again later",
+        None,
+    ),
 }
 
 
@@ -157,8 +162,8 @@ def test_something_else_that_answers_is_not_taken_for_the_hub(hub: Hub, monkeypa
 
     monkeypatch.setattr(hub_server.Handler, "do_GET", log_in_page)
     monkeypatch.setattr(hub_server.Handler, "do_HEAD", log_in_page)
-    assert "is not the hub" in str(refusal())
-    assert "is not the hub" in str(refusal(COMMIT))
+    assert "is not from the hub" in str(refusal())
+    assert "is not from the hub" in str(refusal(COMMIT))
 
 
 def unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +205,7 @@ def test_offline_only_the_cache_is_looked_at(hub: Hub, monkeypatch: pytest.Monke
     assert said.startswith("the data set owner/name, revision main, is not in the cache (")
     assert "run once without --offline" in said
     with pytest.raises(
-        HubError, match=r"is not whole in the cache .*: data/big\.bin is missing.*hf download owner/name"
+        HubError, match=r"is incomplete in the cache .*: data/big\.bin is missing.*hf download owner/name"
     ):
         fetch(REPO, look_up(REPO, None), ["config.json", "data/big.bin"])
     assert hub.asked == []
@@ -209,5 +214,7 @@ def test_offline_only_the_cache_is_looked_at(hub: Hub, monkeypatch: pytest.Monke
 def test_a_full_disk_is_no_reason_to_ask_again() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     assert not is_transient(full)
-    assert "cannot be used: No space left on device (HF_HOME moves it)" in str(explain(full, REPO, "main"))
+    assert "cannot be used: No space left on device; set HF_HOME to use another folder" in str(
+        explain(full, REPO, "main")
+    )
     assert is_transient(ConnectionResetError())

@@ -109,7 +109,7 @@ def test_offline_it_comes_from_the_cache_or_says_what_is_missing(hub: Hub, monke
     light = sources.resolve(MODEL, weights=False)
     go_offline_here(monkeypatch)
     for weights in (False, True):
-        with pytest.raises(ModelError, match=r"is not whole in the cache .*: model\.safetensors is missing"):
+        with pytest.raises(ModelError, match=r"is incomplete in the cache .*: model\.safetensors is missing"):
             sources.resolve(MODEL, weights=weights)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     sources.resolve(MODEL)
@@ -167,7 +167,7 @@ def test_a_wrong_id_and_a_wrong_revision_name_their_setting(hub: Hub) -> None:
 
 def test_a_gated_model_is_refused_before_the_run_exists(hub: Hub) -> None:
     hub.refusals[None] = GATED_LOG_IN
-    with pytest.raises(ModelError, match=r"is gated: open .* make a token"):
+    with pytest.raises(ModelError, match=r"is gated: open .* create a token"):
         sources.resolve(MODEL, weights=False)
 
 

@@ -144,7 +144,7 @@ def test_a_template_of_ones_own_is_filled_in() -> None:
         ({"high": 1.5}, "must be a valid integer"),
         ({"high": 10**9}, "must be less than or equal to 100000000"),
         ({"problems": 0}, "must be greater than or equal to 1"),
-        ({"template": "What is {a}?"}, "must hold {a} and {b}"),
+        ({"template": "What is {a}?"}, "must contain {a} and {b}"),
         ({"template": "{a.__class__} {b}"}, "nothing else in braces"),
         ({"template": "{a} {b} {"}, "unpaired braces"),
         ({"template": "{a} and {b}", "operations": "+-"}, "must contain {op}"),

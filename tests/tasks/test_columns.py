@@ -70,7 +70,7 @@ def test_columns_that_are_named_or_usual_are_not_talked_about(tmp_path: Path) ->
 
 def test_a_column_that_is_named_is_never_replaced_by_a_guess(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"question": "p", "answer": 1})
-    with pytest.raises(ConfigError, match=r"no column problem; it has question, answer"):
+    with pytest.raises(ConfigError, match=r"no column problem; it has the columns question, answer"):
         load(path, problem_column="problem")
 
 
@@ -84,7 +84,7 @@ def test_where_nothing_looks_like_it_the_columns_there_are_are_listed(tmp_path: 
         "problme, "
     )
     assert problem.endswith("name one: --set task.problem_column=NAME; did you mean problme?")
-    assert answer.endswith("it has problme, wert; name one: --set task.answer_column=NAME")
+    assert answer.endswith("it has the columns problme, wert; name one: --set task.answer_column=NAME")
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -77,7 +77,7 @@ def test_the_same_question_after_other_words_is_another_problem(tmp_path: Path) 
         (messages("u: q", "t: r"), "line 1 of .* has a message with the role tool; allowed are system, user and"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "a part of the type image_url; only text"),
         ([{"role": "user", "content": {"x": 1}}], r"has nested values in this column \(x\)"),
-        (["q", "r"], "holds a list there; name a column of text or numbers"),
+        (["q", "r"], "has a list in this column; name a column of text or numbers"),
     ],
 )
 def test_messages_that_cannot_be_used_are_refused_with_their_line(tmp_path: Path, value: Any, said: str) -> None:

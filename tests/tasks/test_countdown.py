@@ -181,7 +181,7 @@ def test_a_template_of_ones_own_is_filled_in() -> None:
         ({"problems": 0}, "task.options.problems = 0: must be greater than or equal to 1"),
         (
             {"template": "Make {target}!"},
-            "must hold {numbers} and {target}, may hold {once} and {operations}, and nothing",
+            "must contain {numbers} and {target}, may contain {once} and {operations}, and nothing",
         ),
         ({"template": "{target} {numbers} {"}, "unpaired braces"),
         (

@@ -205,7 +205,7 @@ def test_a_missing_column_is_refused_with_the_columns_there_are(tmp_path: Path) 
     path = write_lines(tmp_path / "a.jsonl", [{"question": "q", "solution": "s"}])
     said = refusal(path, problem_column="qestion", answer_column="gold")
     assert "task.problem_column" in said
-    assert "has no column qestion; it has question, solution; did you mean question?" in said
+    assert "has no column qestion; it has the columns question, solution; did you mean question?" in said
     assert "task.answer_column" in said
 
 

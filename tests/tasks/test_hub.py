@@ -144,7 +144,7 @@ def test_an_unknown_split_is_refused_with_those_there_are(gsm8k: Path) -> None:
 
 def test_a_missing_column_is_refused_with_the_columns_there_are(gsm8k: Path) -> None:
     said = refusal(f"file:{gsm8k}", options={"config": "main"}, problem_column="problem")
-    assert "has no column problem; it has question, answer" in said
+    assert "has no column problem; it has the columns question, answer" in said
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_offline_a_data_set_comes_from_the_cache_or_says_what_is_missing(
     assert load("hub:openai/gsm8k", **MAIN) == first
     part = next(Repo("dataset", "openai/gsm8k").snapshot(COMMIT).glob("main/train-*"))
     part.unlink()
-    with pytest.raises(HubError, match=rf"is not whole in the cache .*: main/{part.name} is missing"):
+    with pytest.raises(HubError, match=rf"is incomplete in the cache .*: main/{part.name} is missing"):
         load("hub:openai/gsm8k", **MAIN)
     with pytest.raises(HubError, match="the data set owner/other, revision main, is not in the cache"):
         load("hub:owner/other")

@@ -143,7 +143,7 @@ REFUSED: dict[str, tuple[list[Problem], dict[str, Any], str]] = {
     "another name in braces": (
         LONG,
         {"template": "{steps}"},
-        r"warm_start\.template = '\{steps\}': may hold \{solution\} and \{answer\}, and nothing else in braces",
+        r"warm_start\.template = '\{steps\}': may contain \{solution\} and \{answer\}, and nothing else in braces",
     ),
     "unpaired braces": (LONG, {"template": r"\boxed{answer"}, "has unpaired braces"),
     "the same for all": (LONG, {"template": "I know."}, "the same for every problem"),
@@ -164,6 +164,6 @@ def test_what_makes_no_warm_start_is_refused_in_one_line(
 
 def test_a_solution_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"task\.solution_column.* no column step; it has problem, answer, steps; did"
+        ConfigError, match=r"task\.solution_column.* no column step; it has the columns problem, answer, steps; did"
     ):
         read(tmp_path, {"problem": "p", "answer": 1, "steps": "s"}, solution_column="step")
