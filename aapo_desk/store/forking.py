@@ -80,7 +80,7 @@ def _copy_rest(db: sqlite3.Connection, step: int, choices: bool, evaluations: bo
     db.execute("INSERT INTO run SELECT * FROM other.run WHERE key = 'eos_ids'")
     if choices:
         db.execute("INSERT INTO run SELECT * FROM other.run WHERE key = 'choices'")
-    if rate:  # what the rate was lowered to when it had gone back (training.recovery), if that was before this step
+    if rate:  # what the rate was lowered to when it had gone back (training.rollback), if that was before this step
         db.execute(
             "INSERT INTO run SELECT key, json_set(value, '$.unfinished', json('false')) FROM other.run"
             " WHERE key = 'recovery' AND json_extract(value, '$.to') <= ?",

@@ -17,8 +17,8 @@ from aapo_desk.store.full import trouble
 from aapo_desk.training import backend as backends
 from aapo_desk.training.backend import StartOver
 from aapo_desk.training.control import AlreadyRunning, Control, StopRequested, locked
-from aapo_desk.training.place import Place, RankError, check
-from aapo_desk.training.waiting import NoRoom, Room
+from aapo_desk.training.distributed.env import Place, RankError, check
+from aapo_desk.training.pauses import NoRoom, Room
 
 log = logging.getLogger("aapo_desk.training")
 
@@ -69,7 +69,7 @@ def take_part(run: RunDirectory, place: Place) -> int:
         time.sleep(LEAD_SECONDS)
         sys.stderr.write(f"{place}: {error}\n")
         return 1
-    from aapo_desk.training.following import follow
+    from aapo_desk.training.distributed.worker import follow
 
     follow(run, config, place)
     return 0
@@ -139,9 +139,9 @@ def _train(run: RunDirectory, store: RunWriter, control: Control, place: Place) 
     config = run.read_config()
     check(config, place.size)
     backend = backends.settled(config, store)  # before transformers
-    from aapo_desk.training.loop import Trainer
-    from aapo_desk.training.ranks import meet
+    from aapo_desk.training.distributed.group import init_process_group
     from aapo_desk.training.setup import describe, prepared
+    from aapo_desk.training.trainer import Trainer
 
     store.remember("about", describe(config, backend, place.size))
 
@@ -150,7 +150,7 @@ def _train(run: RunDirectory, store: RunWriter, control: Control, place: Place) 
 
     try:
         with (
-            meet(place, config.model.device, waiting) as ranks,
+            init_process_group(place, config.model.device, waiting) as ranks,
             prepared(config, store, control, backend=backend, ranks=ranks) as ready,
         ):
             Trainer(run, config, ready, store, control).train()

@@ -26,14 +26,14 @@ from aapo_desk.rollout import Bank, BankedReference, reference
 from aapo_desk.store import RunWriter, home
 from aapo_desk.tasks.difficulty import Difficulty
 from aapo_desk.tasks.prompts import Fit, fit, refuse_empty
-from aapo_desk.training.choices import fence, settled
+from aapo_desk.training.context import TrainContext
 from aapo_desk.training.control import Control
+from aapo_desk.training.device.allocator import freed_at_once
+from aapo_desk.training.device.execution_plan import fence, settled
+from aapo_desk.training.distributed.env import RankError
+from aapo_desk.training.distributed.group import ALONE, Message, Ranks
 from aapo_desk.training.ends import settle_ends
-from aapo_desk.training.mending import MendablePool
-from aapo_desk.training.parts import Parts
-from aapo_desk.training.peaks import freed_at_once
-from aapo_desk.training.place import RankError
-from aapo_desk.training.ranks import ALONE, Letter, Ranks
+from aapo_desk.training.pauses import PausingPool
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 class Prepared:
     """What the loop needs. ``held_out`` is None where the run evaluates nothing."""
 
-    parts: Parts
+    context: TrainContext
     held_out: HeldOut | None
 
 
@@ -115,9 +115,9 @@ def assembled(
     judges = judged_by(config.rewards)
     with make_pool(config.rewards) as pool, make_pool(judges) as judge_pool:
         bank = banked_reference(config, policy, loaded.resolved, pool, warn)
-        if bank is not None and isinstance(pool, MendablePool):
+        if bank is not None and isinstance(pool, PausingPool):
             pool.reloaded = lambda: bank.settle(reference.settings(config, policy, loaded.resolved, pool))
-        parts = Parts(
+        context = TrainContext(
             config,
             policy,
             build(config.algorithm, config.rollout),
@@ -132,7 +132,7 @@ def assembled(
         )
         count = min(config.evaluation.problems, len(held_out.problems))
         asked = HeldOut(held_out.problems[:count], held_out.prompts[:count], judge_pool) if count else None
-        yield Prepared(parts, asked)
+        yield Prepared(context, asked)
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def prepared(
     gather_ranks(ranks, loaded, choices, tell)
 
     def mendable(rewards: Sequence[RewardConfig]) -> RewardPool:
-        return MendablePool(rewards, control, store)
+        return PausingPool(rewards, control, store)
 
     with assembled(config, loaded, choices, warn, ranks, mendable) as ready:
         yield ready
@@ -182,8 +182,8 @@ def gather_ranks(ranks: Ranks, loaded: Loaded, choices: dict[str, int], tell: Ca
     if ranks.size == 1:
         return
     tell(f"{ranks.size} processes compute this run; waiting for the others to load the model")
-    letters = [Letter({"choices": choices, "eos_ids": list(loaded.policy.eos_ids)})] * (ranks.size - 1)
-    digests = ranks.together("load", letters, lambda: loaded.digest, lambda letter: str(letter.data["digest"]))
+    letters = [Message({"choices": choices, "eos_ids": list(loaded.policy.eos_ids)})] * (ranks.size - 1)
+    digests = ranks.run_on_all_ranks("load", letters, lambda: loaded.digest, lambda letter: str(letter.data["digest"]))
     for rank, digest in enumerate(digests):
         if digest != digests[0]:
             raise RankError(

@@ -15,13 +15,13 @@ from aapo_desk.algorithms import Advantages, Algorithm, Batch
 from aapo_desk.config import OptimizerConfig
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import ran_out
-from aapo_desk.training.finiteness import Broken, broken_gradient, broken_logps, broken_state
-from aapo_desk.training.packing import Cost
-from aapo_desk.training.passes import Passes, Rollout
-from aapo_desk.training.peaks import TornStepError
-from aapo_desk.training.probe import Phase
-from aapo_desk.training.ranks import ALONE, Ranks
-from aapo_desk.training.scaling import LEAST, LossScale
+from aapo_desk.training.device.allocator import TornStepError
+from aapo_desk.training.device.memory_probe import Phase
+from aapo_desk.training.distributed.group import ALONE, Ranks
+from aapo_desk.training.forward import Passes, Rollout
+from aapo_desk.training.loss_scaling import LEAST, LossScale
+from aapo_desk.training.micro_batches import Cost
+from aapo_desk.training.nonfinite import NonFinite, broken_gradient, broken_logps, broken_state
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class Update:
     """Mean distance of the update's log-probs from the rollout's, in nats a token; NaN where nothing was computed."""
     taught: Tensor | None = None
     """[P, G] bool: the rows that the first gradient came from"""
-    broken: Broken | None = None
+    broken: NonFinite | None = None
     """What was not finite; None also where only the loss scale was too large, which is then lowered."""
 
 
@@ -117,7 +117,7 @@ def update(
     progress: Callable[[float], None] = lambda _: None,
     ranks: Ranks = ALONE,
     within: Within | None = None,
-    broken: Broken | None = None,
+    broken: NonFinite | None = None,
 ) -> Update:
     """``updates`` steps of the optimiser on one rollout. ``rewards`` [P, G], NaN where unscorable.
 
@@ -187,7 +187,7 @@ def _gap(rollout: Rollout, seen: Tensor, mask: Tensor, rows: list[int]) -> float
 
 
 @dataclass(frozen=True)
-class Taken:
+class OptimizerStep:
     """A step of the optimiser: the gradient's norm, how far the adapter moved, and what was not finite.
 
     ``broken`` is None too where a gradient only was too large for float16's loss scale.
@@ -196,7 +196,7 @@ class Taken:
     norm: float
     moved: float
     applied: bool
-    broken: Broken | None
+    broken: NonFinite | None
 
 
 def ready(policy: Policy, optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -224,8 +224,8 @@ def take_step(
     rate: float,
     max_grad_norm: float,
     scale: LossScale | None,
-    broken: Broken | None = None,
-) -> Taken:
+    broken: NonFinite | None = None,
+) -> OptimizerStep:
     """A step of the optimiser along the parameters' gradients; none where a number is not finite, as is ``broken``.
 
     ``before`` is what ``ready`` gave, and is used up. ``scale`` is adapted. Raises TornStepError.
@@ -245,7 +245,7 @@ def take_step(
     if broken:
         optimizer.zero_grad(set_to_none=False)
         kept = None if lowers and broken.what == "gradient" else broken
-        return Taken(norm, 0.0, applied=False, broken=kept and (broken_state(policy, optimizer) or kept))
+        return OptimizerStep(norm, 0.0, applied=False, broken=kept and (broken_state(policy, optimizer) or kept))
     torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm_tensor)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -260,4 +260,4 @@ def take_step(
             "memory ran out while the adapter was changed, so this step is lost: close what else uses this device's "
             f"memory and resume, which goes on from the last checkpoint ({next(iter(str(error).splitlines()), '')})"
         ) from error
-    return Taken(norm, float(moved), applied=broken is None, broken=broken)
+    return OptimizerStep(norm, float(moved), applied=broken is None, broken=broken)

@@ -311,9 +311,6 @@ def _import() -> None:
     import peft  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    import aapo_desk.training.loop
-    import aapo_desk.training.setup  # noqa: F401
-
     threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == 1, f"{threads} threads: a fork would be of one of them only"
 

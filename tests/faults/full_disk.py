@@ -18,7 +18,7 @@ import pytest
 
 from aapo_desk import launch
 from aapo_desk.store import RunDirectory, RunReader, create_run
-from aapo_desk.training import waiting
+from aapo_desk.training import pauses
 from aapo_desk.training.__main__ import main as trainer
 from tests.faults.injecting import before_step, configuration, kinds, learned, onlooker, until_paused
 
@@ -76,7 +76,7 @@ def refusal(work: Callable[[], object]) -> str:
 def main(model: Path, disk: Path) -> dict[str, Any]:
     mount(disk, "-t", "tmpfs", "-o", f"size={MEGABYTES}m")
     os.environ["AAPO_DESK_HOME"] = str(disk)
-    waiting.RETRY_SECONDS = 0.1
+    pauses.RETRY_SECONDS = 0.1
     found: dict[str, Any] = {"emptied": filled(model, disk, "emptied", lambda _: empty(disk))}
     run = RunDirectory(Path(found["emptied"]["path"]))
     found["emptied"]["learned"] = digest(run)

@@ -21,9 +21,9 @@ from aapo_desk import checkpoint, launch
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.store import RunDirectory, RunReader, write_atomically
 from aapo_desk.store.writer import RunWriter
-from aapo_desk.training import control, loop
+from aapo_desk.training import control, trainer
 from aapo_desk.training.__main__ import work
-from aapo_desk.training.place import Place
+from aapo_desk.training.distributed.env import Place
 
 PATIENCE = 60.0
 STEPS = 4
@@ -109,14 +109,14 @@ def limit_status(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def before_step(number: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, when the trainer begins that step."""
-    run_step, left = vars(loop)["run_step"], [act]
+    run_step, left = vars(trainer)["run_step"], [act]
 
     def stepped(parts: Any, at: int, report: Any) -> Any:
         if at == number and left:
             left.pop()()
         return run_step(parts, at, report)
 
-    monkeypatch.setattr(loop, "run_step", stepped)
+    monkeypatch.setattr(trainer, "run_step", stepped)
 
 
 def train(run: RunDirectory) -> int:

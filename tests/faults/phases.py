@@ -169,16 +169,16 @@ def install(watch: Watch, checkpoints: Path) -> None:
 
     from aapo_desk import checkpoint
     from aapo_desk.store import RunWriter
-    from aapo_desk.training import gathering, loop, step, warm
+    from aapo_desk.training import rollouts, step, trainer, warm_start
 
-    _around(warm, "supervise", "warm start", watch)
-    _around(gathering, "decode", "rollout", watch)
-    _around(gathering, "score", "reward", watch)
+    _around(warm_start, "supervise", "warm start", watch)
+    _around(rollouts, "decode", "rollout", watch)
+    _around(rollouts, "score", "reward", watch)
     _around(step, "update", "update", watch)
     _around(torch.optim.AdamW, "step", "optimiser step", watch)
     for method in ("write_step", "write_evaluation", "write_event", "write_system", "rewind", "remember"):
         _around(RunWriter, method, "transaction", watch)
-    _around(loop, "evaluate", "evaluation", watch)
+    _around(trainer, "evaluate", "evaluation", watch)
     _around(checkpoint, "save", "checkpoint write", watch)
     _rename_to_prune(watch, checkpoints, checkpoint)
 

@@ -14,7 +14,7 @@ from aapo_desk.rewards import Completion
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run
 from aapo_desk.training import control
 from aapo_desk.training.control import Control, StopRequested
-from aapo_desk.training.mending import MendablePool
+from aapo_desk.training.pauses import PausingPool
 from tests.faults.injecting import PATIENCE, ask, configuration, kinds, learned, onlooker, train, until_paused
 
 GOOD = "import re\ndef score(completion, answer):\n    return float(bool(re.search('[a-m]', completion)))\n"
@@ -69,7 +69,7 @@ class Bench:
         self.store = RunWriter(self.run)
         self.control = Control(self.run, 9)
         self.control.say(state="running")
-        self.pool = MendablePool([RewardConfig(name=f"{self.path}:score")], self.control, self.store)
+        self.pool = PausingPool([RewardConfig(name=f"{self.path}:score")], self.control, self.store)
         self.pool._time_limit = 0.4 if body == HANGS else 60.0  # a busy machine must not be another fault's end
         self.pool._memory_limit_mb = 512
         self.pool.reload()

@@ -22,7 +22,7 @@ import pytest
 from aapo_desk import launch
 from aapo_desk.store import RunDirectory, RunReader, create_run, list_checkpoints
 from aapo_desk.store.checkpoints import newest_whole
-from aapo_desk.training import control, waiting
+from aapo_desk.training import control, pauses
 from aapo_desk.training.__main__ import main
 from aapo_desk.tui.history import History
 from tests.faults.injecting import (
@@ -48,7 +48,7 @@ FAULTY = 3
 
 @pytest.fixture
 def new_run(desk_home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunDirectory]:
-    monkeypatch.setattr(waiting, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(pauses, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(control, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(control, "POLL_SECONDS", 0.02)
     return lambda **changes: create_run(configuration(tiny_model, **changes), "faulty")
@@ -108,7 +108,7 @@ def test_a_resume_tries_again_at_once(
     new_run: Callable[..., RunDirectory], undisturbed: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, disk = new_run(), Disk()
-    monkeypatch.setattr(waiting, "RETRY_SECONDS", 1e9)
+    monkeypatch.setattr(pauses, "RETRY_SECONDS", 1e9)
     limit_checkpoints(disk, monkeypatch)
     before_step(FAULTY, partial(setattr, disk, "number", errno.ENOSPC), monkeypatch)
 

@@ -8,9 +8,9 @@ import pytest
 
 from aapo_desk.store import RunDirectory, RunReader, RunWriter
 from aapo_desk.training.control import Control
-from aapo_desk.training.loop import Trainer
-from aapo_desk.training.ranks import ALONE, Ranks
+from aapo_desk.training.distributed.group import ALONE, Ranks
 from aapo_desk.training.setup import prepared
+from aapo_desk.training.trainer import Trainer
 
 NOBODY = [sys.executable, "-c", ""]
 """A trainer that does nothing, for what starts one."""

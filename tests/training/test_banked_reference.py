@@ -16,8 +16,8 @@ import pytest
 from aapo_desk.config import resolve
 from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, Sample, create_run
+from aapo_desk.training.context import TrainContext
 from aapo_desk.training.control import Control
-from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import prepared
 from aapo_desk.training.step import StepResult, run_step
 from tests.training.in_process import killed
@@ -44,18 +44,18 @@ def config(tiny_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def loaded(config: dict[str, Any], name: str) -> Iterator[Parts]:
+def loaded(config: dict[str, Any], name: str) -> Iterator[TrainContext]:
     """All that a step works with, as the trainer loads it."""
     run = create_run(resolve(config), name)
     store = RunWriter(run)
     try:
         with prepared(run.read_config(), store, Control(run, STEPS)) as ready:
-            yield ready.parts
+            yield ready.context
     finally:
         store.close()
 
 
-def take(parts: Parts, step: int) -> tuple[StepResult, list[int]]:
+def take(parts: TrainContext, step: int) -> tuple[StepResult, list[int]]:
     """A step, and how many rows went through the model in each pass while it sampled."""
     rows: list[int] = []
     phases = ["rollout"]

@@ -9,7 +9,7 @@ import pytest
 from aapo_desk.config import resolve
 from aapo_desk.evaluation import held_out
 from aapo_desk.store import RunReader, create_run, list_checkpoints
-from aapo_desk.training import loop
+from aapo_desk.training import trainer
 from tests.training.in_process import train
 
 pytestmark = pytest.mark.usefixtures("desk_home")
@@ -24,7 +24,7 @@ def marked(monkeypatch: pytest.MonkeyPatch, marks: list[tuple[float, float]]) ->
         data["greedy"]["accuracy"], data["sampled"]["accuracy"] = next(rest)
         return data
 
-    monkeypatch.setattr(loop, "evaluate", told)
+    monkeypatch.setattr(trainer, "evaluate", told)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from aapo_desk.models import logprobs
 from aapo_desk.models.logprobs import Pack
 from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
-from aapo_desk.training import passes
+from aapo_desk.training import forward
 from aapo_desk.training import update as engine
-from aapo_desk.training.packing import Cost, micro_batches
-from aapo_desk.training.passes import Rollout, flat
+from aapo_desk.training.forward import Rollout, flat
+from aapo_desk.training.micro_batches import Cost, micro_batches
 from aapo_desk.training.update import checkpoint_layers, learning_rate, update
 from tests.policies import load_tiny
 
@@ -212,7 +212,7 @@ def test_rows_without_advantage_are_not_computed_and_change_nothing(
         computed.append(sum(len(pack.completions) for pack in packs))
         return plain(policy, packs, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(passes, "pack_logps", counting)
+    monkeypatch.setattr(forward, "pack_logps", counting)
     run_update(policy, aapo.make(), 10_000)
     # Row 3 is unscorable; rows 4 and 6 have neither a group advantage nor a margin; row 2 neither: 0.5 is the mean.
     assert sum(computed) == 4

@@ -14,10 +14,10 @@ from aapo_desk.config import ConfigError, resolve
 from aapo_desk.models.starting import start_from
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run, event_words
 from aapo_desk.training.control import Control, StopRequested
-from aapo_desk.training.loop import Trainer
-from aapo_desk.training.passes import Rollout
+from aapo_desk.training.forward import Rollout
 from aapo_desk.training.setup import prepared
-from aapo_desk.training.warm import supervise
+from aapo_desk.training.trainer import Trainer
+from aapo_desk.training.warm_start import supervise
 from tests.policies import load_tiny
 from tests.training.in_process import train, weights
 from tests.training.test_starting import saved

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from aapo_desk.models.room import ran_out
 from aapo_desk.rollout import CaptureError
-from aapo_desk.training.place import Place, RankError
+from aapo_desk.training.distributed.env import Place, RankError
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -52,7 +52,7 @@ SUM, END = "sum", "end"
 
 
 @dataclass(frozen=True)
-class Letter:
+class Message:
     """What processes exchange. Tensors lie on the CPU, of the ``DTYPES``."""
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -83,8 +83,8 @@ class Ranks:
 
     # What rank 0 does
 
-    def together(
-        self, task: str, letters: Sequence[Letter], work: Callable[[], T], read: Callable[[Letter], T]
+    def run_on_all_ranks(
+        self, task: str, letters: Sequence[Message], work: Callable[[], T], read: Callable[[Message], T]
     ) -> list[T]:
         """Everybody's share of a task, by rank. ``letters`` are for the others, ``work`` does this process's share.
 
@@ -109,7 +109,7 @@ class Ranks:
     def sum_gradients(self) -> None:
         """Let the adapter's gradients here be the sum of all processes'. Where one has none, it counts as 0."""
         if self.size > 1:
-            self._announce(SUM, [Letter()] * (self.size - 1))
+            self._announce(SUM, [Message()] * (self.size - 1))
             self._reduce()
 
     def end(self) -> None:
@@ -123,7 +123,7 @@ class Ranks:
             time.sleep(0.01)
         dist.destroy_process_group()
 
-    def _announce(self, task: str, letters: Sequence[Letter]) -> None:
+    def _announce(self, task: str, letters: Sequence[Message]) -> None:
         assert self._store is not None
         with self._gone("the others"):
             self._store.set(f"task/{self._tasks}", task)
@@ -134,7 +134,7 @@ class Ranks:
             if task != SUM:
                 self._share_weights()
 
-    def _hear(self, rank: int) -> Letter:
+    def _hear(self, rank: int) -> Message:
         with self._gone(f"process {rank} of {self.size}"):
             return _receive(rank)
 
@@ -152,7 +152,7 @@ class Ranks:
 
     # What the others do
 
-    def follow(self, handle: Callable[[str, Letter], Letter], asked_to_end: Callable[[], bool]) -> None:
+    def follow(self, handle: Callable[[str, Message], Message], asked_to_end: Callable[[], bool]) -> None:
         """Do this process's share of each task until rank 0 ends the run. ``handle`` gives the answer.
 
         What it raises is told to rank 0, which decides. Raises RankError where rank 0 is gone, or where this process
@@ -213,7 +213,7 @@ def _pieces(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [part.view_as(weight) for part, weight in zip(parts, like, strict=True)]
 
 
-def answered(task: str, letter: Letter, handle: Callable[[str, Letter], Letter]) -> Letter:
+def answered(task: str, letter: Message, handle: Callable[[str, Message], Message]) -> Message:
     """What ``handle`` gives, or a letter that says how it failed."""
     try:
         return handle(task, letter)
@@ -221,10 +221,10 @@ def answered(task: str, letter: Letter, handle: Callable[[str, Letter], Letter])
         log.exception("this process's share failed: %s", task)
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
         kind = "memory" if ran_out(error) else "capture" if isinstance(error, CaptureError) else "other"
-        return Letter({"failed": f"{task}: {line}", "kind": kind, "host": socket.gethostname()})
+        return Message({"failed": f"{task}: {line}", "kind": kind, "host": socket.gethostname()})
 
 
-def _send(letter: Letter, rank: int) -> None:
+def _send(letter: Message, rank: int) -> None:
     shapes = {name: [str(value.dtype), list(value.shape)] for name, value in letter.tensors.items()}
     text = json.dumps({"data": letter.data, "tensors": shapes}).encode()
     dist.send(torch.tensor([len(text)]), rank)
@@ -234,7 +234,7 @@ def _send(letter: Letter, rank: int) -> None:
             dist.send(_bytes(value.contiguous()), rank)
 
 
-def _receive(rank: int) -> Letter:
+def _receive(rank: int) -> Message:
     size = torch.zeros(1, dtype=torch.int64)
     dist.recv(size, rank)
     text = torch.empty(int(size), dtype=torch.uint8)
@@ -244,7 +244,7 @@ def _receive(rank: int) -> Letter:
     for value in tensors.values():
         if value.numel():
             dist.recv(_bytes(value), rank)
-    return Letter(said["data"], tensors)
+    return Message(said["data"], tensors)
 
 
 def _bytes(value: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ def _bytes(value: Tensor) -> Tensor:
 
 
 @contextmanager
-def meet(place: Place, device: str, said: Callable[[str], None]) -> Iterator[Ranks]:
+def init_process_group(place: Place, device: str, said: Callable[[str], None]) -> Iterator[Ranks]:
     """The processes of the run, once all are here; rank 0 lets the others end with the context.
 
     ``device`` is ``model.device``: each process takes the GPU of its local rank. ``said`` hears whom is waited for, and

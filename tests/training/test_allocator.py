@@ -9,7 +9,7 @@ import sys
 SCRIPT = """
 import json
 import torch
-from aapo_desk.training.peaks import freed_at_once, held_mb
+from aapo_desk.training.device.allocator import freed_at_once, held_mb
 
 CPU = torch.device("cpu")
 

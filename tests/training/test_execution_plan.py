@@ -15,8 +15,8 @@ from aapo_desk.models.room import shape_of
 from aapo_desk.models.shadow import ShadowWeight
 from aapo_desk.models.unsloth import UnslothError
 from aapo_desk.store import RunReader, RunWriter, create_run
-from aapo_desk.training import choices as device_choices
-from aapo_desk.training.choices import settled
+from aapo_desk.training.device import execution_plan as device_choices
+from aapo_desk.training.device.execution_plan import settled
 from tests.policies import load_tiny
 
 KEYS = {

@@ -14,20 +14,20 @@ from aapo_desk.rewards import RewardPool
 from aapo_desk.rollout import BankedReference
 from aapo_desk.tasks import Problem
 from aapo_desk.tasks.difficulty import Difficulty
-from aapo_desk.training.halving import Halving, Result
+from aapo_desk.training.device.allocator import give_back
+from aapo_desk.training.device.memory_probe import Phase
+from aapo_desk.training.distributed.group import ALONE, Ranks
+from aapo_desk.training.loss_scaling import LossScale
 from aapo_desk.training.metrics import Edges
-from aapo_desk.training.packing import Cost
-from aapo_desk.training.peaks import give_back
-from aapo_desk.training.probe import Phase
-from aapo_desk.training.ranks import ALONE, Ranks
-from aapo_desk.training.scaling import LossScale
+from aapo_desk.training.micro_batches import Cost
+from aapo_desk.training.oom_retry import OomRetry, Result
 
 Report = Callable[[str, float | None], None]
 """Phase and its progress, 0 to 1."""
 
 
 @dataclass
-class Parts:
+class TrainContext:
     """All that a step works with."""
 
     config: RunConfig
@@ -46,10 +46,10 @@ class Parts:
     """None: problems come evenly."""
     ranks: Ranks = ALONE
     """The processes that compute the run together."""
-    halving: Halving | None = None
+    oom_retry: OomRetry | None = None
     """What to do where memory runs out in a phase; None: nothing."""
     rate_factor: float = 1.0
-    """Of the configured learning rate: lower once the run has gone back (``training.recovery``)."""
+    """Of the configured learning rate: lower once the run has gone back (``training.rollback``)."""
     edges: Edges = field(init=False)
     cost: Cost = field(init=False)
     scale: LossScale | None = field(init=False)
@@ -61,11 +61,11 @@ class Parts:
         self.cost = Cost.of(self.policy.causal.config.get_text_config())
 
     def attempt(self, phase: Phase, rows: int, compute: Callable[[], Result]) -> Result:
-        """What ``compute`` gives, as ``Halving.run``."""
-        return self.halving.run(phase, rows, compute) if self.halving else compute()
+        """What ``compute`` gives, as ``OomRetry.run``."""
+        return self.oom_retry.run(phase, rows, compute) if self.oom_retry else compute()
 
 
-def make_room(parts: Parts) -> None:
+def make_room(context: TrainContext) -> None:
     """Where memory is short, what a phase has freed goes back before the next one begins."""
-    if parts.choices["checkpointing"]:
-        give_back(parts.policy.device)
+    if context.choices["checkpointing"]:
+        give_back(context.policy.device)

@@ -18,10 +18,10 @@ import torch
 from aapo_desk import checkpoint as checkpoints
 from aapo_desk.checkpoint import Checkpoint
 from aapo_desk.store import RunDirectory, RunWriter, event_words
-from aapo_desk.training.finiteness import Broken
+from aapo_desk.training.context import TrainContext
+from aapo_desk.training.loss_scaling import LossScale
 from aapo_desk.training.metrics import NOT_FINITE
-from aapo_desk.training.parts import Parts
-from aapo_desk.training.scaling import LossScale
+from aapo_desk.training.nonfinite import NonFinite
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ class NumbersError(RuntimeError):
 
 
 class Recovery:
-    """Watches over the numbers of one run, and puts its parts where they were."""
+    """Watches over the numbers of one run, and puts its context where they were."""
 
-    def __init__(self, run: RunDirectory, parts: Parts, store: RunWriter) -> None:
+    def __init__(self, run: RunDirectory, context: TrainContext, store: RunWriter) -> None:
         self._run = run
-        self._parts = parts
+        self._context = context
         self._store = store
         self._left_out: list[int] = []
         """The last steps, where they were left out."""
@@ -56,26 +56,26 @@ class Recovery:
 
     def place(self, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
         """Put adapter, optimiser, loss scale and difficulty where they were at a checkpoint."""
-        parts = self._parts
-        parts.optimizer.state.clear()
-        checkpoints.restore(checkpoint, state, parts.policy, parts.optimizer)
-        if parts.scale and state.get("loss_scale"):  # none where the run computed in another dtype until now
-            parts.scale.restore(state["loss_scale"])
-        if parts.difficulty is not None:
-            even = checkpoint.step * parts.config.rollout.prompts_per_step
-            parts.difficulty.restore(state.get("difficulty"), even)
+        context = self._context
+        context.optimizer.state.clear()
+        checkpoints.restore(checkpoint, state, context.policy, context.optimizer)
+        if context.scale and state.get("loss_scale"):  # none where the run computed in another dtype until now
+            context.scale.restore(state["loss_scale"])
+        if context.difficulty is not None:
+            even = checkpoint.step * context.config.rollout.prompts_per_step
+            context.difficulty.restore(state.get("difficulty"), even)
 
     def resume(self, step: int) -> None:
         """Take up what the record holds, once it is rewound to ``step``."""
         if self._unfinished:
             self._forget(step)
         if self._done:
-            self._parts.rate_factor = self._done["factor"]
+            self._context.rate_factor = self._done["factor"]
         first = self._done["to"] if self._done else 0
         for number, metrics in self._store.metrics(0, IN_A_ROW):
             self._left_out = [*self._left_out, number] if metrics.get(NOT_FINITE) and number > first else []
         if (self._left_out[0] - 1 if self._left_out else step) == 0:
-            adapter = self._parts.policy.adapter_parameters()
+            adapter = self._context.policy.adapter_parameters()
             self._start = {name: value.detach().to("cpu", copy=True) for name, value in adapter.items()}
 
     def after_save(self) -> set[int]:
@@ -86,7 +86,7 @@ class Recovery:
         steps = [one.step for one in checkpoints.list_checkpoints(self._run.checkpoints)]
         return set([step for step in steps if step < self._left_out[0]][:1])
 
-    def judge(self, step: int, broken: Broken | None) -> int | None:
+    def judge(self, step: int, broken: NonFinite | None) -> int | None:
         """Look at what a finished step's numbers were. Gives the step that the run has gone back to, or None.
 
         Raises NumbersError where it has gone back before, and where there is nothing to go back to.
@@ -104,7 +104,7 @@ class Recovery:
             raise NumbersError(self._explanation(step, broken))
         return self._go_back(step, broken)
 
-    def _go_back(self, step: int, broken: Broken) -> int:
+    def _go_back(self, step: int, broken: NonFinite) -> int:
         found = checkpoints.newest_whole(self._run.checkpoints, before=self._left_out[0])
         if found is None and self._start is None:
             raise NumbersError(f"{self._explanation(step, broken)}; there is no checkpoint from before")
@@ -115,8 +115,8 @@ class Recovery:
             self.place(*found[:2])
         else:
             self._begin_anew()
-        self._parts.optimizer.zero_grad(set_to_none=False)
-        self._parts.rate_factor = FACTOR
+        self._context.optimizer.zero_grad(set_to_none=False)
+        self._context.rate_factor = FACTOR
         self._store.rewind(to)
         data = {"from_step": step, "to_step": to, "factor": FACTOR, "steps": len(self._left_out), "what": broken.what}
         log.warning(event_words("went_back", data))
@@ -128,15 +128,15 @@ class Recovery:
     def _begin_anew(self) -> None:
         """The adapter that the run began with, and nothing of what has been learned since."""
         assert self._start is not None
-        parts = self._parts
+        context = self._context
         with torch.no_grad():
-            for name, value in parts.policy.adapter_parameters().items():
+            for name, value in context.policy.adapter_parameters().items():
                 value.copy_(self._start[name])
-        parts.optimizer.state.clear()
-        if parts.scale:
-            parts.scale = LossScale()
-        if parts.difficulty is not None:
-            parts.difficulty.restore(None, 0)
+        context.optimizer.state.clear()
+        if context.scale:
+            context.scale = LossScale()
+        if context.difficulty is not None:
+            context.difficulty.restore(None, 0)
 
     @property
     def _unfinished(self) -> dict[str, Any] | None:
@@ -151,9 +151,9 @@ class Recovery:
         self._done = self._done | {"unfinished": False}
         self._store.remember(KEY, self._done)
 
-    def _explanation(self, step: int, broken: Broken) -> str:
-        config = self._parts.config
-        exact = self._parts.policy.computes_exactly
+    def _explanation(self, step: int, broken: NonFinite) -> str:
+        config = self._context.config
+        exact = self._context.policy.computes_exactly
         dtype = "" if exact else ", compute in another dtype (model.compute_dtype=float32 is the safest)"
         before = (
             f"; the run had gone back from step {self._done['from']} to step {self._done['to']} and on at "

@@ -35,9 +35,9 @@ from aapo_desk.rollout import derive_seed
 from aapo_desk.store import RunWriter, event_words
 from aapo_desk.store.unscorable import UNSCORABLE_AS
 from aapo_desk.tasks.solutions import Worked, choose
-from aapo_desk.training.parts import Parts, make_room
-from aapo_desk.training.passes import Micro, Rollout, backpropagate, flat
-from aapo_desk.training.scaling import LossScale
+from aapo_desk.training.context import TrainContext, make_room
+from aapo_desk.training.forward import Micro, Rollout, backpropagate, flat
+from aapo_desk.training.loss_scaling import LossScale
 from aapo_desk.training.update import ready, take_step
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ Report = Callable[[str, float | None, str], None]
 
 
 @dataclass(frozen=True)
-class Learned:
+class SftResult:
     """What the phase did. Losses are in nats a token, over all solutions; ``losses``: while they were learned, an
     epoch each."""
 
@@ -64,23 +64,25 @@ class Learned:
     losses: list[float]
 
 
-def warm_start(parts: Parts, store: RunWriter, report: Report, evaluate: Callable[[], dict[str, Any]] | None) -> None:
+def warm_start(
+    context: TrainContext, store: RunWriter, report: Report, evaluate: Callable[[], dict[str, Any]] | None
+) -> None:
     """Do it, where the run is to have one, and put it on record with what it alone gave, by ``evaluate``.
 
     Raises ConfigError where there are too few solutions, where the rewards find none of them right and where the
     learning rate is too high.
     """
-    worked = choose(parts.policy.tokenizer, parts.train, parts.config)
+    worked = choose(context.policy.tokenizer, context.train, context.config)
     if worked is None:
         return
     started = time.perf_counter()
     log.info(worked.words())
     report(PHASE, 0.0, worked.words())
-    make_room(parts)
-    examples = as_examples(parts, worked)
-    reward = _own_reward(parts, worked, examples)
-    learned = learn(parts, examples, report)
-    make_room(parts)
+    make_room(context)
+    examples = as_examples(context, worked)
+    reward = _own_reward(context, worked, examples)
+    learned = learn(context, examples, report)
+    make_room(context)
     data = asdict(learned) | {
         "solutions": len(worked.texts),
         "too_long": worked.too_long,
@@ -97,26 +99,26 @@ def warm_start(parts: Parts, store: RunWriter, report: Report, evaluate: Callabl
     store.write_event(NAME, 0, **data)
 
 
-def as_examples(parts: Parts, worked: Worked) -> Rollout:
+def as_examples(context: TrainContext, worked: Worked) -> Rollout:
     """The solutions as completions of their prompts, each with the token that ends it."""
-    policy = parts.policy
-    end = end_token(policy.tokenizer, policy.eos_ids, parts.config.model.chat_template_options)
+    policy = context.policy
+    end = end_token(policy.tokenizer, policy.eos_ids, context.config.model.chat_template_options)
     completions = []
     for tokens in worked.tokens:
         # A text may bring an end of its own.
         size = next((place for place, token in enumerate(tokens) if token in policy.eos_ids), len(tokens))
         completions.append([*tokens[:size], end])
-    return Rollout([parts.prompts[place] for place in worked.places], completions, temperature=1.0, group_size=1)
+    return Rollout([context.prompts[place] for place in worked.places], completions, temperature=1.0, group_size=1)
 
 
-def learn(parts: Parts, examples: Rollout, report: Report) -> Learned:
+def learn(context: TrainContext, examples: Rollout, report: Report) -> SftResult:
     """Train the adapter on the examples. Raises ConfigError where a number is not finite, MemoryGoneError where even a
     single solution at a time takes too much memory."""
-    policy, settings, seed = parts.policy, parts.config.warm_start, parts.config.run.seed
+    policy, settings, seed = context.policy, context.config.warm_start, context.config.run.seed
     rate = settings.learning_rate
     optimizer = torch.optim.AdamW(policy.adapter_parameters().values(), lr=rate, weight_decay=0.0, fused=True)
     scale = LossScale.for_policy(policy)
-    before = _loss(parts, examples)
+    before = _loss(context, examples)
     count = len(examples.completions)
     starts = range(0, count, SOLUTIONS_AN_UPDATE)
     updates = settings.epochs * len(starts)
@@ -131,36 +133,40 @@ def learn(parts: Parts, examples: Rollout, report: Report) -> Learned:
             number += 1
             torch.manual_seed(derive_seed(seed, PHASE, number))
             rows = order[start : start + SOLUTIONS_AN_UPDATE]
-            loss, tokens = _supervise(parts, optimizer, examples, rows, scale)
-            most = parts.config.optimizer.max_grad_norm
-            made_ready = parts.attempt("optimizer", 0, lambda: ready(policy, optimizer))
+            loss, tokens = _supervise(context, optimizer, examples, rows, scale)
+            most = context.config.optimizer.max_grad_norm
+            made_ready = context.attempt("optimizer", 0, lambda: ready(policy, optimizer))
             taken = take_step(policy, optimizer, made_ready, loss, rate, most, scale)
             if taken.broken:
                 raise _not_finite(f"update {number} of {updates}", rate)
             total += loss * tokens
         losses.append(total / float(examples.mask().sum()))
     optimizer.zero_grad(set_to_none=True)
-    after = _loss(parts, examples)
+    after = _loss(context, examples)
     weights = policy.adapter_parameters().values()
     if not math.isfinite(after) or not all(bool(weight.isfinite().all()) for weight in weights):
         raise _not_finite("what came of it", rate)
-    return Learned(settings.epochs, updates, before, after, losses)
+    return SftResult(settings.epochs, updates, before, after, losses)
 
 
 def _supervise(
-    parts: Parts, optimizer: torch.optim.Optimizer, examples: Rollout, rows: Sequence[int], scale: LossScale | None
+    context: TrainContext,
+    optimizer: torch.optim.Optimizer,
+    examples: Rollout,
+    rows: Sequence[int],
+    scale: LossScale | None,
 ) -> tuple[float, int]:
     """As ``supervise``, in smaller micro-batches where memory runs out."""
 
     def compute() -> tuple[float, int]:
-        return supervise(parts.policy, optimizer, examples, rows, parts.choices["token_budget"], scale)
+        return supervise(context.policy, optimizer, examples, rows, context.choices["token_budget"], scale)
 
-    return parts.attempt("update", 0, compute)
+    return context.attempt("update", 0, compute)
 
 
-def _loss(parts: Parts, examples: Rollout) -> float:
+def _loss(context: TrainContext, examples: Rollout) -> float:
     """As ``mean_loss``, likewise."""
-    return parts.attempt("update", 0, lambda: mean_loss(parts.policy, examples, parts.choices["token_budget"]))
+    return context.attempt("update", 0, lambda: mean_loss(context.policy, examples, context.choices["token_budget"]))
 
 
 def supervise(
@@ -203,13 +209,13 @@ def _not_finite(what: str, rate: float) -> ConfigError:
     return ConfigError(Refusal("warm_start.learning_rate", message, rate))
 
 
-def _own_reward(parts: Parts, worked: Worked, examples: Rollout) -> float | None:
+def _own_reward(context: TrainContext, worked: Worked, examples: Rollout) -> float | None:
     """What the run's rewards give the solutions, in the mean; None where they can score none.
 
     Raises ConfigError where the one that tells right from wrong finds all of them wrong: they would be learned in vain.
     """
-    config = parts.config
-    problems = [parts.train[place] for place in worked.places]
+    config = context.config
+    problems = [context.train[place] for place in worked.places]
     completions = [
         Completion(
             text=text,
@@ -222,8 +228,8 @@ def _own_reward(parts: Parts, worked: Worked, examples: Rollout) -> float | None
         )
         for text, problem, tokens in zip(worked.texts, problems, examples.completions, strict=True)
     ]
-    scores = parts.pool.score(completions)
-    if _all_wrong(parts, scores):
+    scores = context.pool.score(completions)
+    if _all_wrong(context, scores):
         message = (
             f"the reward {judged_by(config.rewards)[0].name} finds none of the {len(scores)} worked solutions right; "
             "write them as the rewards want them"
@@ -233,8 +239,8 @@ def _own_reward(parts: Parts, worked: Worked, examples: Rollout) -> float | None
     return sum(totals) / len(totals) if totals else None
 
 
-def _all_wrong(parts: Parts, scores: Sequence[Score]) -> bool:
-    rewards = parts.config.rewards
+def _all_wrong(context: TrainContext, scores: Sequence[Score]) -> bool:
+    rewards = context.config.rewards
     judge = judged_by(rewards)[0].name
     name = part_names(rewards)[[reward.name for reward in rewards].index(judge)]
     return judge in VERIFIERS and not any(score.parts[name] for score in scores)

@@ -19,12 +19,12 @@ import torch
 from aapo_desk.models.room import ran_out
 from aapo_desk.rollout import CaptureError
 from aapo_desk.store import RunWriter, event_words
-from aapo_desk.training.choices import apply
-from aapo_desk.training.peaks import MemoryGoneError, give_back
-from aapo_desk.training.probe import NOT_CAPTURED, Longest, Phase, Sizes, less
+from aapo_desk.training.device.allocator import MemoryGoneError, give_back
+from aapo_desk.training.device.execution_plan import apply
+from aapo_desk.training.device.memory_probe import NOT_CAPTURED, Longest, Phase, Sizes, less
 
 if TYPE_CHECKING:
-    from aapo_desk.training.parts import Parts
+    from aapo_desk.training.context import TrainContext
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +42,11 @@ LOWER = {
 }
 
 
-class Halving:
+class OomRetry:
     """Runs the phases of one run's steps. ``step`` is the one at work, for the events."""
 
-    def __init__(self, parts: Parts, store: RunWriter) -> None:
-        self._parts = parts
+    def __init__(self, context: TrainContext, store: RunWriter) -> None:
+        self._context = context
         self._store = store
         self._changed = False
         self.step = 0
@@ -56,17 +56,17 @@ class Halving:
 
         Likewise without CUDA graphs if the decode step cannot be captured as one.
 
-        ``compute`` looks at the parts' choices each time and leaves nothing half done; ``rows`` are all that the phase
+        ``compute`` reads the context's choices each time and leaves nothing half done; ``rows`` are all that the phase
         decodes. Raises MemoryGoneError where nothing can be made smaller.
         """
-        device = self._parts.policy.device
+        device = self._context.policy.device
         while True:
             random = _random_state(device)
             uncaptured: str | None = None
             try:
                 return compute()
             except CaptureError as error:
-                if not self._parts.choices["fixed_steps"]:
+                if not self._context.choices["fixed_steps"]:
                     raise  # whoever captures now does not look at the choices: trying again would not end
                 uncaptured = str(error)
             except (RuntimeError, MemoryError) as error:
@@ -86,9 +86,9 @@ class Halving:
         """Put changed choices on record, behind ``step``, of which ``save`` writes a checkpoint if there is none."""
         if not self._changed:
             return
-        self._store.remember(HALVED, {"step": step, "choices": self._parts.choices})
+        self._store.remember(HALVED, {"step": step, "choices": self._context.choices})
         save()
-        self._store.remember(CHOICES, self._parts.choices)
+        self._store.remember(CHOICES, self._context.choices)
         self._changed = False
 
     def resume(self, step: int) -> None:
@@ -96,14 +96,14 @@ class Halving:
         halved: dict[str, Any] | None = self._store.recall(HALVED)
         if halved and halved["step"] <= step and self._store.recall(CHOICES) != halved["choices"]:
             self._use(halved["choices"])
-            self._store.remember(CHOICES, self._parts.choices)
+            self._store.remember(CHOICES, self._context.choices)
 
     def _make_smaller(self, phase: Phase, rows: int) -> None:
-        parts = self._parts
-        before = dict(parts.choices)
-        found = less(phase, parts.config, before, self._sizes(phase, rows))
+        context = self._context
+        before = dict(context.choices)
+        found = less(phase, context.config, before, self._sizes(phase, rows))
         if found is None:
-            raise MemoryGoneError(_advice(phase, self.step, parts))
+            raise MemoryGoneError(_advice(phase, self.step, context))
         choices, said = found
         self._use(choices)
         self._changed = True
@@ -120,37 +120,37 @@ class Halving:
     def _stop_capturing(self, reason: str) -> None:
         """Decode without CUDA graphs from now on, and say why, once."""
         message = NOT_CAPTURED.format(reason=reason)
-        self._use(self._parts.choices | {"fixed_steps": 0})
+        self._use(self._context.choices | {"fixed_steps": 0})
         self._changed = True
         log.warning(message)
         self._store.write_event("notice", self.step, message=message)
 
     def _sizes(self, phase: Phase, rows: int) -> Sizes:
-        parts = self._parts
-        rows = min(rows, parts.choices["batch_rows"])
+        context = self._context
+        rows = min(rows, context.choices["batch_rows"])
         if phase != "update":
             return Sizes(0, 0, rows)
-        return Longest.of(parts.policy, parts.config, parts.prompts, parts.choices).sizes(parts.config)
+        return Longest.of(context.policy, context.config, context.prompts, context.choices).sizes(context.config)
 
     def _use(self, choices: dict[str, int]) -> None:
-        self._parts.choices.update(choices)
+        self._context.choices.update(choices)
         if not choices["shadow_weights"]:
-            self._parts.policy.shadow = None
-        apply(self._parts.choices, self._parts.policy)
+            self._context.policy.shadow = None
+        apply(self._context.choices, self._context.policy)
 
 
-def _advice(phase: Phase, step: int, parts: Parts) -> str:
-    config = parts.config
+def _advice(phase: Phase, step: int, context: TrainContext) -> str:
+    config = context.config
     what = LOWER[phase].format(
         new=config.rollout.max_new_tokens,
         evaluated=config.evaluation_tokens,
         prompt=config.task.max_prompt_tokens,
         r=config.lora.r,
     )
-    demanded = " or leave out rollout.weights=shadow," if parts.choices["shadow_weights"] else ""
+    demanded = " or leave out rollout.weights=shadow," if context.choices["shadow_weights"] else ""
     tried = "even with a single row at a time"
     if phase == "optimizer":
-        adapter = sum(value.numel() * value.element_size() for value in parts.policy.adapter_parameters().values())
+        adapter = sum(value.numel() * value.element_size() for value in context.policy.adapter_parameters().values())
         tried = f"(gradient, AdamW's two moments and a copy of the adapter take {4 * adapter / 2**20:.0f} MB)"
     where = "warm start" if step == 0 and phase in {"update", "optimizer"} else f"{phase} of step {step}"
     return (

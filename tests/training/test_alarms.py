@@ -9,7 +9,7 @@ from aapo_desk.config import resolve
 from aapo_desk.hardware import Machine
 from aapo_desk.models.policy import Policy
 from aapo_desk.store import RunReader, RunWriter, StepRecord, create_run
-from aapo_desk.training.watch import Watch
+from aapo_desk.training.alarms import Watch
 from tests.policies import load_tiny
 
 IDLE = Machine(cores=2, cpu_percent=1.0, memory_total=8192, memory_available=6000, gpus=())

@@ -19,9 +19,9 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import derive_seed
 from aapo_desk.store import RunDirectory, RunReader, create_run, event_words, home, list_checkpoints
 from aapo_desk.training.control import Control, StopRequested
-from aapo_desk.training.passes import Rollout
-from aapo_desk.training.recovery import NumbersError, Recovery
-from aapo_desk.training.scaling import FIRST, LEAST, LossScale
+from aapo_desk.training.forward import Rollout
+from aapo_desk.training.loss_scaling import FIRST, LEAST, LossScale
+from aapo_desk.training.rollback import NumbersError, Recovery
 from aapo_desk.training.update import Update, update
 from tests.policies import load_tiny
 from tests.training.in_process import train, weights

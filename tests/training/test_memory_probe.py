@@ -15,13 +15,13 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import shape_of
 from aapo_desk.models.sources import ModelError
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run, event_words
-from aapo_desk.training.choices import apply, settled
 from aapo_desk.training.control import Control
-from aapo_desk.training.loop import Trainer
-from aapo_desk.training.packing import Cost, micro_batches
-from aapo_desk.training.peaks import Peaks
-from aapo_desk.training.probe import Longest, Probe, largest, padded, probe
+from aapo_desk.training.device.allocator import Peaks
+from aapo_desk.training.device.execution_plan import apply, settled
+from aapo_desk.training.device.memory_probe import Longest, Probe, largest, padded, probe
+from aapo_desk.training.micro_batches import Cost, micro_batches
 from aapo_desk.training.setup import prepared
+from aapo_desk.training.trainer import Trainer
 from tests.policies import load_tiny
 
 PROMPTS = [[5, 6, 7], [20, 21, 22, 23, 24, 25, 26, 27, 28, 29]]

@@ -20,15 +20,15 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import ran_out
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run, event_words, list_checkpoints
 from aapo_desk.training import update as engine
+from aapo_desk.training.context import TrainContext
 from aapo_desk.training.control import Control
-from aapo_desk.training.halving import Halving
-from aapo_desk.training.parts import Parts
-from aapo_desk.training.peaks import MemoryGoneError, TornStepError
+from aapo_desk.training.device.allocator import MemoryGoneError, TornStepError
+from aapo_desk.training.oom_retry import OomRetry
 from aapo_desk.training.setup import prepared
 from aapo_desk.training.step import StepResult, run_step
-from aapo_desk.training.warm import warm_start
+from aapo_desk.training.warm_start import warm_start
 from tests.training.in_process import train, weights
-from tests.training.test_recovery import step_at_work
+from tests.training.test_rollback import step_at_work
 
 Raises = Callable[[], Exception]
 
@@ -60,22 +60,22 @@ def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def loaded(config: dict[str, Any], changes: dict[str, Any], name: str) -> Iterator[tuple[Parts, RunWriter]]:
-    """All that a step works with, as the trainer loads it, and its halving."""
+def loaded(config: dict[str, Any], changes: dict[str, Any], name: str) -> Iterator[tuple[TrainContext, RunWriter]]:
+    """All that a step works with, as the trainer loads it, and its OOM retry."""
     run = create_run(resolve(config, changes), name)
     store = RunWriter(run)
     try:
         with prepared(run.read_config(), store, Control(run, 3), probed=False) as ready:
-            ready.parts.halving = Halving(ready.parts, store)
-            ready.parts.halving.step = 1
-            yield ready.parts, store
+            ready.context.oom_retry = OomRetry(ready.context, store)
+            ready.context.oom_retry.step = 1
+            yield ready.context, store
     finally:
         store.close()
 
 
 @contextmanager
 def memory(
-    parts: Parts, tokens: int, training: bool, error: Raises = KINDS["CUDA"], seen: list[int] | None = None
+    parts: TrainContext, tokens: int, training: bool, error: Raises = KINDS["CUDA"], seen: list[int] | None = None
 ) -> Iterator[None]:
     """Inside, memory runs out where more tokens are computed at once in the update, or else in decoding.
 
@@ -98,11 +98,11 @@ def memory(
         hook.remove()
 
 
-def gradients(parts: Parts) -> torch.Tensor:
+def gradients(parts: TrainContext) -> torch.Tensor:
     return torch.cat([value.grad.flatten() for value in parts.policy.adapter_parameters().values()])  # type: ignore[union-attr]
 
 
-def one_step(parts: Parts) -> tuple[StepResult, torch.Tensor]:
+def one_step(parts: TrainContext) -> tuple[StepResult, torch.Tensor]:
     result = run_step(parts, 1, lambda *_: None)
     return result, gradients(parts)
 
@@ -172,8 +172,8 @@ def warmed(config: dict[str, Any], name: str, tokens: int) -> tuple[torch.Tensor
     """The adapter after a warm start in which memory runs out over more tokens than these, and what was halved."""
     settings = {"solutions": 10, "epochs": 2, "learning_rate": 0.01}
     with loaded(config | {"warm_start": settings}, {"lora.dropout": 0}, name) as (parts, store):
-        assert parts.halving
-        parts.halving.step = 0
+        assert parts.oom_retry
+        parts.oom_retry.step = 0
         with memory(parts, tokens, True):
             warm_start(parts, store, lambda *_: None, None)
         adapter = torch.cat([value.detach().flatten() for value in parts.policy.adapter_parameters().values()])

@@ -23,10 +23,10 @@ from aapo_desk.config import resolve
 from aapo_desk.launch.child import environment, python
 from aapo_desk.store import RunDirectory, RunReader, create_run
 from aapo_desk.training.control import StopRequested
-from aapo_desk.training.following import Follower
-from aapo_desk.training.packing import deal
-from aapo_desk.training.place import Place, RankError, check
-from aapo_desk.training.ranks import Letter, Ranks, answered
+from aapo_desk.training.distributed.env import Place, RankError, check
+from aapo_desk.training.distributed.group import Message, Ranks, answered
+from aapo_desk.training.distributed.worker import Follower
+from aapo_desk.training.micro_batches import shard
 from tests.training.in_process import train
 
 T = TypeVar("T")
@@ -120,10 +120,10 @@ def test_slices_are_neighbours_and_as_even_as_they_can_be() -> None:
 
 def test_groups_are_dealt_whole_and_by_their_tokens() -> None:
     prompts, completions = [5] * 8, [1, 1, 9, 9, 2, 2, 3, 3]
-    assert deal(prompts, completions, range(8), 2, 2) == [[2, 3], [0, 1, 4, 5, 6, 7]]
-    assert deal(prompts, completions, [3, 6], 2, 2) == [[3], [6]]
-    assert deal(prompts, completions, [3], 2, 2) == [[3], []]
-    assert deal(prompts, completions, range(8), 2, 1) == [list(range(8))]
+    assert shard(prompts, completions, range(8), 2, 2) == [[2, 3], [0, 1, 4, 5, 6, 7]]
+    assert shard(prompts, completions, [3, 6], 2, 2) == [[3], [6]]
+    assert shard(prompts, completions, [3], 2, 2) == [[3], []]
+    assert shard(prompts, completions, range(8), 2, 1) == [list(range(8))]
 
 
 def test_without_a_launcher_a_process_is_alone() -> None:
@@ -159,14 +159,14 @@ def test_more_processes_than_prompts_and_unsloth_are_refused(config: dict[str, A
 class Answering(Ranks):
     """Two processes without a line between them: the other's answer is known."""
 
-    def __init__(self, answer: Letter) -> None:
+    def __init__(self, answer: Message) -> None:
         super().__init__(Place(0, 2))
         self.answer = answer
         self.heard = 0
 
-    def _announce(self, task: str, letters: Sequence[Letter]) -> None: ...
+    def _announce(self, task: str, letters: Sequence[Message]) -> None: ...
 
-    def _hear(self, rank: int) -> Letter:
+    def _hear(self, rank: int) -> Message:
         self.heard += 1
         return self.answer
 
@@ -179,21 +179,21 @@ class Answering(Ranks):
     ],
 )
 def test_a_share_that_fails_elsewhere_fails_here(failure: Exception, seen: type[Exception]) -> None:
-    def fails(task: str, letter: Letter) -> Letter:
+    def fails(task: str, letter: Message) -> Message:
         raise failure
 
-    ranks = Answering(answered("logps", Letter(), fails))
+    ranks = Answering(answered("logps", Message(), fails))
     with pytest.raises(seen, match=r"^process 1 of 2 on \S+: logps: no memory left$"):
-        ranks.together("logps", [Letter()], lambda: 0, lambda _: 0)
+        ranks.run_on_all_ranks("logps", [Message()], lambda: 0, lambda _: 0)
 
 
 def test_the_others_are_heard_also_where_the_own_share_fails() -> None:
     def stopped() -> int:
         raise StopRequested
 
-    ranks = Answering(Letter())
+    ranks = Answering(Message())
     with pytest.raises(StopRequested):
-        ranks.together("sample", [Letter()], stopped, lambda _: 0)
+        ranks.run_on_all_ranks("sample", [Message()], stopped, lambda _: 0)
     assert ranks.heard == 1
 
 
@@ -274,8 +274,8 @@ class Beside(Ranks):
         super().__init__(Place(0, 2))
         self.other = Follower(run, run.read_config(), Ranks(Place(1, 2)), stack)
 
-    def together(
-        self, task: str, letters: Sequence[Letter], work: Callable[[], T], read: Callable[[Letter], T]
+    def run_on_all_ranks(
+        self, task: str, letters: Sequence[Message], work: Callable[[], T], read: Callable[[Message], T]
     ) -> list[T]:
         mine = work()
         with torch.no_grad():
@@ -291,8 +291,8 @@ class Beside(Ranks):
                 own.grad = theirs.grad.clone()
 
 
-def through(letter: Letter) -> Letter:
-    return Letter(json.loads(json.dumps(letter.data)), {name: value.clone() for name, value in letter.tensors.items()})
+def through(letter: Message) -> Message:
+    return Message(json.loads(json.dumps(letter.data)), {name: value.clone() for name, value in letter.tensors.items()})
 
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -22,17 +22,16 @@ from aapo_desk.store import Budget, RunDirectory, RunWriter, progress
 from aapo_desk.store.unscorable import evaluation_notes
 from aapo_desk.tasks.difficulty import ADAPTIVE
 from aapo_desk.training import budget
+from aapo_desk.training.alarms import Watch
 from aapo_desk.training.control import Control, StopRequested
-from aapo_desk.training.halving import Halving
-from aapo_desk.training.peaks import MemoryGoneError, give_back
-from aapo_desk.training.recovery import Recovery
+from aapo_desk.training.device.allocator import MemoryGoneError, give_back
+from aapo_desk.training.distributed.messages import asking
+from aapo_desk.training.oom_retry import OomRetry
+from aapo_desk.training.pauses import LowMemory, NoRoom
+from aapo_desk.training.rollback import Recovery
 from aapo_desk.training.setup import Prepared
-from aapo_desk.training.shares import asking
-from aapo_desk.training.shortage import Shortage
 from aapo_desk.training.step import StepResult, run_step
-from aapo_desk.training.waiting import NoRoom
-from aapo_desk.training.warm import warm_start
-from aapo_desk.training.watch import Watch
+from aapo_desk.training.warm_start import warm_start
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +61,16 @@ class Trainer:
     """What it may use up besides them."""
     watch: Watch = dataclasses.field(init=False)
     recovery: Recovery = dataclasses.field(init=False)
-    halving: Halving = dataclasses.field(init=False)
-    shortage: Shortage = dataclasses.field(init=False)
+    oom_retry: OomRetry = dataclasses.field(init=False)
+    shortage: LowMemory = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        parts = self.prepared.parts
+        context = self.prepared.context
         self.steps = self.config.run.steps
-        self.watch = Watch(self.config, parts.policy, self.store)
-        self.recovery = Recovery(self.run, parts, self.store)
-        self.halving = parts.halving = Halving(parts, self.store)
-        self.shortage = Shortage(self.store, parts.policy.device)
+        self.watch = Watch(self.config, context.policy, self.store)
+        self.recovery = Recovery(self.run, context, self.store)
+        self.oom_retry = context.oom_retry = OomRetry(context, self.store)
+        self.shortage = LowMemory(self.store, context.policy.device)
 
     def train(self) -> None:
         """Go on from where the run is, to its end. Raises StopRequested once a stop has been carried out."""
@@ -143,7 +142,7 @@ class Trainer:
             log.info("going on from step %d", self.step)
         self._measure_the_budget()
         self.recovery.resume(self.step)
-        self.halving.resume(self.step)
+        self.oom_retry.resume(self.step)
 
     def _begin(self) -> None:
         """The run's first words, but those that a fork has from its parent."""
@@ -153,10 +152,10 @@ class Trainer:
         said = {data.get("message") for _, data in self.store.events("notice")}
         for applies, message in (
             (self.store.journal_mode != "WAL", NETWORK_DISK),
-            (self.prepared.parts.bank is not None, BANKED),
+            (self.prepared.context.bank is not None, BANKED),
             (self.config.algorithm.method.has_margin and self.config.algorithm.pairing == "mean", PAIRED_BY_MEAN),
-            (self.prepared.parts.difficulty is not None, ADAPTIVE),
-            (self.prepared.parts.policy.start is not None, FROM_ADAPTER.format(self.config.lora.start_from)),
+            (self.prepared.context.difficulty is not None, ADAPTIVE),
+            (self.prepared.context.policy.start is not None, FROM_ADAPTER.format(self.config.lora.start_from)),
         ):
             if applies and message not in said:
                 self.store.write_event("notice", self.step, message=message)
@@ -175,10 +174,10 @@ class Trainer:
             return self._answers(self.store.evaluations(NAME).get(0), "evaluating after the warm start")
 
         asked = self.prepared.held_out is not None
-        warm_start(self.prepared.parts, self.store, self.control.report, evaluate if asked else None)
+        warm_start(self.prepared.context, self.store, self.control.report, evaluate if asked else None)
 
     def _step(self) -> None:
-        number = self.halving.step = self.step + 1
+        number = self.oom_retry.step = self.step + 1
         several = self.config.algorithm.updates_per_rollout > 1
 
         def report(phase: str, progress: float | None) -> None:
@@ -189,7 +188,7 @@ class Trainer:
             self.control.report(phase, progress, said)
             self.shortage.check(self.step)
 
-        result = run_step(self.prepared.parts, number, report)
+        result = run_step(self.prepared.context, number, report)
         self.store.write_step(result.record)
         self.step = number
         self._measure_the_budget()
@@ -200,9 +199,9 @@ class Trainer:
         self.watch.step(number, result.record.metrics, snapshot)
         if (back := self.recovery.judge(number, result.update.broken)) is not None:
             self.step = self.saved = back
-            self.watch = Watch(self.config, self.prepared.parts.policy, self.store)
+            self.watch = Watch(self.config, self.prepared.context.policy, self.store)
             self.watch.resume(self._evaluations())
-        self.halving.settle(self.step, self._save)
+        self.oom_retry.settle(self.step, self._save)
         self.control.say(step=self.step, phase="idle", progress=None)
 
     def _tell(self, result: StepResult) -> None:
@@ -224,7 +223,7 @@ class Trainer:
             self.store.write_event(
                 "unscorable", self.step, count=count, function=function, error=error, completion=completion[:500]
             )
-        if (scale := self.prepared.parts.scale) and not result.update.applied and not result.update.broken:
+        if (scale := self.prepared.context.scale) and not result.update.applied and not result.update.broken:
             message = "the gradient was not finite; this step changed nothing"
             message += f"; the loss scale is {scale.factor:g} now, steps left out so far: {scale.skipped}"
             log.warning(message)
@@ -256,7 +255,7 @@ class Trainer:
     def _evaluate(self) -> None:
         data = self._answers(self.store.evaluations(NAME).get(0), f"evaluating after step {self.step}")
         self.store.write_evaluation(self.step, NAME, data)
-        self.halving.settle(self.step, self._save)
+        self.oom_retry.settle(self.step, self._save)
         self.watch.evaluation(self.step, self._evaluations())
         log.info("held-out accuracy after step %d: greedy %s", self.step, data["greedy"]["accuracy"])
         for note in evaluation_notes(data):
@@ -273,26 +272,26 @@ class Trainer:
         """An evaluation of the policy, or without the adapter of the reference."""
         asked = self.prepared.held_out
         assert asked is not None
-        parts = self.prepared.parts
+        context = self.prepared.context
 
         def report(share: float) -> None:
             self.control.report("evaluation", share, message)
             self.shortage.check(self.step)
 
-        self.halving.step = self.step
-        return parts.attempt(
+        self.oom_retry.step = self.step
+        return context.attempt(
             "evaluation",
             min(EVALUATED_AT_ONCE, 2 * len(asked.problems)),
             lambda: evaluate(
-                parts.policy,
+                context.policy,
                 asked,
                 self.config,
                 base=base,
-                batch_rows=min(EVALUATED_AT_ONCE, parts.choices["batch_rows"]),
+                batch_rows=min(EVALUATED_AT_ONCE, context.choices["batch_rows"]),
                 progress=report,
-                fixed=bool(parts.choices["fixed_steps"]),
+                fixed=bool(context.choices["fixed_steps"]),
                 adapter=adapter,
-                asking=asking(parts.ranks),
+                asking=asking(context.ranks),
             ),
         )
 
@@ -301,25 +300,25 @@ class Trainer:
         if self.step == 0 or self.step == self.saved:
             return
         self.control.say(phase="checkpoint", progress=None, message=f"saving step {self.step}")
-        parts = self.prepared.parts
+        context = self.prepared.context
         save = partial(
             checkpoints.save,
             self.run.checkpoints,
             self.step,
-            parts.policy,
-            parts.optimizer,
-            parts.choices,
-            loss_scale=parts.scale.as_json() if parts.scale else None,
-            difficulty=parts.difficulty.state() if parts.difficulty else None,
+            context.policy,
+            context.optimizer,
+            context.choices,
+            loss_scale=context.scale.as_json() if context.scale else None,
+            difficulty=context.difficulty.state() if context.difficulty else None,
         )
-        done = self.store.keep(save, needed=checkpoints.room(parts.policy))
+        done = self.store.keep(save, needed=checkpoints.room(context.policy))
         self.saved = self.step
         best = self._best()
         always = ({best} if best else set()) | self.recovery.after_save()
         checkpoints.prune(self.run.checkpoints, self.config.run.keep_checkpoints, always)
         self.store.write_event("checkpoint", self.step, path=str(done.path.relative_to(self.run.path)), best=best)
-        if parts.policy.device.type == "cpu":
-            give_back(parts.policy.device)  # else holes between what is used add up, a megabyte in 1000 steps
+        if context.policy.device.type == "cpu":
+            give_back(context.policy.device)  # else holes between what is used add up, a megabyte in 1000 steps
 
     def _best(self) -> int | None:
         """The step of the best evaluation after training began: by greedy accuracy, then sampled, then the later."""

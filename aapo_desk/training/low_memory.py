@@ -12,7 +12,7 @@ import torch
 from aapo_desk.hardware import Spare, spare_memory
 from aapo_desk.store import RunWriter, event_words
 from aapo_desk.training.control import StopRequested
-from aapo_desk.training.peaks import give_back
+from aapo_desk.training.device.allocator import give_back
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class MemoryShort(StopRequested):
     """System memory is nearly used up. The step in flight is given up, as when somebody asks the run to stop."""
 
 
-class Shortage:
+class LowMemory:
     """Looks at system memory now and then."""
 
     def __init__(self, store: RunWriter, device: torch.device) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from aapo_desk.models.logprobs import Pack, pack_logps
 from aapo_desk.models.policy import Policy
-from aapo_desk.training.packing import Cost, PackRows, deal, micro_batches
-from aapo_desk.training.ranks import ALONE, Letter, Ranks
+from aapo_desk.training.distributed.group import ALONE, Message, Ranks
+from aapo_desk.training.micro_batches import Cost, PackRows, micro_batches, shard
 
 Micro = Sequence[PackRows]
 """A micro-batch: packs of rows of the step."""
@@ -92,7 +92,7 @@ class Passes:
         dealt = self._deal(rows)
         return self._whole(
             dealt,
-            self.ranks.together(
+            self.ranks.run_on_all_ranks(
                 "logps",
                 [self._letter(share, reference=reference) for share in dealt[1:]],
                 lambda: self.own_logps(dealt[0], reference),
@@ -103,7 +103,7 @@ class Passes:
     def backpropagate(self, gradient: Tensor, rows: Sequence[int], progress: Callable[[float], None]) -> Tensor:
         """Send the gradient [B, T] back through these rows and add to the adapter's here. Gives the log-probs seen."""
         dealt = self._deal(rows)
-        parts = self.ranks.together(
+        parts = self.ranks.run_on_all_ranks(
             "backpropagate",
             [self._letter(share, gradient, seed=_draw_seed()) for share in dealt[1:]],
             lambda: self.own_backpropagate(gradient, dealt[0], progress),
@@ -128,14 +128,14 @@ class Passes:
             return backpropagate(self._pass, gradient, self._cut(rows), progress)[list(rows)]
 
     @classmethod
-    def read(cls, policy: Policy, letter: Letter, cost: Cost) -> Passes:
+    def read(cls, policy: Policy, letter: Message, cost: Cost) -> Passes:
         """What another process was told to compute with. ``cost`` is where prompts are shared at all."""
         said = letter.data
         prompts = [prompt for prompt in said["prompts"] for _ in range(said["group_size"])]
         rollout = Rollout(prompts, said["completions"], said["temperature"], said["group_size"])
         return cls(policy, rollout, said["token_budget"], cost if said["shared"] else None)
 
-    def _letter(self, rows: Sequence[int], gradient: Tensor | None = None, **more: Any) -> Letter:
+    def _letter(self, rows: Sequence[int], gradient: Tensor | None = None, **more: Any) -> Message:
         rollout = self.rollout
         data = {
             "rows": list(rows),
@@ -146,7 +146,7 @@ class Passes:
             "token_budget": self.token_budget,
             "shared": self.cost is not None,
         }
-        return Letter(data | more, {} if gradient is None else {"gradient": gradient.double()})
+        return Message(data | more, {} if gradient is None else {"gradient": gradient.double()})
 
     def _pass(self, batch: Micro) -> Tensor:
         return pack_logps(self.policy, self.rollout.packs(batch), self.rollout.width, self.rollout.temperature)
@@ -156,7 +156,7 @@ class Passes:
 
     def _deal(self, rows: Sequence[int]) -> list[list[int]]:
         lengths = [len(prompt) for prompt in self.rollout.prompts], [len(done) for done in self.rollout.completions]
-        return deal(*lengths, rows, self.rollout.group_size, self.ranks.size)
+        return shard(*lengths, rows, self.rollout.group_size, self.ranks.size)
 
     def _whole(self, dealt: Sequence[Sequence[int]], parts: Sequence[Tensor]) -> Tensor:
         whole = torch.zeros(len(self.rollout.completions), self.rollout.width, dtype=torch.float64)

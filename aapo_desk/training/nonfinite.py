@@ -17,7 +17,7 @@ Kind = Literal["log-prob", "loss", "gradient", "weight", "moment"]
 
 
 @dataclass(frozen=True)
-class Broken:
+class NonFinite:
     """A number that is NaN or infinite: what it is and where, in words."""
 
     what: Kind
@@ -32,29 +32,29 @@ class Broken:
         return f"a {self.what} ({self.where})"
 
 
-def broken_logps(logps: Mapping[str, Tensor | None]) -> Broken | None:
+def broken_logps(logps: Mapping[str, Tensor | None]) -> NonFinite | None:
     """The first of these log-probs [B, T] that is not finite. Their names say whose they are."""
     for name, values in logps.items():
         if values is not None and not bool((fine := torch.isfinite(values).all(1)).all()):
-            return Broken("log-prob", f"{name}, row {int((~fine).nonzero()[0])}")
+            return NonFinite("log-prob", f"{name}, row {int((~fine).nonzero()[0])}")
     return None
 
 
-def broken_gradient(loss: float, norm: float, policy: Policy) -> Broken | None:
+def broken_gradient(loss: float, norm: float, policy: Policy) -> NonFinite | None:
     """What of a loss, a gradient's norm and the gradient itself is not finite."""
     if not math.isfinite(loss):
-        return Broken("loss", "the update")
+        return NonFinite("loss", "the update")
     if not math.isfinite(norm):
         found = {name: value.grad for name, value in policy.adapter_parameters().items() if value.grad is not None}
-        return Broken("gradient", broken_tensor(found) or "its norm")
+        return NonFinite("gradient", broken_tensor(found) or "its norm")
     return None
 
 
-def broken_state(policy: Policy, optimizer: torch.optim.Optimizer) -> Broken | None:
+def broken_state(policy: Policy, optimizer: torch.optim.Optimizer) -> NonFinite | None:
     """What of the adapter and of the optimiser's moments is not finite."""
     parameters = policy.adapter_parameters()
     if name := broken_tensor({name: value.data for name, value in parameters.items()}):
-        return Broken("weight", name)
+        return NonFinite("weight", name)
     state: Any = optimizer.state
     moments = {
         f"{name}/{key}": value
@@ -63,5 +63,5 @@ def broken_state(policy: Policy, optimizer: torch.optim.Optimizer) -> Broken | N
         if key != "step" and isinstance(value, Tensor)
     }
     if name := broken_tensor(moments):
-        return Broken("moment", name)
+        return NonFinite("moment", name)
     return None

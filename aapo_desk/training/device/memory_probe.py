@@ -26,8 +26,8 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import ran_out
 from aapo_desk.models.sources import ModelError
 from aapo_desk.rollout import CaptureError, Row, Sampling, ends
-from aapo_desk.training.packing import Cost
-from aapo_desk.training.peaks import Peaks, give_back, held_mb
+from aapo_desk.training.device.allocator import Peaks, give_back, held_mb
+from aapo_desk.training.micro_batches import Cost
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from aapo_desk.config import resolve
 from aapo_desk.models.policy import Policy
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run
 from aapo_desk.training.control import Control
-from aapo_desk.training.loop import Trainer
-from aapo_desk.training.passes import Rollout
-from aapo_desk.training.scaling import FIRST, GOOD_STEPS, LEAST, MOST, LossScale
+from aapo_desk.training.forward import Rollout
+from aapo_desk.training.loss_scaling import FIRST, GOOD_STEPS, LEAST, MOST, LossScale
 from aapo_desk.training.setup import prepared
+from aapo_desk.training.trainer import Trainer
 from aapo_desk.training.update import Update, update
 from tests.policies import load_tiny
 

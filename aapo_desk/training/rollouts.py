@@ -27,10 +27,10 @@ from aapo_desk.rollout import (
     uniforms,
 )
 from aapo_desk.tasks import Problem
-from aapo_desk.training.finiteness import broken_logps
-from aapo_desk.training.parts import Parts, Report
-from aapo_desk.training.ranks import Letter
-from aapo_desk.training.shares import Share, joined
+from aapo_desk.training.context import Report, TrainContext
+from aapo_desk.training.distributed.group import Message
+from aapo_desk.training.distributed.messages import Share, joined
+from aapo_desk.training.nonfinite import broken_logps
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Gathered:
     """By phase, rollout and reward."""
 
 
-def gather(parts: Parts, chosen: Sequence[int], step: int, report: Report) -> Gathered:
+def collect_rollouts(context: TrainContext, chosen: Sequence[int], step: int, report: Report) -> Gathered:
     """Sample and score the ``chosen`` problems.
 
     Up to ``max_refills`` times, problems whose group turned out constant are replaced by others, each at most once a
@@ -56,22 +56,22 @@ def gather(parts: Parts, chosen: Sequence[int], step: int, report: Report) -> Ga
     """
     chosen = list(chosen)
     seconds = dict.fromkeys(("rollout", "reward"), 0.0)
-    seed = parts.config.run.seed
-    sides = first = _sample(parts, chosen, derive_seed(seed, "rollout", step), report, seconds)
-    others = iter(_others(parts, chosen, step) if parts.algorithm.max_refills else ())
+    seed = context.config.run.seed
+    sides = first = _sample(context, chosen, derive_seed(seed, "rollout", step), report, seconds)
+    others = iter(_others(context, chosen, step) if context.algorithm.max_refills else ())
     refilled = 0
-    for number in range(parts.algorithm.max_refills):
+    for number in range(context.algorithm.max_refills):
         constant = (~varied(sides.policy.rewards)).squeeze(1).nonzero().squeeze(1).tolist()
         new = dict(zip(constant, others, strict=False))
         if not new:
             break
-        drawn = _sample(parts, list(new.values()), derive_seed(seed, "refill", step, number), report, seconds)
+        drawn = _sample(context, list(new.values()), derive_seed(seed, "refill", step, number), report, seconds)
         sides = _in_place(sides, list(new), drawn)
         for place, problem in new.items():
             chosen[place] = problem
         refilled += len(new)
-    if parts.algorithm.needs_labels:
-        _refuse_grades(sides.policy, parts.algorithm.name, step)
+    if context.algorithm.needs_labels:
+        _refuse_grades(sides.policy, context.algorithm.name, step)
     return Gathered(chosen, sides, first.policy, refilled, seconds)
 
 
@@ -85,11 +85,11 @@ def _refuse_grades(side: Side, name: str, step: int) -> None:
         )
 
 
-def _others(parts: Parts, chosen: Sequence[int], step: int) -> list[int]:
+def _others(context: TrainContext, chosen: Sequence[int], step: int) -> list[int]:
     """The problems that a step does not hold, in an order of the step's own."""
     taken = set(chosen)
-    order = [problem for problem in range(len(parts.train)) if problem not in taken]
-    random.Random(f"refill {parts.config.run.seed} {step}").shuffle(order)
+    order = [problem for problem in range(len(context.train)) if problem not in taken]
+    random.Random(f"refill {context.config.run.seed} {step}").shuffle(order)
     return order
 
 
@@ -112,44 +112,46 @@ def _in_place(sides: Sides, places: Sequence[int], new: Sides) -> Sides:
     )
 
 
-def _sample(parts: Parts, chosen: Sequence[int], seed: int, report: Report, seconds: dict[str, float]) -> Sides:
+def _sample(
+    context: TrainContext, chosen: Sequence[int], seed: int, report: Report, seconds: dict[str, float]
+) -> Sides:
     """Both sides' completions of these problems, scored, by all processes. Adds to ``seconds``."""
     started = time.perf_counter()
-    mine, *others = parts.ranks.slices(len(chosen))
-    said = {"chosen": list(chosen), "seed": seed, "choices": parts.choices}
+    mine, *others = context.ranks.slices(len(chosen))
+    said = {"chosen": list(chosen), "seed": seed, "choices": context.choices}
 
     def together() -> list[Share]:
-        return parts.ranks.together(
+        return context.ranks.run_on_all_ranks(
             "sample",
-            [Letter(said | {"own": [own.start, own.stop]}) for own in others],
-            lambda: sample_share(parts, chosen, mine, seed, report),
+            [Message(said | {"own": [own.start, own.stop]}) for own in others],
+            lambda: sample_share(context, chosen, mine, seed, report),
             Share.read,
         )
 
     # Memory may run out in another process too.
-    shares = parts.attempt("rollout", len(chosen) * parts.config.rollout.group_size, together)
+    shares = context.attempt("rollout", len(chosen) * context.config.rollout.group_size, together)
     rollout = max(share.seconds for share in shares)
     seconds["rollout"] += rollout
     seconds["reward"] += time.perf_counter() - started - rollout
-    return joined(shares, parts.config.rollout.group_size)
+    return joined(shares, context.config.rollout.group_size)
 
 
-def sample_share(parts: Parts, chosen: Sequence[int], own: range, seed: int, report: Report) -> Share:
+def sample_share(context: TrainContext, chosen: Sequence[int], own: range, seed: int, report: Report) -> Share:
     """Both sides' completions of those ``chosen`` problems that stand at the places ``own``, scored."""
-    config = parts.config.rollout
-    needed = parts.algorithm.needs_reference_rewards
+    config = context.config.rollout
+    needed = context.algorithm.needs_reference_rewards
     if not own:  # fewer problems than processes take the place of others
-        nothing = decode(parts.policy, [], [], config.max_new_tokens, Sampling.of(config), torch.zeros(0, 0))
+        nothing = decode(context.policy, [], [], config.max_new_tokens, Sampling.of(config), torch.zeros(0, 0))
         return Share(nothing, [], [] if needed else None, [], 0.0)
-    prompts = [parts.prompts[chosen[place]] for place in own]
-    problems = [parts.train[chosen[place]] for place in own]
+    prompts = [context.prompts[chosen[place]] for place in own]
+    problems = [context.train[chosen[place]] for place in own]
     started = time.perf_counter()
-    banked = parts.bank.look_up(prompts, problems) if parts.bank else None
-    numbers = _numbers(parts, len(chosen), own, 2 if needed and banked is None else 1, seed)
-    drawn = _roll_out(parts, problems, prompts, banked, numbers, lambda share: report("rollout", share))
+    banked = context.bank.look_up(prompts, problems) if context.bank else None
+    numbers = _numbers(context, len(chosen), own, 2 if needed and banked is None else 1, seed)
+    drawn = _roll_out(context, problems, prompts, banked, numbers, lambda share: report("rollout", share))
     seconds = time.perf_counter() - started
     report("reward", None)
-    policy, *others = score(parts.pool, parts.policy.tokenizer, drawn, config.max_new_tokens)
+    policy, *others = score(context.pool, context.policy.tokenizer, drawn, config.max_new_tokens)
     sampled = [one for side in others for one in side]
     whose = zip(("the policy's rollout", "the reference's rollout"), drawn, strict=False)
     broken = broken_logps({name: one.completions.logps for name, one in whose})
@@ -158,15 +160,15 @@ def sample_share(parts: Parts, chosen: Sequence[int], own: range, seed: int, rep
     return Share(drawn[0].completions, policy, reference if needed else None, sampled, seconds, where)
 
 
-def _numbers(parts: Parts, count: int, own: range, sides: int, seed: int) -> Tensor:
+def _numbers(context: TrainContext, count: int, own: range, sides: int, seed: int) -> Tensor:
     """The uniforms of these rows, of those drawn for all ``count`` prompts: a row has its own, whoever decodes it."""
-    size, width = parts.config.rollout.group_size, parts.config.rollout.max_new_tokens
+    size, width = context.config.rollout.group_size, context.config.rollout.max_new_tokens
     numbers = uniforms(sides * count * size, width, seed).view(sides, count * size, width)
     return numbers[:, own.start * size : own.stop * size].flatten(0, 1)
 
 
 def _roll_out(
-    parts: Parts,
+    context: TrainContext,
     problems: Sequence[Problem],
     prompts: Sequence[list[int]],
     banked: Lookup | None,
@@ -177,36 +179,36 @@ def _roll_out(
 
     With a bank the reference's are those of the prompts that it lacks, in a batch of their own.
     """
-    config = parts.config.rollout
-    sides = [True, False] if parts.algorithm.needs_reference_rewards and banked is None else [True]
+    config = context.config.rollout
+    sides = [True, False] if context.algorithm.needs_reference_rewards and banked is None else [True]
     groups = range(config.group_size)
     rows = [Row(prompt, adapter) for adapter in sides for prompt in range(len(prompts)) for _ in groups]
     first = len(prompts) / (len(prompts) + len(banked.missing if banked else []))
-    done = parts.attempt(
+    done = context.attempt(
         "rollout",
         len(rows),
         lambda: decode(
-            parts.policy,
+            context.policy,
             prompts,
             rows,
             config.max_new_tokens,
             Sampling.of(config),
             numbers,
-            parts.choices["batch_rows"],
+            context.choices["batch_rows"],
             progress=lambda share: progress(first * share),
-            fixed=bool(parts.choices["fixed_steps"]),
+            fixed=bool(context.choices["fixed_steps"]),
         ),
     )
     half = len(prompts) * config.group_size
     drawn = [Drawn(done.take(range(start, start + half)), problems) for start in range(0, len(rows), half)]
     if banked:
-        drawn += parts.attempt(
+        drawn += context.attempt(
             "reference",
             len(banked.missing) * config.group_size,
             lambda: banked.draw(
-                parts.choices["batch_rows"],
+                context.choices["batch_rows"],
                 lambda share: progress(first + (1 - first) * share),
-                bool(parts.choices["fixed_steps"]),
+                bool(context.choices["fixed_steps"]),
             ),
         )
     return drawn

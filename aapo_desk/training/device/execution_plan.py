@@ -22,8 +22,8 @@ from aapo_desk.rollout import Sampling, can_be_fixed
 from aapo_desk.rollout.trial import CPU_ROWS, Workload
 from aapo_desk.rollout.verify import Verdict, check_backend, verify_fast_paths
 from aapo_desk.store import RunWriter, event_words
-from aapo_desk.training.peaks import freed_at_once, give_back
-from aapo_desk.training.probe import probe
+from aapo_desk.training.device.allocator import freed_at_once, give_back
+from aapo_desk.training.device.memory_probe import probe
 from aapo_desk.training.update import checkpoint_layers
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ import pytest
 
 from aapo_desk.config import resolve
 from aapo_desk.store import create_run
-from aapo_desk.training import waiting
+from aapo_desk.training import pauses
 from aapo_desk.training.control import Control
-from aapo_desk.training.waiting import Room
+from aapo_desk.training.pauses import Room
 
 NEEDED = 1000
 
@@ -33,8 +33,8 @@ class Work:
 
 @pytest.fixture
 def control(desk_home: Path, monkeypatch: pytest.MonkeyPatch) -> Control:
-    monkeypatch.setattr(waiting, "RETRY_SECONDS", 0.02)
-    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(pauses, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(pauses, "POLL_SECONDS", 0.01)
     made = Control(create_run(resolve({"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}})), 9)
     made.say(state="running")
     return made
@@ -52,7 +52,7 @@ def test_with_less_free_than_it_takes_only_a_resume_has_it_tried(
         return NEEDED - 1
 
     work = Work()
-    monkeypatch.setattr(waiting, "free", free)
+    monkeypatch.setattr(pauses, "free", free)
     assert Room(control.run, control).keep(work, needed=NEEDED) == 2
     assert looks == [1] * len(looks)
     assert len(looks) in (20, 21)
@@ -61,7 +61,7 @@ def test_with_less_free_than_it_takes_only_a_resume_has_it_tried(
 
 def test_with_room_again_it_is_tried_by_itself(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     freed = threading.Event()
-    monkeypatch.setattr(waiting, "free", lambda _: NEEDED if freed.is_set() else 0)
+    monkeypatch.setattr(pauses, "free", lambda _: NEEDED if freed.is_set() else 0)
     began = time.monotonic()
     threading.Timer(0.2, freed.set).start()
     assert Room(control.run, control).keep(Work(), needed=NEEDED) == 2

@@ -69,7 +69,7 @@ def micro_batches(
     return batches
 
 
-def deal(
+def shard(
     prompts: Sequence[int], completions: Sequence[int], rows: Sequence[int], group_size: int, processes: int
 ) -> list[list[int]]:
     """``rows`` for each of so many processes, in order: groups stay whole, and the longest goes to who has least.

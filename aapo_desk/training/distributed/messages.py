@@ -15,7 +15,7 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.rewards import RewardPool, Score
 from aapo_desk.rollout import Completions, Row, Sampling, Scored, Side, Sides
 from aapo_desk.tasks import Problem
-from aapo_desk.training.ranks import Letter, Ranks
+from aapo_desk.training.distributed.group import Message, Ranks
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,19 @@ class Share:
     broken: str | None = None
     """Where a log-prob is not finite."""
 
-    def letter(self) -> Letter:
+    def letter(self) -> Message:
         """Rewards as tensors, what is said about them as JSON."""
         sides = {"policy": self.policy, "sampled": self.sampled}
         if self.reference is not None:
             sides["reference"] = self.reference
         data = {name: [_about(one) for one in side] for name, side in sides.items()}
         tensors = {f"{name} rewards": _totals(side) for name, side in sides.items()}
-        return Letter({"sides": data, "seconds": self.seconds, "broken": self.broken}, vars(self.completions) | tensors)
+        return Message(
+            {"sides": data, "seconds": self.seconds, "broken": self.broken}, vars(self.completions) | tensors
+        )
 
     @classmethod
-    def read(cls, letter: Letter) -> Self:
+    def read(cls, letter: Message) -> Self:
         """From what ``letter`` gave."""
         tensors = dict(letter.tensors)
         totals = {name: tensors.pop(f"{name} rewards").tolist() for name in letter.data["sides"]}
@@ -101,10 +103,10 @@ def asking(ranks: Ranks) -> Callable[..., list[Answer]]:
     ) -> list[Answer]:
         dealt = [[place for place, row in enumerate(rows) if row.prompt in own] for own in ranks.slices(len(problems))]
 
-        def letter(places: Sequence[int]) -> Letter:
+        def letter(places: Sequence[int]) -> Message:
             about = [[rows[place].prompt, rows[place].adapter, rows[place].greedy] for place in places]
             settings = {"max_new_tokens": max_new_tokens, "batch_rows": batch_rows, "fixed": fixed}
-            return Letter({"rows": about, **settings}, {"uniforms": uniforms[places]})
+            return Message({"rows": about, **settings}, {"uniforms": uniforms[places]})
 
         def work() -> list[Answer]:
             own = [rows[place] for place in dealt[0]]
@@ -113,10 +115,10 @@ def asking(ranks: Ranks) -> Callable[..., list[Answer]]:
                 policy, problems, prompts, own, max_new_tokens, sampling, numbers, pool, batch_rows, progress, fixed
             )
 
-        def read(said: Letter) -> list[Answer]:
+        def read(said: Message) -> list[Answer]:
             return [Answer(**answer) for answer in said.data["answers"]]
 
-        answers = ranks.together("ask", [letter(places) for places in dealt[1:]], work, read)
+        answers = ranks.run_on_all_ranks("ask", [letter(places) for places in dealt[1:]], work, read)
         found = {
             place: answer
             for places, share in zip(dealt, answers, strict=True)

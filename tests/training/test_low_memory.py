@@ -17,11 +17,11 @@ from aapo_desk.fit.verdict import room
 from aapo_desk.hardware import Spare, machine, spare_memory
 from aapo_desk.models.room import free_bytes
 from aapo_desk.store import RunReader, RunWriter, create_run, event_words, list_checkpoints
-from aapo_desk.training import shortage
+from aapo_desk.training import low_memory
 from aapo_desk.training.control import StopRequested
-from aapo_desk.training.shortage import MemoryShort, Shortage, reserve
+from aapo_desk.training.pauses import LowMemory, MemoryShort, reserve
 from tests.training.in_process import train, weights
-from tests.training.test_recovery import step_at_work
+from tests.training.test_rollback import step_at_work
 
 MB = 1 << 20
 PLENTY, SCARCE = Spare(4000 * MB, 16000 * MB, "this machine"), Spare(100 * MB, 16000 * MB, "this machine")
@@ -30,8 +30,8 @@ PLENTY, SCARCE = Spare(4000 * MB, 16000 * MB, "this machine"), Spare(100 * MB, 1
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is looked at each time, and nothing waits."""
-    monkeypatch.setattr(shortage, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(shortage, "BETWEEN_SECONDS", 0.0)
+    monkeypatch.setattr(low_memory, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(low_memory, "BETWEEN_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def store(desk_home: Path, tiny_config: dict[str, Any]) -> Iterator[RunWriter]:
 
 def seen(monkeypatch: pytest.MonkeyPatch, *found: Spare) -> None:
     rest = iter(found)
-    monkeypatch.setattr(shortage, "spare_memory", lambda swapping: next(rest))
+    monkeypatch.setattr(low_memory, "spare_memory", lambda swapping: next(rest))
 
 
 @pytest.mark.parametrize(("total", "kept"), [(8_000, 256), (24_000, 480), (256_000, 1024)])
@@ -52,7 +52,7 @@ def test_the_reserve_is_a_share_within_bounds(total: int, kept: int) -> None:
 
 
 def test_a_dip_that_passes_stops_nothing(store: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = Shortage(store, torch.device("cpu"))
+    watch = LowMemory(store, torch.device("cpu"))
     seen(monkeypatch, PLENTY, SCARCE, SCARCE, SCARCE, PLENTY, PLENTY)
     for _ in range(3):
         watch.check(1)
@@ -62,9 +62,9 @@ def test_a_dip_that_passes_stops_nothing(store: RunWriter, monkeypatch: pytest.M
 def test_a_shortage_that_stays_stops_the_run_with_its_figures(
     store: RunWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen(monkeypatch, *[SCARCE] * (1 + shortage.LOOKS))
+    seen(monkeypatch, *[SCARCE] * (1 + low_memory.LOOKS))
     with pytest.raises(MemoryShort, match="memory is nearly used up"):
-        Shortage(store, torch.device("cpu")).check(7)
+        LowMemory(store, torch.device("cpu")).check(7)
     ((kind, data),) = store.events("memory_short")
     assert (data["available_mb"], data["reserve_mb"], data["total_mb"]) == (100, 320, 16000)
     words = event_words(kind, data)
@@ -80,7 +80,7 @@ def test_a_run_saves_its_last_step_and_goes_on_later_to_the_same_end(
     whole = weights(train(create_run(config, "whole")), 3)
     run = create_run(config, "short")
     with monkeypatch.context() as context:
-        context.setattr(shortage, "spare_memory", lambda swapping: SCARCE if step_at_work() == 3 else PLENTY)
+        context.setattr(low_memory, "spare_memory", lambda swapping: SCARCE if step_at_work() == 3 else PLENTY)
         with pytest.raises(StopRequested):
             train(run)
     assert [one.step for one in list_checkpoints(run.checkpoints)] == [2]
