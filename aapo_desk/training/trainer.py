@@ -26,8 +26,9 @@ from aapo_desk.training.alarms import Watch
 from aapo_desk.training.control import Control, StopRequested
 from aapo_desk.training.device.allocator import MemoryGoneError, give_back
 from aapo_desk.training.distributed.messages import asking
+from aapo_desk.training.low_memory import LowMemory
 from aapo_desk.training.oom_retry import OomRetry
-from aapo_desk.training.pauses import LowMemory, NoRoom
+from aapo_desk.training.pauses import NoRoom
 from aapo_desk.training.rollback import Recovery
 from aapo_desk.training.setup import Prepared
 from aapo_desk.training.step import StepResult, run_step

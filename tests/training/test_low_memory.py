@@ -19,7 +19,7 @@ from aapo_desk.models.room import free_bytes
 from aapo_desk.store import RunReader, RunWriter, create_run, event_words, list_checkpoints
 from aapo_desk.training import low_memory
 from aapo_desk.training.control import StopRequested
-from aapo_desk.training.pauses import LowMemory, MemoryShort, reserve
+from aapo_desk.training.low_memory import LowMemory, MemoryShort, reserve
 from tests.training.in_process import train, weights
 from tests.training.test_rollback import step_at_work
 
