@@ -119,7 +119,11 @@ def test_the_verification_refuses_captures_that_fail(policy: Policy, monkeypatch
 @pytest.fixture
 def with_captures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs choose static-shape steps, as they do on CUDA."""
-    monkeypatch.setattr(setup, "settled", lambda *given: settled(*given[:-1], instead={"fixed_steps": 1}))
+
+    def static(*given: Any) -> dict[str, int]:
+        return settled(*[*given[:-1], {"fixed_steps": 1}])
+
+    monkeypatch.setattr(setup, "settled", static)
 
 
 @pytest.mark.usefixtures("with_captures")
