@@ -1,4 +1,4 @@
-"""The trainer's watch over its run: asks for the alarms after each step, and says where one begins or ends."""
+"""The trainer's alarms: checked after each step and evaluation, with an event when an alarm begins or ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Metrics = Mapping[str, float | None]
 
 
 class Watch:
-    """The alarms that stand, and the steps that they are judged by: the run's first and its last."""
+    """The alarms in force, and the metrics that they are judged by: those of the run's first and its latest steps."""
 
     def __init__(self, config: RunConfig, policy: Policy, store: RunWriter) -> None:
         self._config = config
@@ -37,20 +37,20 @@ class Watch:
         self.alarms: list[Alarm] = []
 
     def resume(self, evaluations: Mapping[int, Mapping[str, Any]]) -> None:
-        """Take up what the record holds, once it is rewound: what stands is not said again."""
+        """Load alarms and metrics from the rewound record, so that alarms in force are not reported again."""
         self.alarms = standing(self._store.events(BEGINS, ENDS))
         self._evaluations = evaluations
         for step, metrics in self._store.metrics(WINDOW, LONGEST_WINDOW):
             self._add(step, metrics)
 
     def step(self, step: int, metrics: Metrics, machine: Machine) -> None:
-        """Judge the run after a step."""
+        """Check the alarms after a step."""
         self._add(step, metrics)
         self._facts = self._look(metrics, machine)
         self._judge(step)
 
     def evaluation(self, step: int, evaluations: Mapping[int, Mapping[str, Any]]) -> None:
-        """Judge the run after an evaluation."""
+        """Check the alarms after an evaluation."""
         self._evaluations = evaluations
         self._judge(step)
 
@@ -72,7 +72,7 @@ class Watch:
         alarms = check([*self._first, *self._last], self._evaluations, self._config, self._facts, self.alarms)
         for alarm in self.alarms:
             if alarm not in alarms:
-                log.info("over: %s (since step %d)", alarm.title, alarm.since)
+                log.info("alarm over: %s (since step %d)", alarm.title, alarm.since)
                 self._store.write_event(ENDS, step, kind=alarm.kind, title=alarm.title, since=alarm.since)
         for alarm in alarms:
             if alarm not in self.alarms:
@@ -82,5 +82,5 @@ class Watch:
 
 
 def _is_zero(policy: Policy) -> bool:
-    """Whether the adapter still changes nothing. Asked until it does: that takes a look at every lora_B."""
+    """Return whether the adapter still changes nothing: every lora_B is zero. Reads all of them."""
     return not any(bool(value.any()) for name, value in policy.adapter_parameters().items() if "lora_B" in name)

@@ -1,4 +1,4 @@
-"""All that a step works with, from its configuration to the choices made for the device."""
+"""Everything that a training step needs, from its configuration to the choices made for the device."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from aapo_desk.training.micro_batches import Cost
 from aapo_desk.training.oom_retry import OomRetry, Result
 
 Report = Callable[[str, float | None], None]
-"""Phase and its progress, 0 to 1."""
+"""Takes a phase and its progress, 0 to 1."""
 
 
 @dataclass
 class TrainContext:
-    """All that a step works with."""
+    """Everything that a training step needs."""
 
     config: RunConfig
     policy: Policy
@@ -39,21 +39,21 @@ class TrainContext:
     prompts: list[list[int]]
     """Token ids of each training problem's prompt."""
     choices: dict[str, int]
-    """What was chosen for this device and model. Kept in the run's record and replayed."""
+    """The choices made for this device and model; recorded, and reused when the run is resumed."""
     bank: BankedReference | None = None
-    """None: the reference is sampled in each step, where it is needed."""
+    """None: if the reference is needed, it is sampled in each step."""
     difficulty: Difficulty | None = None
-    """None: problems come evenly."""
+    """None: problems are sampled evenly."""
     ranks: Ranks = ALONE
-    """The processes that compute the run together."""
+    """All processes of the run."""
     oom_retry: OomRetry | None = None
-    """What to do where memory runs out in a phase; None: nothing."""
+    """Repeats a phase that runs out of memory; None: the error is raised."""
     rate_factor: float = 1.0
-    """Of the configured learning rate: lower once the run has gone back (``training.rollback``)."""
+    """Factor of the configured learning rate: below 1 after a rollback (``training.rollback``)."""
     edges: Edges = field(init=False)
     cost: Cost = field(init=False)
     scale: LossScale | None = field(init=False)
-    """Where the model computes in float16."""
+    """The loss scale if the model computes in float16, else None."""
 
     def __post_init__(self) -> None:
         self.edges = Edges.of(self.config)
@@ -61,11 +61,11 @@ class TrainContext:
         self.cost = Cost.of(self.policy.causal.config.get_text_config())
 
     def attempt(self, phase: Phase, rows: int, compute: Callable[[], Result]) -> Result:
-        """What ``compute`` gives, as ``OomRetry.run``."""
+        """Return what ``compute`` returns, repeated as in ``OomRetry.run`` if memory runs out."""
         return self.oom_retry.run(phase, rows, compute) if self.oom_retry else compute()
 
 
 def make_room(context: TrainContext) -> None:
-    """Where memory is short, what a phase has freed goes back before the next one begins."""
+    """Between two phases, return freed memory to the device if memory is tight (gradient checkpointing is on)."""
     if context.choices["checkpointing"]:
         give_back(context.policy.device)

@@ -1,4 +1,4 @@
-"""A rollout's rows through the model and back, in micro-batches, each process of a run over its share."""
+"""Forward and backward passes over a rollout's rows, in micro-batches; each process of a run computes its share."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ from aapo_desk.training.distributed.group import ALONE, Message, Ranks
 from aapo_desk.training.micro_batches import Cost, PackRows, micro_batches, shard
 
 Micro = Sequence[PackRows]
-"""A micro-batch: packs of rows of the step."""
+"""A micro-batch: packs of the step's rows."""
 
 LogProbs = Callable[[Micro], Tensor]
-"""A micro-batch -> its rows' tokens' log-probs [rows, T] in the packs' order, with a graph."""
+"""Maps a micro-batch to the log-probabilities of its rows' tokens, [rows, T] in the packs' order, with a graph."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """The policy's completions of a step, as the update sees them: token ids by row."""
+    """The policy's completions in a step, as the update needs them: token ids by row."""
 
     prompts: list[list[int]]
     completions: list[list[int]]
     temperature: float
     group_size: int
     logps: Tensor | None = None
-    """[B, T], as they were when the tokens were sampled; only to see whether the update agrees"""
+    """Log-probabilities [B, T] at sampling time; used only to check how far the update's differ."""
 
     @property
     def width(self) -> int:
+        """T, the number of tokens in the longest completion."""
         return max(map(len, self.completions))
 
     def mask(self) -> Tensor:
-        """[B, T] float64, 1 at the completions' tokens."""
+        """Return the mask of the completions' tokens, [B, T] float64: 1 at a token, 0 at padding."""
         lengths = torch.tensor([len(completion) for completion in self.completions])
         return (torch.arange(self.width) < lengths[:, None]).double()
 
     def cut(self, rows: Sequence[int], budget: int, cost: Cost | None) -> list[list[PackRows]]:
-        """Micro-batches of these rows."""
+        """Divide these rows into micro-batches of at most ``budget`` tokens, as ``micro_batches`` does."""
         prompts, completions = [len(prompt) for prompt in self.prompts], [len(done) for done in self.completions]
         return micro_batches(prompts, completions, rows, self.group_size, budget, cost)
 
     def packs(self, batch: Micro) -> list[Pack]:
-        """A micro-batch's tokens."""
+        """Return a micro-batch's tokens as packs."""
         return [Pack(self.prompts[rows[0]], [self.completions[row] for row in rows]) for rows in batch]
 
 
@@ -58,9 +59,10 @@ def backpropagate(
     batches: Sequence[Micro],
     progress: Callable[[float], None] = lambda _: None,
 ) -> Tensor:
-    """Send the gradient [B, T] of a loss with respect to the log-probs back through ``logps``, batch by batch.
+    """Backpropagate the gradient [B, T] of a loss with respect to the log-probabilities, micro-batch by micro-batch.
 
-    The parameters' gradients add up to those of the whole step, whatever the batches. Gives the log-probs seen, [B, T].
+    The parameters' gradients add up to those of the whole step, whatever the batches. Returns the log-probabilities
+    that ``logps`` computed, [B, T].
     """
     seen = torch.zeros_like(gradient)
     for number, batch in enumerate(batches):
@@ -73,13 +75,13 @@ def backpropagate(
 
 
 def flat(batch: Micro) -> list[int]:
-    """The rows of a micro-batch in the order of its log-probs."""
+    """Return the rows of a micro-batch in the order of its log-probabilities."""
     return [row for pack in batch for row in pack]
 
 
 @dataclass(frozen=True)
 class Passes:
-    """The model over the rows of a rollout, each process of the run over its share of the groups."""
+    """Passes of the model over a rollout's rows, with each process of the run computing its share of the groups."""
 
     policy: Policy
     rollout: Rollout
@@ -88,7 +90,10 @@ class Passes:
     ranks: Ranks = ALONE
 
     def logps(self, rows: Sequence[int], reference: bool = False) -> Tensor:
-        """The rows' log-probs, [B, T] without a graph, 0 elsewhere; of the policy or of the reference."""
+        """Return the log-probabilities of these rows, [B, T] without a graph and 0 elsewhere.
+
+        They are the policy's, or with ``reference=True`` the reference's.
+        """
         dealt = self._deal(rows)
         return self._whole(
             dealt,
@@ -101,7 +106,10 @@ class Passes:
         )
 
     def backpropagate(self, gradient: Tensor, rows: Sequence[int], progress: Callable[[float], None]) -> Tensor:
-        """Send the gradient [B, T] back through these rows and add to the adapter's here. Gives the log-probs seen."""
+        """Backpropagate the gradient [B, T] through these rows, on all processes, and add it to the adapter's here.
+
+        Returns the log-probabilities computed on the way, [B, T].
+        """
         dealt = self._deal(rows)
         parts = self.ranks.run_on_all_ranks(
             "backpropagate",
@@ -113,7 +121,7 @@ class Passes:
         return self._whole(dealt, parts)
 
     def own_logps(self, rows: Sequence[int], reference: bool) -> Tensor:
-        """This process's share: the log-probs of its rows, [rows, T]."""
+        """Compute this process's share: the log-probabilities of its rows, [rows, T]."""
         values = torch.zeros(len(self.rollout.completions), self.rollout.width, dtype=torch.float64)
         with torch.no_grad(), self.policy.as_reference() if reference else nullcontext():
             for batch in self._cut(rows):
@@ -123,13 +131,13 @@ class Passes:
     def own_backpropagate(
         self, gradient: Tensor, rows: Sequence[int], progress: Callable[[float], None] = lambda _: None
     ) -> Tensor:
-        """This process's share: the log-probs of its rows as they were seen, [rows, T]."""
+        """Backpropagate this process's share. Returns the log-probabilities of its rows, [rows, T]."""
         with self.policy.training():
             return backpropagate(self._pass, gradient, self._cut(rows), progress)[list(rows)]
 
     @classmethod
     def read(cls, policy: Policy, letter: Message, cost: Cost) -> Passes:
-        """What another process was told to compute with. ``cost`` is where prompts are shared at all."""
+        """Build the passes from rank 0's message. ``cost`` is used only if the message says that prompts are shared."""
         said = letter.data
         prompts = [prompt for prompt in said["prompts"] for _ in range(said["group_size"])]
         rollout = Rollout(prompts, said["completions"], said["temperature"], said["group_size"])
@@ -166,5 +174,5 @@ class Passes:
 
 
 def _draw_seed() -> int:
-    """For what another process draws (dropout): of the step's own numbers."""
+    """Draw a seed for another process's random numbers (dropout) from the step's generator."""
     return int(torch.randint(1 << 62, ()))

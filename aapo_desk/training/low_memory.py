@@ -1,4 +1,4 @@
-"""System memory near its end: the run saves and stops while it still can, before the kernel kills something."""
+"""Low system memory: the run saves and stops while it still can, before the kernel kills a process."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from aapo_desk.training.device.allocator import give_back
 log = logging.getLogger(__name__)
 
 LEAST, MOST, SHARE = 256 << 20, 1 << 30, 0.02
-"""The reserve: this share of all memory within these bounds, in bytes. A checkpoint takes less."""
+"""The reserve to keep free: ``SHARE`` of all memory, within these bounds in bytes. A checkpoint takes less."""
 LOOK_SECONDS = 1.0
-"""How often memory is looked at."""
+"""Seconds between two checks of system memory."""
 LOOKS, BETWEEN_SECONDS = 4, 0.25
-"""A shortage is one that so many looks in a row find, once all that was free has been given back: caches of files that
-were just written, or another program's start, may be over in an instant."""
+"""Memory counts as short if this many checks in a row find it so, after all freed memory has been given back: a
+shortage caused by caches of files just written, or by another program's start, may pass at once."""
 
 
 class MemoryShort(StopRequested):
-    """System memory is nearly used up. The step in flight is given up, as when somebody asks the run to stop."""
+    """System memory is nearly used up. The step in progress is dropped, as for any requested stop."""
 
 
 class LowMemory:
-    """Looks at system memory now and then."""
+    """Checks system memory at intervals and stops the run if it stays short."""
 
     def __init__(self, store: RunWriter, device: torch.device) -> None:
         self._store = store
@@ -38,7 +38,7 @@ class LowMemory:
         self._next = 0.0
 
     def check(self, step: int) -> None:
-        """Raise MemoryShort, its event written, where memory is short and stays so. ``step``: the last finished."""
+        """Write an event and raise MemoryShort if memory is and stays short. ``step`` is the last finished step."""
         if time.monotonic() < self._next:
             return
         found = spare_memory(swapping=True)
@@ -69,5 +69,5 @@ class LowMemory:
 
 
 def reserve(total: int) -> int:
-    """The bytes that are to stay free of so many."""
+    """Return how many of ``total`` bytes of memory must stay free."""
     return max(LEAST, min(MOST, int(SHARE * total)))

@@ -1,4 +1,4 @@
-"""How a step's rows are cut into micro-batches: which completions share a prompt, and what is computed at once."""
+"""Divide a step's rows into micro-batches: which completions share a prompt, and which are computed at once."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from itertools import groupby
 from typing import Any
 
 PackRows = list[int]
-"""Rows of the step that share a prompt and are computed behind it; one alone is the dense path."""
+"""A pack: rows of the step that share one copy of their prompt. A pack of one row takes the dense path."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-adds of one layer: of a token through its linear parts, and of a pair of tokens in attention."""
+    """Multiply-adds of one layer: per token in its linear parts, and per pair of tokens in attention."""
 
     token: float
     pair: float
 
     @classmethod
     def of(cls, shape: Any) -> Cost:
-        """From a transformers text config."""
+        """Compute the costs from a transformers text config."""
         heads = shape.num_attention_heads
         head_size = getattr(shape, "head_dim", None) or shape.hidden_size // heads
         kv_heads = getattr(shape, "num_key_value_heads", None) or heads
@@ -28,9 +28,9 @@ class Cost:
         return cls(attention + 3 * shape.hidden_size * shape.intermediate_size, 2 * heads * head_size)
 
     def completions_a_pack(self, prompt: int, completion: float, most: int) -> int:
-        """How many completions of this mean length to put behind one prompt, so that each costs the least.
+        """Return how many completions of this mean length to put after one prompt so that each costs the least.
 
-        A longer pack saves prompt tokens and pays in attention, which is computed over all pairs, masked or not.
+        A longer pack saves prompt tokens but costs more attention, which is computed over all pairs, masked or not.
         """
 
         def each(count: int) -> float:
@@ -48,10 +48,11 @@ def micro_batches(
     budget: int,
     cost: Cost | None,
 ) -> list[list[PackRows]]:
-    """Batches of packs, each with packs x longest pack <= ``budget`` tokens (at least one completion each).
+    """Return batches of packs, each with packs x longest pack <= ``budget`` tokens, but at least one completion.
 
-    ``prompts`` and ``completions``: tokens by row; rows of one prompt stand together, ``group_size`` a prompt.
-    ``cost`` None: every row alone. Depends on lengths only, so a resumed run cuts the same way.
+    ``prompts`` and ``completions`` are token counts by row; rows of one prompt are adjacent, ``group_size`` per prompt.
+    With ``cost`` None every row is computed alone. The result depends on lengths only, so a resumed run gets the same
+    batches.
     """
     packs: list[PackRows] = []
     for _, group in groupby(sorted(rows), key=lambda row: row // group_size):
@@ -72,9 +73,10 @@ def micro_batches(
 def shard(
     prompts: Sequence[int], completions: Sequence[int], rows: Sequence[int], group_size: int, processes: int
 ) -> list[list[int]]:
-    """``rows`` for each of so many processes, in order: groups stay whole, and the longest goes to who has least.
+    """Distribute ``rows`` over the processes and return each one's rows in order.
 
-    ``prompts`` and ``completions``: tokens by row. Depends on lengths only.
+    Groups stay whole, and the longest remaining group goes to the process with the fewest tokens. ``prompts`` and
+    ``completions`` are token counts by row. The result depends on lengths only.
     """
     groups = [list(group) for _, group in groupby(sorted(rows), key=lambda row: row // group_size)]
     dealt: list[list[int]] = [[] for _ in range(processes)]
@@ -93,7 +95,7 @@ def shard(
 def _cut(
     group: list[int], prompts: Sequence[int], completions: Sequence[int], budget: int, cost: Cost | None
 ) -> list[PackRows]:
-    """One prompt's rows as packs within the budget."""
+    """Divide one prompt's rows into packs within the budget."""
     if cost is None:
         return [[row] for row in group]
     prompt = prompts[group[0]]

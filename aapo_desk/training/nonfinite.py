@@ -1,4 +1,4 @@
-"""Which number of a step is not finite, and where it stands."""
+"""Find which number of a step is not finite, and where it is."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Kind = Literal["log-prob", "loss", "gradient", "weight", "moment"]
 
 @dataclass(frozen=True)
 class NonFinite:
-    """A number that is NaN or infinite: what it is and where, in words."""
+    """A NaN or infinity: what kind of number it is, and a description of where it is."""
 
     what: Kind
     where: str
 
     @property
     def is_kept(self) -> bool:
-        """Whether it stands in what the next step begins with: leaving out this step does not help then."""
+        """Whether the number is part of what the next step starts from, so that skipping this step does not help."""
         return self.what in ("weight", "moment")
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class NonFinite:
 
 
 def broken_logps(logps: Mapping[str, Tensor | None]) -> NonFinite | None:
-    """The first of these log-probs [B, T] that is not finite. Their names say whose they are."""
+    """Return the first row of log-probabilities [B, T] that is not finite, or None. ``logps`` is keyed by source."""
     for name, values in logps.items():
         if values is not None and not bool((fine := torch.isfinite(values).all(1)).all()):
             return NonFinite("log-prob", f"{name}, row {int((~fine).nonzero()[0])}")
@@ -41,7 +41,7 @@ def broken_logps(logps: Mapping[str, Tensor | None]) -> NonFinite | None:
 
 
 def broken_gradient(loss: float, norm: float, policy: Policy) -> NonFinite | None:
-    """What of a loss, a gradient's norm and the gradient itself is not finite."""
+    """Return which of the loss, the gradient's norm and the gradient itself is not finite, or None."""
     if not math.isfinite(loss):
         return NonFinite("loss", "the update")
     if not math.isfinite(norm):
@@ -51,7 +51,7 @@ def broken_gradient(loss: float, norm: float, policy: Policy) -> NonFinite | Non
 
 
 def broken_state(policy: Policy, optimizer: torch.optim.Optimizer) -> NonFinite | None:
-    """What of the adapter and of the optimiser's moments is not finite."""
+    """Return which tensor of the adapter or of the optimiser's moments is not finite, or None."""
     parameters = policy.adapter_parameters()
     if name := broken_tensor({name: value.data for name, value in parameters.items()}):
         return NonFinite("weight", name)

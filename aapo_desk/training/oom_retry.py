@@ -1,10 +1,11 @@
-"""Where memory runs out in the middle of a run: half as much at once, the same computation again, and it goes on.
+"""Recovery from out of memory during a run: the phase is repeated with half as much at once, and the run continues.
 
-Sums over a micro-batch are taken apart, never left out, and what is drawn for a row depends on that row alone: so a
-phase that is run again gives what it would have given, but for the last bits of floating-point sums.
+Smaller batches split the sums over rows but leave nothing out, and the random numbers of a row depend on that row
+alone. So a repeated phase gives what it would have given the first time, except for the last bits of floating-point
+sums.
 
-For these bits, and so that a resumed run equals one that was left alone, smaller choices are put on record for good
-only together with a checkpoint behind the step that needed them: a run never goes on from before it with them.
+Because of these bits, and so that a resumed run equals an uninterrupted one, smaller choices are recorded for good only
+together with a checkpoint after the step that needed them: a run never resumes from before that step with them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 CHOICES, HALVED = "choices", "halved"
-"""Facts of a run: what it computes with, and what it shall from the checkpoint of a step on."""
+"""Database keys: the choices that a run computes with, and those that apply from a given step's checkpoint on."""
 
 LOWER = {
     "update": "rollout.max_new_tokens ({new}), task.max_prompt_tokens ({prompt}) or lora.r ({r})",
@@ -43,7 +44,7 @@ LOWER = {
 
 
 class OomRetry:
-    """Runs the phases of one run's steps. ``step`` is the one at work, for the events."""
+    """Runs the phases of a run's steps, repeating one that runs out of memory. ``step`` is the current, for events."""
 
     def __init__(self, context: TrainContext, store: RunWriter) -> None:
         self._context = context
@@ -52,12 +53,12 @@ class OomRetry:
         self.step = 0
 
     def run(self, phase: Phase, rows: int, compute: Callable[[], Result]) -> Result:
-        """What ``compute`` gives; where memory runs out, again with smaller choices and the same random numbers.
+        """Return what ``compute`` returns, repeating it if memory runs out or the decode step cannot be captured.
 
-        Likewise without CUDA graphs if the decode step cannot be captured as one.
-
-        ``compute`` reads the context's choices each time and leaves nothing half done; ``rows`` are all that the phase
-        decodes. Raises MemoryGoneError where nothing can be made smaller.
+        It is repeated with the same random numbers: after out of memory with smaller choices, after a failed capture
+        without CUDA graphs. ``compute`` must read the context's choices on each call and leave nothing half done if it
+        fails; ``rows`` is the number of rows that the phase decodes in all. Raises MemoryGoneError if nothing can be
+        made smaller.
         """
         device = self._context.policy.device
         while True:
@@ -67,13 +68,13 @@ class OomRetry:
                 return compute()
             except CaptureError as error:
                 if not self._context.choices["fixed_steps"]:
-                    raise  # whoever captures now does not look at the choices: trying again would not end
+                    raise  # the capture ignores the choices, so repeating it would never end
                 uncaptured = str(error)
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
                     raise
                 log.info("memory ran out in the %s: %s", phase, next(iter(str(error).splitlines()), ""))
-            # Out here the exception is gone, and with it the frames that held the tensors.
+            # Outside the except block the exception is freed, and with it the frames that held the tensors.
             gc.collect()
             if uncaptured is not None:
                 self._stop_capturing(uncaptured)
@@ -83,7 +84,7 @@ class OomRetry:
             _set_random_state(device, random)
 
     def settle(self, step: int, save: Callable[[], None]) -> None:
-        """Put changed choices on record, behind ``step``, of which ``save`` writes a checkpoint if there is none."""
+        """Record changed choices as valid after ``step``; ``save`` writes its checkpoint if there is none yet."""
         if not self._changed:
             return
         self._store.remember(HALVED, {"step": step, "choices": self._context.choices})
@@ -92,7 +93,7 @@ class OomRetry:
         self._changed = False
 
     def resume(self, step: int) -> None:
-        """Take up at the checkpoint of ``step`` what was about to be put on record when the run was interrupted."""
+        """Finish recording changed choices if the run was interrupted during it; ``step`` is the checkpoint's."""
         halved: dict[str, Any] | None = self._store.recall(HALVED)
         if halved and halved["step"] <= step and self._store.recall(CHOICES) != halved["choices"]:
             self._use(halved["choices"])
@@ -118,7 +119,7 @@ class OomRetry:
         self._store.write_event("oom", self.step, **data)
 
     def _stop_capturing(self, reason: str) -> None:
-        """Decode without CUDA graphs from now on, and say why, once."""
+        """Decode without CUDA graphs from now on, and report the reason once."""
         message = NOT_CAPTURED.format(reason=reason)
         self._use(self._context.choices | {"fixed_steps": 0})
         self._changed = True
@@ -151,11 +152,11 @@ def _advice(phase: Phase, step: int, context: TrainContext) -> str:
     tried = "even with a single row at a time"
     if phase == "optimizer":
         adapter = sum(value.numel() * value.element_size() for value in context.policy.adapter_parameters().values())
-        tried = f"(gradient, AdamW's two moments and a copy of the adapter take {4 * adapter / 2**20:.0f} MB)"
+        tried = f"(the gradient, AdamW's two moments and a copy of the adapter need {4 * adapter / 2**20:.0f} MB)"
     where = "warm start" if step == 0 and phase in {"update", "optimizer"} else f"{phase} of step {step}"
     return (
-        f"memory ran out in the {where} {tried}: close what else uses this "
-        f"device's memory and resume,{demanded} or start a run with a lower {what}; aapo-desk fit PRESET says more"
+        f"memory ran out in the {where} {tried}: close other programs that use this device's memory and resume,"
+        f"{demanded} or start a run with a lower {what}; aapo-desk fit PRESET shows what would fit"
     )
 
 

@@ -1,6 +1,6 @@
-"""Pauses of a run that cannot continue for now: no space on the disk, or rewards that fail again and again.
+"""Pauses of a run that cannot continue for now: a full disk, or a reward that fails again and again.
 
-It says what it waits for, and continues once that is there or somebody resumes it.
+The run reports what it waits for and continues once that is available or the user resumes it.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ log = logging.getLogger(__name__)
 
 PAUSES = "rewards_failing"
 IN_A_ROW = 10
-"""Answers in a row that one function could not score, after which the run pauses."""
+"""The run pauses after this many answers in a row that one reward function could not score."""
 MOST_TEXT = 500
-"""Characters of the completion that the event keeps."""
+"""The event keeps this many characters of the completion."""
 RETRY_SECONDS = 3.0
-"""After so long a write that found no room is tried again."""
+"""Seconds after which a write that failed on a full disk is tried again."""
 POLL_SECONDS = 0.1
 
 T = TypeVar("T")
 
 
 class NoRoom(StopRequested):
-    """The stop was asked for while something found no room: it is lost, and no checkpoint can be kept either."""
+    """A stop was requested while a write waited for disk space: it is lost, and no checkpoint can be saved either."""
 
 
 @contextmanager
 def paused(control: Control, message: str) -> Iterator[None]:
-    """The run says that it is paused, and why; behind it, what it said before."""
+    """Show the run as paused with ``message`` inside the context, and restore the previous status after it."""
     before = {key: control.status[key] for key in ("state", "phase", "progress", "message")}
     control.resumed.clear()
     control.say(state="paused", phase="idle", progress=None, message=message)
@@ -49,7 +49,7 @@ def paused(control: Control, message: str) -> Iterator[None]:
 
 
 def resumed(control: Control, seconds: float | None = None) -> bool:
-    """Wait for somebody to resume the run, at the most so long; gives whether they did. Raises StopRequested."""
+    """Wait until the user resumes the run, for at most ``seconds``. Returns whether they did. Raises StopRequested."""
     deadline = None if seconds is None else time.monotonic() + seconds
     while not control.resumed.wait(POLL_SECONDS):
         control.check()
@@ -60,21 +60,21 @@ def resumed(control: Control, seconds: float | None = None) -> bool:
 
 
 class Room:
-    """Carries out what writes; where the disk is full, the run is paused until it has been done."""
+    """Runs writes to the disk; if it is full, pauses the run until the write has succeeded."""
 
     def __init__(self, run: RunDirectory, control: Control) -> None:
         self._run = run
         self._control = control
         self._waits = False
         self.store: RunWriter | None = None
-        """Where a wait is put on record, once it is open."""
+        """Where a pause is recorded; None until the store is open."""
 
     def keep(self, work: Callable[[], T], folder: Path | None = None, needed: int | None = None) -> T:
-        """``work``, which writes all of something or nothing; done again for as long as it finds no room.
+        """Return what ``work`` returns, repeating it as long as the disk is full.
 
-        ``folder`` is where it writes, by default the run's own; ``needed`` the bytes that it takes, where they are
-        known: with less than that free it is not tried. Raises NoRoom where a stop is asked for meanwhile, and
-        whatever else ``work`` raises.
+        ``work`` must write everything or nothing. ``folder`` is where it writes, by default the run's own; ``needed``
+        is the number of bytes that it takes, if known: with less than that free it is not tried again. Raises NoRoom if
+        a stop is requested meanwhile, and whatever else ``work`` raises.
         """
         folder = folder or self._run.path
         try:
@@ -97,7 +97,8 @@ class Room:
         log.warning(said)
         facts = {"folder": str(folder), "free": free(folder), "needed": needed or LITTLE}
         told = self._record("disk_full", **facts)
-        with paused(self._control, f"{said}; it goes on once there is room, or: aapo-desk stop {self._run.id}"):
+        advice = f"the run continues once there is room; to stop it instead: aapo-desk stop {self._run.id}"
+        with paused(self._control, f"{said}; {advice}"):
             while True:
                 asked = resumed(self._control, RETRY_SECONDS)
                 if needed is not None and free(folder) < needed and not (asked or quota):
@@ -111,11 +112,11 @@ class Room:
         if not told:
             self._record("disk_full", **facts)
         self._record("unpaused")
-        log.info("there is room on the disk again, after %.0f s", time.monotonic() - began)
+        log.info("the disk has room again, after %.0f s", time.monotonic() - began)
         return done
 
     def _record(self, kind: str, **data: object) -> bool:
-        """Write an event. Gives whether there was room for it."""
+        """Write an event. Returns whether there was room for it."""
         if self.store is None:
             return False
         try:
@@ -128,9 +129,9 @@ class Room:
 
 
 class PausingPool(RewardPool):
-    """A run's rewards. After a pause their files are read anew and the completions at hand are scored once more.
+    """A run's rewards, which pause it if they fail. After a pause, files are reloaded and completions scored again.
 
-    Where nothing was mended, the run goes on without these scores, and pauses after as many again.
+    If the files have not changed, the run continues without these scores, and pauses again after as many failures.
     """
 
     def __init__(self, rewards: Sequence[RewardConfig], control: Control, store: RunWriter) -> None:
@@ -140,10 +141,10 @@ class PausingPool(RewardPool):
         self._paths = dict(zip(self.names, (reward.name.rpartition(":")[0] for reward in rewards), strict=True))
         self._failed_as: dict[str, Any] | None = None
         self.reloaded: Callable[[], None] = lambda: None
-        """Told that the files were read anew."""
+        """Called after the reward files have been reloaded."""
 
     def score(self, completions: Sequence[Completion], patience: int | None = IN_A_ROW) -> list[Score]:
-        """As the pool's, but a reward that fails pauses the run. Raises StopRequested where a stop is asked for."""
+        """Score as ``RewardPool.score`` does, but pause the run if a reward fails. Raises StopRequested."""
         failed: dict[str, Any] | None = None
         while True:
             try:
@@ -174,7 +175,7 @@ class PausingPool(RewardPool):
             example = {"count": failing.count, "completion": failing.completion[:MOST_TEXT]}
             error = f"{failing.name}: {failing.error}"
             self._store.write_event(PAUSES, step, function=failing.name, error=error, **example)
-        advice = f"mend it, then: aapo-desk resume {run.id} (as it is, that goes on without these scores)"
+        advice = f"fix it, then: aapo-desk resume {run.id} (without a fix, the run continues without these scores)"
         with paused(self._control, f"paused: {said}; {advice}"):
             resumed(self._control)
         if failing:

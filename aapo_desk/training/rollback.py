@@ -1,11 +1,11 @@
-"""After numbers that are not finite: the step is left out; three in a row go back to where all was well, once.
+"""Recovery from non-finite numbers: the step is skipped, and three in a row cause a rollback, once per run.
 
-A step that is left out changes neither adapter nor optimiser, so a checkpoint written between two of them is whole. The
-run goes back behind all of them nevertheless, to the newest checkpoint from before the first, and on from there at half
-the learning rate. Where what is not finite is the adapter itself or the optimiser's moments, leaving out steps does not
-help, and it goes back at once. The second time it fails, and says so.
+A skipped step changes neither adapter nor optimiser, so a checkpoint written between two skipped steps is intact. The
+rollback nevertheless restores the newest checkpoint from before the first of them and continues from there at half the
+learning rate. If the adapter itself or the optimiser's moments are not finite, skipping steps does not help, and the
+rollback happens at once. If it would be needed a second time, the run fails with an explanation.
 
-What was done is a fact of the run's database, written before it is done: a run that is killed meanwhile does it again.
+The rollback is recorded in the run's database before it is carried out: a run that is killed during it repeats it.
 """
 
 from __future__ import annotations
@@ -27,46 +27,46 @@ log = logging.getLogger(__name__)
 
 IN_A_ROW = 3
 FACTOR = 0.5
-"""Of the learning rate, once the run has gone back."""
+"""The learning rate after a rollback, as a share of the configured one."""
 KEY = "recovery"
-"""The fact of a run: from which step it went back to which, at what part of the learning rate, and whether that is
-still to be finished."""
+"""The database key of the rollback's record: the steps it went from and to, the learning rate's factor, and whether it
+is still unfinished."""
 
 
 class NumbersError(RuntimeError):
-    """The run's numbers are not finite, and going back has not helped."""
+    """The run's numbers are not finite, and a rollback has not helped or is not possible."""
 
 
 class Recovery:
-    """Watches over the numbers of one run, and puts its context where they were."""
+    """Checks that one run's numbers are finite, and restores its context from a checkpoint."""
 
     def __init__(self, run: RunDirectory, context: TrainContext, store: RunWriter) -> None:
         self._run = run
         self._context = context
         self._store = store
         self._left_out: list[int] = []
-        """The last steps, where they were left out."""
+        """The latest steps in a row that were skipped; empty if the last step was not."""
         self._start: dict[str, torch.Tensor] | None = None
-        """The adapter that the run began with, on the CPU, as long as there is no checkpoint to go back to."""
+        """The adapter that the run began with, on the CPU; kept as long as there is no checkpoint to roll back to."""
         self._done: dict[str, Any] | None = store.recall(KEY)
 
     def newest(self) -> tuple[Checkpoint, dict[str, Any], list[str]] | None:
-        """The checkpoint that the run goes on from, as ``checkpoint.newest_whole`` gives it."""
+        """Return the checkpoint to resume from, as ``checkpoint.newest_whole`` does."""
         return checkpoints.newest_whole(self._run.checkpoints, self._unfinished["to"] + 1 if self._unfinished else None)
 
     def place(self, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
-        """Put adapter, optimiser, loss scale and difficulty where they were at a checkpoint."""
+        """Restore adapter, optimiser, loss scale and difficulty from a checkpoint."""
         context = self._context
         context.optimizer.state.clear()
         checkpoints.restore(checkpoint, state, context.policy, context.optimizer)
-        if context.scale and state.get("loss_scale"):  # none where the run computed in another dtype until now
+        if context.scale and state.get("loss_scale"):  # absent if the run has computed in another dtype until now
             context.scale.restore(state["loss_scale"])
         if context.difficulty is not None:
             even = checkpoint.step * context.config.rollout.prompts_per_step
             context.difficulty.restore(state.get("difficulty"), even)
 
     def resume(self, step: int) -> None:
-        """Take up what the record holds, once it is rewound to ``step``."""
+        """Load the state from the run's record, after that has been rewound to ``step``."""
         if self._unfinished:
             self._forget(step)
         if self._done:
@@ -79,17 +79,18 @@ class Recovery:
             self._start = {name: value.detach().to("cpu", copy=True) for name, value in adapter.items()}
 
     def after_save(self) -> set[int]:
-        """Steps of checkpoints that must not be removed: that which the run may go back to, unless it is the newest."""
+        """Return the steps of checkpoints to keep: the one a rollback would restore, if newer ones were saved since."""
         if not self._left_out:
-            self._start = None  # what was just saved stands for it
+            self._start = None  # the checkpoint that was just saved takes its place
             return set()
         steps = [one.step for one in checkpoints.list_checkpoints(self._run.checkpoints)]
         return set([step for step in steps if step < self._left_out[0]][:1])
 
     def judge(self, step: int, broken: NonFinite | None) -> int | None:
-        """Look at what a finished step's numbers were. Gives the step that the run has gone back to, or None.
+        """Record a finished step's non-finite number and roll back if necessary.
 
-        Raises NumbersError where it has gone back before, and where there is nothing to go back to.
+        Returns the step that the run was rolled back to, or None. Raises NumbersError if the run has been rolled back
+        before, or if there is nothing to roll back to.
         """
         if broken is None:
             self._left_out = []
@@ -107,7 +108,7 @@ class Recovery:
     def _go_back(self, step: int, broken: NonFinite) -> int:
         found = checkpoints.newest_whole(self._run.checkpoints, before=self._left_out[0])
         if found is None and self._start is None:
-            raise NumbersError(f"{self._explanation(step, broken)}; there is no checkpoint from before")
+            raise NumbersError(f"{self._explanation(step, broken)}; there is no earlier checkpoint to go back to")
         to = found[0].step if found else 0
         self._done = {"from": step, "to": to, "factor": FACTOR, "unfinished": True}
         self._store.remember(KEY, self._done)
@@ -126,7 +127,7 @@ class Recovery:
         return to
 
     def _begin_anew(self) -> None:
-        """The adapter that the run began with, and nothing of what has been learned since."""
+        """Restore the adapter that the run began with, and reset the optimiser, loss scale and difficulty."""
         assert self._start is not None
         context = self._context
         with torch.no_grad():
@@ -143,7 +144,7 @@ class Recovery:
         return self._done if self._done and self._done["unfinished"] else None
 
     def _forget(self, step: int) -> None:
-        """Remove the checkpoints behind the step that the run has gone back to, and put on record that this is done."""
+        """Remove the checkpoints after ``step``, the one rolled back to, and record that the rollback is finished."""
         for one in checkpoints.list_checkpoints(self._run.checkpoints):
             if one.step > step:
                 checkpoints.remove(one.path)
@@ -156,15 +157,15 @@ class Recovery:
         exact = self._context.policy.computes_exactly
         dtype = "" if exact else ", compute in another dtype (model.compute_dtype=float32 is the safest)"
         before = (
-            f"; the run had gone back from step {self._done['from']} to step {self._done['to']} and on at "
-            f"{self._done['factor']:g} of the learning rate before"
+            f"; the run had already gone back from step {self._done['from']} to step {self._done['to']} and continued "
+            f"at {self._done['factor']:g} of the learning rate"
             if self._done
             else ""
         )
         count = len(self._left_out)
         steps = f"the last {count} steps (to {step}) were" if count > 1 else f"step {step} was"
         return (
-            f"{steps} not finite, at last {broken}{before}. What is saved is whole. Fork the run or start anew with a "
-            f"lower optimizer.learning_rate ({config.optimizer.learning_rate:g}) or optimizer.max_grad_norm "
-            f"({config.optimizer.max_grad_norm:g}){dtype}"
+            f"{steps} not finite, most recently {broken}{before}. The saved checkpoints are intact. Fork the run or "
+            f"start a new one with a lower optimizer.learning_rate ({config.optimizer.learning_rate:g}) or "
+            f"optimizer.max_grad_norm ({config.optimizer.max_grad_norm:g}){dtype}"
         )

@@ -1,4 +1,4 @@
-"""A step's completions, sampled and scored; where the algorithm asks for it, constant groups make room for others."""
+"""Sample and score a step's completions. If the algorithm asks for it, groups with constant rewards are replaced."""
 
 from __future__ import annotations
 
@@ -35,24 +35,25 @@ from aapo_desk.training.nonfinite import broken_logps
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a step learns from."""
+    """The rollout that a step learns from."""
 
     chosen: list[int]
-    """The problems, as indices, in the order of the groups."""
+    """Indices of the problems, in the order of the groups."""
     sides: Sides
     first: Side
-    """The policy's completions of the problems that were chosen first."""
+    """The policy's completions of the problems chosen first, before any refill."""
     refilled: int
-    """Groups that took another's place."""
+    """Number of groups that replaced a constant one."""
     seconds: dict[str, float]
-    """By phase, rollout and reward."""
+    """Seconds by phase: rollout and reward."""
 
 
 def collect_rollouts(context: TrainContext, chosen: Sequence[int], step: int, report: Report) -> Gathered:
     """Sample and score the ``chosen`` problems.
 
-    Up to ``max_refills`` times, problems whose group turned out constant are replaced by others, each at most once a
-    step, drawn by the run's seed and the step. What is constant even then stays.
+    Up to ``max_refills`` times, problems whose group has constant rewards are replaced by others, drawn from the run's
+    seed and the step's number, each at most once per step. Groups that are constant even then stay. Raises RewardError
+    if the algorithm needs rewards of 0 or 1 and there are others.
     """
     chosen = list(chosen)
     seconds = dict.fromkeys(("rollout", "reward"), 0.0)
@@ -76,17 +77,17 @@ def collect_rollouts(context: TrainContext, chosen: Sequence[int], step: int, re
 
 
 def _refuse_grades(side: Side, name: str, step: int) -> None:
-    """Raise RewardError where a reward is neither 0 nor 1. Of a user's own reward nobody knows before."""
+    """Raise RewardError if a reward is neither 0 nor 1. For a user's own reward this cannot be checked earlier."""
     grades = [one.score.total for one in side.scored if one.score.total not in (None, 0.0, 1.0)]
     if grades:
         raise RewardError(
             f"{name} learns from rewards that are exactly 0 or 1; in step {step} one was {grades[0]:g}: let the reward "
-            "function give nothing else, or choose another algorithm.name"
+            "function return only these two, or choose another algorithm.name"
         )
 
 
 def _others(context: TrainContext, chosen: Sequence[int], step: int) -> list[int]:
-    """The problems that a step does not hold, in an order of the step's own."""
+    """Return the indices of all problems that are not ``chosen``, shuffled by the run's seed and the step's number."""
     taken = set(chosen)
     order = [problem for problem in range(len(context.train)) if problem not in taken]
     random.Random(f"refill {context.config.run.seed} {step}").shuffle(order)
@@ -94,7 +95,7 @@ def _others(context: TrainContext, chosen: Sequence[int], step: int) -> list[int
 
 
 def _in_place(sides: Sides, places: Sequence[int], new: Sides) -> Sides:
-    """``sides`` with the groups at ``places`` taken by those of ``new``."""
+    """Return ``sides`` with the groups at ``places`` replaced by those of ``new``."""
     size = sides.policy.group_size
     rows = [place * size + row for place in places for row in range(size)]
     tensors = {name: value.clone() for name, value in vars(sides.completions).items()}
@@ -115,7 +116,7 @@ def _in_place(sides: Sides, places: Sequence[int], new: Sides) -> Sides:
 def _sample(
     context: TrainContext, chosen: Sequence[int], seed: int, report: Report, seconds: dict[str, float]
 ) -> Sides:
-    """Both sides' completions of these problems, scored, by all processes. Adds to ``seconds``."""
+    """Sample and score both sides' completions of these problems on all processes. Adds to ``seconds``."""
     started = time.perf_counter()
     mine, *others = context.ranks.slices(len(chosen))
     said = {"chosen": list(chosen), "seed": seed, "choices": context.choices}
@@ -128,7 +129,7 @@ def _sample(
             Share.read,
         )
 
-    # Memory may run out in another process too.
+    # Out of memory in another process is raised here and is retried like one in this process.
     shares = context.attempt("rollout", len(chosen) * context.config.rollout.group_size, together)
     rollout = max(share.seconds for share in shares)
     seconds["rollout"] += rollout
@@ -137,10 +138,10 @@ def _sample(
 
 
 def sample_share(context: TrainContext, chosen: Sequence[int], own: range, seed: int, report: Report) -> Share:
-    """Both sides' completions of those ``chosen`` problems that stand at the places ``own``, scored."""
+    """Sample and score both sides' completions of this process's share, the ``chosen`` problems at indices ``own``."""
     config = context.config.rollout
     needed = context.algorithm.needs_reference_rewards
-    if not own:  # fewer problems than processes take the place of others
+    if not own:  # a refill may have fewer problems than there are processes
         nothing = decode(context.policy, [], [], config.max_new_tokens, Sampling.of(config), torch.zeros(0, 0))
         return Share(nothing, [], [] if needed else None, [], 0.0)
     prompts = [context.prompts[chosen[place]] for place in own]
@@ -161,7 +162,10 @@ def sample_share(context: TrainContext, chosen: Sequence[int], own: range, seed:
 
 
 def _numbers(context: TrainContext, count: int, own: range, sides: int, seed: int) -> Tensor:
-    """The uniforms of these rows, of those drawn for all ``count`` prompts: a row has its own, whoever decodes it."""
+    """Return this share's uniforms, [rows, max_new_tokens], out of those drawn for all ``count`` prompts.
+
+    So a row gets the same random numbers whichever process decodes it.
+    """
     size, width = context.config.rollout.group_size, context.config.rollout.max_new_tokens
     numbers = uniforms(sides * count * size, width, seed).view(sides, count * size, width)
     return numbers[:, own.start * size : own.stop * size].flatten(0, 1)
@@ -175,9 +179,9 @@ def _roll_out(
     numbers: Tensor,
     progress: Callable[[float], None],
 ) -> list[Drawn]:
-    """The policy's completions and, where the algorithm needs them, the reference's, sampled in one batch.
+    """Sample the policy's completions and, if the algorithm needs them, the reference's in the same batch.
 
-    With a bank the reference's are those of the prompts that it lacks, in a batch of their own.
+    With a reference cache, the reference is sampled in a separate batch, for the prompts that are not in the cache.
     """
     config = context.config.rollout
     sides = [True, False] if context.algorithm.needs_reference_rewards and banked is None else [True]

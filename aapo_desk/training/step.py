@@ -1,4 +1,4 @@
-"""One step: sample, score, update. What it leaves behind is a ``StepRecord``."""
+"""One training step: sample, score, update. Its result is recorded as a ``StepRecord``."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ from aapo_desk.training.update import Update, learning_rate, update
 
 @dataclass(frozen=True)
 class StepResult:
+    """The record of a step, its update, and the completions that could not be scored."""
+
     record: StepRecord
     update: Update
     unscorable: list[tuple[str, str]]
-    """Why and which completion, of each that could not be scored."""
+    """The error and the completion's text, for each completion that could not be scored."""
 
 
 def run_step(context: TrainContext, step: int, report: Report) -> StepResult:
-    """Step number ``step`` (from 1). Everything random follows from the run's seed and the step's number."""
+    """Run step number ``step`` (from 1). Everything random follows from the run's seed and the step's number."""
     config = context.config
     torch.manual_seed(derive_seed(config.run.seed, "step", step))
     choice = context.difficulty.choose(config.rollout.prompts_per_step) if context.difficulty else None
@@ -63,7 +65,7 @@ def run_step(context: TrainContext, step: int, report: Report) -> StepResult:
         metrics["refilled_groups"] = float(gathered.refilled)
     if context.difficulty and choice:
         metrics["downweighted_share"] = context.difficulty.downweighted
-        # Nothing is known of the problems where nothing but noise was sampled.
+        # Samples from non-finite log-probabilities are noise and say nothing about the problems.
         judged = [[]] * len(choice.problems) if sides.broken else _judged(config, gathered.first)
         context.difficulty.record(choice, judged)
     problems = [context.train[index] for index in gathered.chosen]
@@ -79,7 +81,7 @@ def _in_order(context: TrainContext, step: int) -> list[int]:
 
 
 def _judged(config: RunConfig, side: Side) -> list[list[float | None]]:
-    """The score of each completion, by group, of the reward that tells whether it is right: evaluation's judge."""
+    """Return each completion's score, by group, from the reward that evaluation uses to tell whether it is right."""
     judge = judged_by(config.rewards)[0].name
     place = [reward.name for reward in config.rewards].index(judge)
     name = part_names(config.rewards)[place]
@@ -101,7 +103,7 @@ def _update(
     def within(phase: Phase, compute: Callable[[int], Result]) -> Result:
         return context.attempt(phase, 1, lambda: compute(context.choices["token_budget"]))
 
-    # Layers that are computed again are also made anew of their 4 bits, again and again: that leaves many holes.
+    # With gradient checkpointing, layers are dequantized from 4 bits again and again, which fragments the heap.
     tight = context.choices["checkpointing"] and context.policy.device.type == "cpu"
     with freed_at_once() if tight else nullcontext():
         return update(
@@ -125,7 +127,10 @@ def _update(
 
 
 def _metrics(context: TrainContext, first: Side, sides: Sides, done: Update) -> dict[str, float]:
-    """Rewards are those of the problems chosen ``first``: what took their place was picked by its rewards."""
+    """Return the step's metrics.
+
+    Rewards are those of the problems chosen ``first``: the groups that replaced them were selected by their rewards.
+    """
     rewards = sides.policy.rewards
     completions = sides.completions
     scale = context.scale
@@ -141,14 +146,14 @@ def _metrics(context: TrainContext, first: Side, sides: Sides, done: Update) -> 
         "update_norm": done.update_norm,
         "logp_gap": done.logp_gap,
         "unscorable": float(sum(one.score.total is None for one in sides.new)),
-        # What a bank holds depends on other runs too, and a budget must not: a banked reference counts nothing.
+        # The reference cache's content depends on other runs, a budget must not: a cached reference does not count.
         "sampled_completions": float(len(sides.policy.scored if context.bank else sides.new)),
         **scaling,
     }
 
 
 def _signal(context: TrainContext, rewards: Tensor, done: Update) -> dict[str, float]:
-    """What there is to learn from. Not a number where the algorithm has no such term, lest it be read as 0."""
+    """Return the advantage's metrics; NaN, lest it be read as 0, for terms that the algorithm does not have."""
     algorithm, settings = context.algorithm, context.config.algorithm
     found = advantage_metrics(done.advantages, rewards, settings.margin_low, settings.margin_high)
     if not algorithm.needs_reference_rewards:
@@ -161,7 +166,7 @@ def _signal(context: TrainContext, rewards: Tensor, done: Update) -> dict[str, f
 
 
 def _timings(seconds: Mapping[str, float], sides: Sides) -> dict[str, float]:
-    """Seconds of each phase, and completion tokens a second (the reference's too) while decoding."""
+    """Return each phase's seconds, and completion tokens per second (also the reference's) during the rollout."""
     tokens = sum(one.tokens for one in sides.new)
     return {
         "tokens_per_second": tokens / max(seconds["rollout"], 1e-9),
@@ -178,7 +183,7 @@ def _histograms(context: TrainContext, sides: Sides, done: Update) -> dict[str, 
 
 
 def _terms(algorithm: Algorithm, done: Update) -> dict[str, Tensor | None]:
-    """The advantage's terms [P, G], None for those that the algorithm does not have."""
+    """Return the advantage's terms [P, G]; None for those that the algorithm does not have."""
     terms = done.advantages
     return {
         "group_advantage": terms.group if algorithm.has_advantages else None,
@@ -188,14 +193,14 @@ def _terms(algorithm: Algorithm, done: Update) -> dict[str, Tensor | None]:
 
 
 def memory_mb(device: torch.device) -> float:
-    """The GPU memory that tensors have taken at the most, or this process's resident memory, in MiB."""
+    """Return the peak GPU memory of tensors, or on the CPU this process's resident memory, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return float(psutil.Process().memory_info().rss / 2**20)
 
 
 def _samples(context: TrainContext, step: int, problems: Sequence[Problem], sides: Sides, done: Update) -> list[Sample]:
-    """Every completion of the step; the advantage's terms stand with the policy's."""
+    """Return a sample for every completion of the step; only the policy's samples have the advantage's terms."""
     terms = _terms(context.algorithm, done)
     samples = []
     for side in (sides.policy, sides.reference):

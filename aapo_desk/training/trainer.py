@@ -1,4 +1,4 @@
-"""The run: evaluate, step, checkpoint, until the planned steps are done or somebody asks to stop."""
+"""The training loop: evaluate, step and save checkpoints until the planned steps are done or a stop is requested."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ log = logging.getLogger(__name__)
 
 PAUSE_POLL_SECONDS = 0.1
 FROM_ADAPTER = (
-    "training begins from the adapter {}; the reference is the base with that adapter, frozen, and what is measured "
-    "before training is that too"
+    "training starts from the adapter {}; the reference is the base model with that adapter, frozen, and the "
+    "evaluation before training measures the same"
 )
-NETWORK_DISK = "the run lies on a network disk: readers and trainer may wait for each other for a moment"
+NETWORK_DISK = "the run is on a network disk: the trainer and its readers may wait for each other for a moment"
 
 
 @dataclasses.dataclass
 class Trainer:
-    """One run in this process. ``step`` is the last one that is done and written."""
+    """Trains one run in this process. ``step`` is the last step that is finished and written."""
 
     run: RunDirectory
     config: RunConfig
@@ -57,9 +57,9 @@ class Trainer:
     saved: int = 0
     """The step of the newest checkpoint."""
     steps: int = dataclasses.field(init=False)
-    """After so many it ends."""
+    """The number of steps after which the run ends."""
     budget: Budget | None = None
-    """What it may use up besides them."""
+    """The run's limit on training time or completions, in addition to ``steps``; None if it has none."""
     watch: Watch = dataclasses.field(init=False)
     recovery: Recovery = dataclasses.field(init=False)
     oom_retry: OomRetry = dataclasses.field(init=False)
@@ -74,12 +74,12 @@ class Trainer:
         self.shortage = LowMemory(self.store, context.policy.device)
 
     def train(self) -> None:
-        """Go on from where the run is, to its end. Raises StopRequested once a stop has been carried out."""
+        """Train from the run's current step to its end. Raises StopRequested once a stop has been carried out."""
         self._resume()
         self.control.say(state="running", step=self.step)
         try:
             if self.step and self.prepared.held_out is not None and 0 not in self.store.evaluations(NAME):
-                self._evaluate_base()  # a fork that asks other problems, or otherwise, than its parent did
+                self._evaluate_base()  # a fork whose held-out problems or evaluation settings differ from its parent's
             while True:
                 if self._evaluation_due():
                     self._evaluate()
@@ -98,7 +98,7 @@ class Trainer:
             self._save()
             raise
         except MemoryGoneError:
-            if self.config.algorithm.updates_per_rollout == 1:  # else some updates of the next step may be applied
+            if self.config.algorithm.updates_per_rollout == 1:  # else the next step may be half applied
                 self._save()
             raise
         self._finish()
@@ -107,46 +107,46 @@ class Trainer:
         return self.step >= self.steps
 
     def _measure_the_budget(self) -> None:
-        """See what is left of it, and say so. Whoever replans the run takes the budget away."""
+        """Measure how much of the budget is used and report it. Replanning the run's steps removes its budget."""
         self.budget = None if self.run.replanned_steps() else budget.spent(self.config.run, self.store)
         ends = self._last() or budget.used_up(self.budget)
         self.control.say(budget=dataclasses.asdict(self.budget) if self.budget and not ends else None)
 
     def _look_at_the_budget(self) -> None:
-        """End the plan with this step where the budget is used up."""
+        """Make this step the run's last if the budget is used up."""
         used_up = budget.used_up(self.budget)
         if used_up and not self._last():
-            self.run.replan(self.step)  # before the evaluation: a resume ends here too
+            self.run.replan(self.step)  # before the evaluation, so that a run resumed during it ends here too
             self.steps = self.step
             self.control.say(steps=self.step)
             self.store.write_event("notice", self.step, message=f"{used_up}: this was the last step")
             log.info("%s: step %d was the last", used_up, self.step)
 
     def _resume(self) -> None:
-        """Go back to the newest whole checkpoint, and remove what was written after it."""
+        """Restore the newest intact checkpoint and remove everything that was written after it."""
         found = self.recovery.newest()
         began_before = self.store.recall("started") is not None
         if found:
             checkpoint, state, refused = found
             for reason in refused:
-                log.warning("passed over: %s", reason)
-                self.store.write_event("notice", checkpoint.step, message=f"checkpoint passed over: {reason}")
+                log.warning("checkpoint skipped: %s", reason)
+                self.store.write_event("notice", checkpoint.step, message=f"checkpoint skipped: {reason}")
             self.recovery.place(checkpoint, state)
             self.step = self.saved = checkpoint.step
         if not began_before:
             self._begin()
-        if began_before or self.step:  # a fork begins behind a checkpoint
+        if began_before or self.step:  # a fork starts from a checkpoint of its parent
             self.store.rewind(self.step)
             self.watch.resume(self._evaluations())
             self.store.write_event("resumed", self.step, from_step=self.step)
             self._tell_the_plan()
-            log.info("going on from step %d", self.step)
+            log.info("resuming after step %d", self.step)
         self._measure_the_budget()
         self.recovery.resume(self.step)
         self.oom_retry.resume(self.step)
 
     def _begin(self) -> None:
-        """The run's first words, but those that a fork has from its parent."""
+        """Write the events that begin a run, except notices that a fork has inherited from its parent."""
         self.store.remember("started", time.time())
         if not self.step:
             self.store.write_event("started", 0)
@@ -162,7 +162,7 @@ class Trainer:
                 self.store.write_event("notice", self.step, message=message)
 
     def _tell_the_plan(self) -> None:
-        """Say once that the run is to take another number of steps than was said last."""
+        """Write a ``replanned`` event if the planned number of steps has changed since it was last recorded."""
         before = self.store.planned()
         if before != self.config.run.steps:
             schedule = self.config.optimizer.schedule
@@ -183,7 +183,7 @@ class Trainer:
 
         def report(phase: str, progress: float | None) -> None:
             said = f"step {number}: {phase}"
-            if phase == "update" and progress and several:  # some are applied: the step cannot be given up any more
+            if phase == "update" and progress and several:  # partly applied: too late to drop the step
                 self.control.say(phase=phase, progress=progress, message=said)
                 return
             self.control.report(phase, progress, said)
@@ -220,18 +220,18 @@ class Trainer:
             error, completion = result.unscorable[0]
             count = len(result.unscorable)
             log.warning("%d completions could not be scored; the first: %s", count, error)
-            function = error.partition(":")[0]  # a score's error begins with the name of what broke
+            function = error.partition(":")[0]  # a score's error begins with the name of the function that failed
             self.store.write_event(
                 "unscorable", self.step, count=count, function=function, error=error, completion=completion[:500]
             )
         if (scale := self.prepared.context.scale) and not result.update.applied and not result.update.broken:
-            message = "the gradient was not finite; this step changed nothing"
-            message += f"; the loss scale is {scale.factor:g} now, steps left out so far: {scale.skipped}"
+            message = "the gradient was not finite, so this step was skipped"
+            message += f"; the loss scale is now {scale.factor:g}, steps skipped so far: {scale.skipped}"
             log.warning(message)
             self.store.write_event("notice", self.step, message=message)
 
     def _requests(self) -> None:
-        """What was asked for, carried out between two steps."""
+        """Carry out requested checkpoints, pauses and stops, between two steps."""
         if self.control.checkpoint.is_set():
             self.control.checkpoint.clear()
             self._save()
@@ -263,14 +263,14 @@ class Trainer:
             log.warning("evaluation after step %d: %s", self.step, note)
 
     def _evaluations(self) -> dict[int, dict[str, Any]]:
-        """The run's evaluations by step, on one rule: what an older version wrote is counted as this one counts."""
+        """Return the run's evaluations by step, all counted by this version's rule, also those of older versions."""
         return recounted(self.store.evaluations(NAME))
 
     def _evaluate_base(self) -> None:
         self.store.write_evaluation(0, NAME, self._answers(None, "evaluating the base", adapter=False))
 
     def _answers(self, base: dict[str, Any] | None, message: str, adapter: bool = True) -> dict[str, Any]:
-        """An evaluation of the policy, or without the adapter of the reference."""
+        """Evaluate the policy, or with ``adapter=False`` the reference, and return the evaluation."""
         asked = self.prepared.held_out
         assert asked is not None
         context = self.prepared.context
@@ -297,7 +297,7 @@ class Trainer:
         )
 
     def _save(self) -> None:
-        """A checkpoint of the last finished step, unless there is one or nothing has been learned yet."""
+        """Save a checkpoint of the last finished step, unless there is one or no step has been taken yet."""
         if self.step == 0 or self.step == self.saved:
             return
         self.control.say(phase="checkpoint", progress=None, message=f"saving step {self.step}")
@@ -319,16 +319,16 @@ class Trainer:
         checkpoints.prune(self.run.checkpoints, self.config.run.keep_checkpoints, always)
         self.store.write_event("checkpoint", self.step, path=str(done.path.relative_to(self.run.path)), best=best)
         if context.policy.device.type == "cpu":
-            give_back(context.policy.device)  # else holes between what is used add up, a megabyte in 1000 steps
+            give_back(context.policy.device)  # else heap fragmentation adds up to a megabyte in 1000 steps
 
     def _best(self) -> int | None:
-        """The step of the best evaluation after training began: by greedy accuracy, then sampled, then the later."""
+        """Return the step of the best evaluated checkpoint: by greedy accuracy, then by sampled, then the later one."""
 
         def rank(item: tuple[int, dict[str, Any]]) -> tuple[float, float, int]:
             step, data = item
             return data["greedy"]["accuracy"] or 0.0, data["sampled"]["accuracy"] or 0.0, step
 
-        # A fork has evaluations of steps whose checkpoints its parent has.
+        # A fork also has the evaluations of steps whose checkpoints only its parent has.
         kept = {one.step for one in checkpoints.list_checkpoints(self.run.checkpoints)}
         evaluated = {step: data for step, data in self._evaluations().items() if step in kept}
         return max(evaluated.items(), key=rank)[0] if evaluated else None

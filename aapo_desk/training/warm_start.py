@@ -1,13 +1,13 @@
-"""The warm start: before step 1, a short supervised phase on a few worked solutions, for a model that solves none.
+"""Warm start (SFT): a short supervised phase on a few worked solutions before step 1, for a model that solves none.
 
     loss = - mean over the completions' tokens of log pi(token | prompt, the tokens before it)
 
-of ``SOLUTIONS_AN_UPDATE`` solutions an update, through the log-probs, micro-batches and backward pass of the policy's
-own updates. Its optimiser is AdamW at a constant rate and ends with it: step 1 begins with a fresh one. The reference
-stays what it was before.
+Each update takes ``SOLUTIONS_AN_UPDATE`` solutions and uses the same log-probabilities, micro-batches and backward pass
+as the policy's updates. The optimiser is AdamW at a constant learning rate and is discarded afterwards: step 1 begins
+with a fresh one. The reference does not change.
 
-It happens once, after the base has been measured, and has no checkpoint of its own: all of it follows from the run's
-seed, and a run that was interrupted before its first checkpoint begins again before it, ending in the same bits.
+The warm start happens once, after the base has been evaluated, and has no checkpoint of its own: all of it follows from
+the run's seed. A run that is interrupted before its first checkpoint repeats it and ends in the same bits.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ log = logging.getLogger(__name__)
 
 PHASE = "warm start"
 NAME = "warm_start"
-"""Of the event, and of the evaluation of step 0 behind it; the base's has the usual name."""
+"""Name of the event, and of the evaluation at step 0 after the warm start; the base's evaluation has the usual name."""
 
 SOLUTIONS_AN_UPDATE = 8
 
 Report = Callable[[str, float | None, str], None]
-"""Phase, its progress (0 to 1) and a message. Raises what ends the phase."""
+"""Takes a phase, its progress (0 to 1) and a message. May raise to end the phase."""
 
 
 @dataclass(frozen=True)
 class SftResult:
-    """What the phase did. Losses are in nats a token, over all solutions; ``losses``: while they were learned, an
-    epoch each."""
+    """The result of the warm start. Losses are in nats per token over all solutions; ``losses`` has each epoch's mean
+    training loss."""
 
     epochs: int
     updates: int
@@ -67,10 +67,10 @@ class SftResult:
 def warm_start(
     context: TrainContext, store: RunWriter, report: Report, evaluate: Callable[[], dict[str, Any]] | None
 ) -> None:
-    """Do it, where the run is to have one, and put it on record with what it alone gave, by ``evaluate``.
+    """Run the warm start if the run is configured to have one, and record its result and the evaluation after it.
 
-    Raises ConfigError where there are too few solutions, where the rewards find none of them right and where the
-    learning rate is too high.
+    ``evaluate`` evaluates the policy; None: no evaluation. Raises ConfigError if there are too few solutions, if the
+    rewards find none of them right, or if the learning rate is too high.
     """
     worked = choose(context.policy.tokenizer, context.train, context.config)
     if worked is None:
@@ -100,20 +100,23 @@ def warm_start(
 
 
 def as_examples(context: TrainContext, worked: Worked) -> Rollout:
-    """The solutions as completions of their prompts, each with the token that ends it."""
+    """Return the solutions as completions of their prompts, each with the token that ends it."""
     policy = context.policy
     end = end_token(policy.tokenizer, policy.eos_ids, context.config.model.chat_template_options)
     completions = []
     for tokens in worked.tokens:
-        # A text may bring an end of its own.
+        # A solution's text may already contain an end token.
         size = next((place for place, token in enumerate(tokens) if token in policy.eos_ids), len(tokens))
         completions.append([*tokens[:size], end])
     return Rollout([context.prompts[place] for place in worked.places], completions, temperature=1.0, group_size=1)
 
 
 def learn(context: TrainContext, examples: Rollout, report: Report) -> SftResult:
-    """Train the adapter on the examples. Raises ConfigError where a number is not finite, MemoryGoneError where even a
-    single solution at a time takes too much memory."""
+    """Train the adapter on the examples.
+
+    Raises ConfigError if a number is not finite, and MemoryGoneError if even a single solution at a time takes too much
+    memory.
+    """
     policy, settings, seed = context.policy, context.config.warm_start, context.config.run.seed
     rate = settings.learning_rate
     optimizer = torch.optim.AdamW(policy.adapter_parameters().values(), lr=rate, weight_decay=0.0, fused=True)
@@ -145,7 +148,7 @@ def learn(context: TrainContext, examples: Rollout, report: Report) -> SftResult
     after = _loss(context, examples)
     weights = policy.adapter_parameters().values()
     if not math.isfinite(after) or not all(bool(weight.isfinite().all()) for weight in weights):
-        raise _not_finite("what came of it", rate)
+        raise _not_finite("the final loss or a weight", rate)
     return SftResult(settings.epochs, updates, before, after, losses)
 
 
@@ -156,7 +159,7 @@ def _supervise(
     rows: Sequence[int],
     scale: LossScale | None,
 ) -> tuple[float, int]:
-    """As ``supervise``, in smaller micro-batches where memory runs out."""
+    """Do the same as ``supervise``, in smaller micro-batches if memory runs out."""
 
     def compute() -> tuple[float, int]:
         return supervise(context.policy, optimizer, examples, rows, context.choices["token_budget"], scale)
@@ -165,7 +168,7 @@ def _supervise(
 
 
 def _loss(context: TrainContext, examples: Rollout) -> float:
-    """As ``mean_loss``, likewise."""
+    """Do the same as ``mean_loss``, in smaller micro-batches if memory runs out."""
     return context.attempt("update", 0, lambda: mean_loss(context.policy, examples, context.choices["token_budget"]))
 
 
@@ -177,8 +180,10 @@ def supervise(
     budget: int,
     scale: LossScale | None = None,
 ) -> tuple[float, int]:
-    """Leave the gradient of the loss of these rows with the adapter, times the scale's factor; gives the loss and the
-    tokens that it is the mean of."""
+    """Set the adapter's gradients to those of the loss over these rows, times the loss scale's factor.
+
+    Returns the loss and the number of tokens that it is the mean over.
+    """
     optimizer.zero_grad(set_to_none=False)
     chosen = torch.zeros_like(mask := examples.mask())
     chosen[list(rows)] = mask[list(rows)]
@@ -190,7 +195,7 @@ def supervise(
 
 
 def mean_loss(policy: Policy, examples: Rollout, budget: int) -> float:
-    """The loss of all examples as the policy is now."""
+    """Return the loss of the current policy over all examples, in nats per token."""
     mask = examples.mask()
     logps = _logps(policy, examples)
     total = 0.0
@@ -205,14 +210,14 @@ def _logps(policy: Policy, examples: Rollout) -> Callable[[Micro], Tensor]:
 
 
 def _not_finite(what: str, rate: float) -> ConfigError:
-    message = f"{what} in the warm start is not a finite number, so it was given up; lower it"
+    message = f"{what} in the warm start is not a finite number, so the warm start was stopped; lower the learning rate"
     return ConfigError(Refusal("warm_start.learning_rate", message, rate))
 
 
 def _own_reward(context: TrainContext, worked: Worked, examples: Rollout) -> float | None:
-    """What the run's rewards give the solutions, in the mean; None where they can score none.
+    """Return the mean of the run's rewards for the solutions; None if none of them can be scored.
 
-    Raises ConfigError where the one that tells right from wrong finds all of them wrong: they would be learned in vain.
+    Raises ConfigError if the reward that tells right from wrong finds all of them wrong: learning them would be no use.
     """
     config = context.config
     problems = [context.train[place] for place in worked.places]
@@ -232,7 +237,7 @@ def _own_reward(context: TrainContext, worked: Worked, examples: Rollout) -> flo
     if _all_wrong(context, scores):
         message = (
             f"the reward {judged_by(config.rewards)[0].name} finds none of the {len(scores)} worked solutions right; "
-            "write them as the rewards want them"
+            "write them in the form that the rewards expect"
         )
         raise ConfigError(Refusal("warm_start.template", message, config.warm_start.template))
     totals = [score.total for score in scores if score.total is not None]

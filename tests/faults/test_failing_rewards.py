@@ -104,7 +104,7 @@ def test_ten_failures_in_a_row_pause_the_run_and_a_mended_file_scores_the_same_a
     def mend() -> None:
         said = until_paused(made.run)
         assert said.startswith(f"paused: the reward score in {made.path} failed on 10 answers in a row, the last: ")
-        assert f"mend it, then: aapo-desk resume {made.run.id}" in said
+        assert f"fix it, then: aapo-desk resume {made.run.id}" in said
         made.pool._time_limit = 60.0
         made.path.write_text(GOOD)
         ask(made.run, "resume")

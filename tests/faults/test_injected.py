@@ -89,7 +89,7 @@ def test_a_full_disk_pauses_the_run_which_goes_on_by_itself_and_loses_nothing(
     def look() -> None:
         said = until_paused(run)  # though status.json, too, found no room
         assert said.startswith(fault.message.format(run=run.path)), said
-        assert said.endswith(f"it goes on once there is room, or: aapo-desk stop {run.id}")
+        assert said.endswith(f"the run continues once there is room; to stop it instead: aapo-desk stop {run.id}")
         beat = run.read_status()["heartbeat"]
         time.sleep(0.3)  # it is tried again, in vain
         assert run.read_status()["heartbeat"] > beat, "the heartbeat goes on"
@@ -142,7 +142,7 @@ def test_a_stop_while_the_disk_is_full_stops_and_a_resume_repeats_what_could_not
         assert train(run) == 0
     assert (run.read_status()["state"], run.read_status()["message"]) == (
         "stopped",
-        "stopped while the disk was full; resume goes on from the last checkpoint",
+        "stopped while the disk was full; resuming continues from the last checkpoint",
     )
     assert [one.step for one in list_checkpoints(run.checkpoints)] == [2], "the adapter is ahead of the last step kept"
     disk.number = None
@@ -213,7 +213,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_word_and_the_run_ends_the_sa
     assert train(run) == 0
     happened = RunReader(run).poll().events
     (word,) = [event.data["message"] for event in happened if event.kind == "notice"]
-    assert word.startswith("checkpoint passed over: ")
+    assert word.startswith("checkpoint skipped: ")
     assert "adapter/adapter_model.safetensors is missing or damaged" in word
     assert [event.data["from_step"] for event in happened if event.kind == "resumed"] == [2]
     assert learned(run) == learned(undisturbed)
@@ -316,4 +316,4 @@ def test_a_second_trainer_is_refused_and_changes_nothing(
         before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
         assert main([str(run.path)]) == 1
         assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
-    assert capsys.readouterr().err == f"another trainer is at work on run {run.id}\n"
+    assert capsys.readouterr().err == f"another trainer is already running run {run.id}\n"

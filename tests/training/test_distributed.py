@@ -264,7 +264,7 @@ def test_a_process_that_dies_fails_the_run_and_nobody_waits_for_it(desk_home: Pa
     assert statuses == [1, -signal.SIGKILL], said
     status = run.read_status()
     assert status["state"] == "failed", said
-    assert "cannot be reached any more" in status["message"]
+    assert "can no longer be reached" in status["message"]
 
 
 class Beside(Ranks):

@@ -126,7 +126,7 @@ def test_where_unsloth_computes_the_layers_nothing_of_ours_stands_in_for_them(
 
 @pytest.mark.parametrize(
     ("found", "said"),
-    [("decodes otherwise", "^decodes otherwise$"), (TypeError("no [0]"), "fails in a trial: TypeError")],
+    [("decodes otherwise", "^decodes otherwise$"), (TypeError("no [0]"), "failed a trial run: TypeError")],
 )
 def test_an_unsloth_that_does_not_get_on_with_the_loop_is_not_trained_with(
     policy: Policy,

@@ -158,7 +158,7 @@ def test_what_only_saves_time_is_given_up_behind_that(policy: Policy, config: Ru
     hook.remove()
     assert found.choices["shadow_weights"] == 0
     assert policy.shadow is None
-    assert found.smaller == ["no weights are kept at hand dequantised"]
+    assert found.smaller == ["no dequantized weights are kept"]
 
 
 def test_layers_are_computed_again_where_a_single_row_is_too_much(policy: Policy, config: RunConfig) -> None:
@@ -169,7 +169,7 @@ def test_layers_are_computed_again_where_a_single_row_is_too_much(policy: Policy
     found = probed(policy, config, token_budget=16)
     hook.remove()
     assert found.choices["checkpointing"] == 1
-    assert found.smaller == ["layers are computed again on the way back"]
+    assert found.smaller == ["gradient checkpointing is turned on"]
 
 
 def _refuse(full: bool) -> None:

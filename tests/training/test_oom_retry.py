@@ -306,7 +306,7 @@ def test_where_there_is_no_room_for_the_optimizer_it_is_made_and_the_step_is_app
             assert (parts.policy.shadow is None) == short
             found.append([value.detach().clone() for value in parts.policy.adapter_parameters().values()])
             said = [event_words(*event) for event in store.events("oom")]
-    assert said == ["memory ran out in the optimizer, which is done again: no weights are kept at hand dequantised"]
+    assert said == ["memory ran out in the optimizer, which is done again: no dequantized weights are kept"]
     assert all(map(torch.equal, *found))
 
 

@@ -184,8 +184,8 @@ def test_a_second_time_it_fails_and_says_what_to_change(
     with pytest.raises(NumbersError) as failure:
         train(run)
     said = str(failure.value)
-    assert said.startswith("the last 3 steps (to 5) were not finite, at last a gradient (base_model.")
-    assert "had gone back from step 5 to step 2 and on at 0.5 of the learning rate before" in said
+    assert said.startswith("the last 3 steps (to 5) were not finite, most recently a gradient (base_model.")
+    assert "had already gone back from step 5 to step 2 and continued at 0.5 of the learning rate" in said
     assert "lower optimizer.learning_rate (0.001)" in said
     assert len(events(run, "went_back")) == 1
     for checkpoint in list_checkpoints(run.checkpoints):

@@ -152,7 +152,7 @@ def test_two_trainers_of_one_run_are_not_possible(desk_home: Path, config: dict[
         command = [sys.executable, "-m", "aapo_desk.training", str(run.path)]
         second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 1
-        assert "another trainer is at work" in second.stderr
+        assert "another trainer is already running" in second.stderr
         assert first.poll() is None
 
 

@@ -1,1 +1,1 @@
-"""How a run uses its device: the execution plan, the memory probe before the first step, the allocator."""
+"""A run's use of its device: the execution plan, the memory probe before the first step, and the allocator."""

@@ -1,4 +1,4 @@
-"""The most memory that a process has held, phase by phase."""
+"""The memory allocator: peak memory by phase, and returning freed memory to the device."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 import torch
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
-"""Names of glibc's mallopt."""
+"""Parameters of glibc's mallopt (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)."""
 KEPT_AT_MOST = 32 << 20
-"""Bytes: up to this size glibc by itself comes to keep what is freed, for the next that asks."""
+"""Bytes: glibc's dynamic threshold grows up to this size; freed blocks below it are kept for the next allocation."""
 
 
 class MemoryGoneError(RuntimeError):
-    """Not even the smallest piece of a phase fits into memory. What was computed before that phase is whole."""
+    """Not even the smallest piece of a phase fits into memory. Everything computed before that phase is intact."""
 
 
 class TornStepError(RuntimeError):
-    """Memory ran out while the optimiser changed the adapter: what is in memory now is nothing to go on from."""
+    """Memory ran out while the optimiser changed the adapter: the state in memory is unusable."""
 
 
 class Peaks:
-    """MiB held at the most in each phase: tensors' on a GPU, resident on the CPU.
+    """Peak memory of each phase, in MiB: of tensors on a GPU, resident on the CPU.
 
-    Resident memory is read from the kernel's high-water mark, which begins anew with each phase. Unlike getrusage's
-    it does not hold what the parent had before this program took its place.
+    Resident memory is read from the kernel's high-water mark, which is reset for each phase. Unlike getrusage's, it
+    does not include what the process held before exec.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -37,13 +37,13 @@ class Peaks:
         self._found: dict[str, float] = {}
 
     def enter(self, phase: str, _progress: float | None = None) -> None:
-        """What is held from now on counts for ``phase``."""
+        """Count the memory held from now on for ``phase``."""
         if phase != self._phase:
             self._close()
             self._phase = phase
 
     def read(self) -> dict[str, float]:
-        """The peaks so far."""
+        """Return the peaks so far, in MiB by phase."""
         self._close()
         return dict(self._found)
 
@@ -61,19 +61,20 @@ class Peaks:
 
 
 def give_back(device: torch.device) -> None:
-    """Return what was freed to the device, where the allocator would keep it: what is taken next is then seen."""
+    """Return freed memory to the device, which the allocator would otherwise keep, so that other uses can have it."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    elif trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+    elif trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # only glibc has it
         trim(0)
 
 
 @contextmanager
 def freed_at_once() -> Iterator[None]:
-    """Inside, a tensor of more than a megabyte goes back to the system when it is freed.
+    """Return every tensor of more than a megabyte to the system as soon as it is freed, inside the context.
 
-    glibc would keep it, and loading a model, comparing its paths and weights made of 4 bits at each use leave holes of
-    many sizes: a sixth of a small model's memory. Each new tensor costs its pages anew, which slows what makes many.
+    glibc would keep it, and loading a model, comparing its fast paths and dequantizing 4-bit weights at each use leave
+    holes of many sizes: a sixth of a small model's memory. In return every new tensor needs fresh pages, which slows
+    code that makes many of them.
     """
     settle = getattr(ctypes.CDLL(None), "mallopt", None)
     if settle is None:
@@ -88,7 +89,7 @@ def freed_at_once() -> Iterator[None]:
 
 
 def held_mb(device: torch.device) -> float:
-    """MiB held now."""
+    """Return the memory held now, in MiB: of tensors on a GPU, resident on the CPU."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device) / 2**20
     return _status("VmRSS")
@@ -96,5 +97,5 @@ def held_mb(device: torch.device) -> float:
 
 def _status(name: str) -> float:
     match = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
-    assert match, f"the kernel does not tell {name}"
+    assert match, f"/proc/self/status has no {name}"
     return int(match[1]) / 1024

@@ -1,6 +1,7 @@
-"""What a run chooses for its device: how much at once, which fast paths. Made once, proved, recorded and replayed.
+"""The execution plan: how much a run computes at once on its device, and which fast paths it takes.
 
-A choice by free memory that came out differently in a resumed run would change its last bits.
+The choices are made once, verified against the plain path, recorded, and reused when the run is resumed: choices that
+depend on free memory could come out differently in a resumed run and would change the last bits of its results.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from aapo_desk.training.update import checkpoint_layers
 log = logging.getLogger(__name__)
 
 ADDED = {"checkpointing": 0, "shadow_weights": 0, "fixed_steps": 0, "row_mask": 1, "own_update": 0}
-"""Choices that records of older runs do not hold, and what those runs did."""
+"""Choices that older runs' records do not have, with the values that those runs used."""
 
 
 def settled(
@@ -41,11 +42,11 @@ def settled(
     probed: bool = True,
     instead: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """The run's choices: those on record, or new ones, compared with the plain path, probed and put on record.
+    """Return the run's choices and apply them to ``policy`` and torch.
 
-    ``instead``: choices that are set, not made.
-    Leaves ``policy`` and torch as the choices say. Raises ModelError where the run does not fit, and UnslothError where
-    unsloth's layers do not give in this loop what they give by themselves.
+    They are those on record, or new ones, which are compared with the plain path, probed and recorded. ``instead``:
+    choices that are fixed rather than determined here. Raises ModelError if the run does not fit, and UnslothError if
+    unsloth's layers do not give the same results in this training loop as on their own.
     """
     kept = store.recall("choices")
     if kept is None:
@@ -73,15 +74,17 @@ def settled(
 
 
 def _workload(policy: Policy, config: RunConfig, prompts: Sequence[list[int]], batch_rows: int) -> Workload:
-    """What a step decodes: the run's own numbers of prompts and rows."""
+    """Return a trial workload of the size that a step decodes: the run's own numbers of prompts and rows."""
     rollout = config.rollout
     rows = min(batch_rows, CPU_ROWS) if policy.device.type == "cpu" else batch_rows
     return Workload(prompts[: rollout.prompts_per_step], rollout.group_size, rollout.max_new_tokens, rows)
 
 
 def _verify(policy: Policy, config: RunConfig, prompts: Sequence[list[int]], choices: dict[str, int]) -> Verdict:
-    """Compare the fast paths at the run's own size, or a smaller one if memory runs out: the probe, which follows,
-    finds what fits."""
+    """Compare the fast paths with the plain one at the run's own size, or at a smaller one if memory runs out.
+
+    It need not find the largest that fits: the memory probe, which follows, does.
+    """
     workload: Workload | None = _workload(policy, config, prompts, choices["batch_rows"])
     while workload is not None:
         try:
@@ -91,20 +94,20 @@ def _verify(policy: Policy, config: RunConfig, prompts: Sequence[list[int]], cho
             if not ran_out(error) or smaller is None:
                 raise
             log.info("memory ran out while comparing the fast paths: %s", first_line(error))
-        # Out here the exception is gone, and with it the frames that held the tensors.
+        # Outside the except block the exception is freed, and with it the frames that held the tensors.
         workload = smaller
         give_back(policy.device)
     raise AssertionError("a workload of one row of each side has no smaller one")
 
 
 def _look_at(policy: Policy, config: RunConfig, prompts: Sequence[list[int]]) -> None:
-    """Raises UnslothError where the loop and unsloth do not get on."""
+    """Check that unsloth's layers work in this training loop. Raises UnslothError if they do not."""
     try:
         reason = check_backend(policy, _workload(policy, config, prompts, CPU_ROWS), Sampling.of(config.rollout))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        reason = f"fails in a trial: {first_line(error)}"
+        reason = f"failed a trial run: {first_line(error)}"
         log.debug(reason, exc_info=True)
     if reason:
         raise UnslothError(reason, imported=True)
@@ -113,7 +116,7 @@ def _look_at(policy: Policy, config: RunConfig, prompts: Sequence[list[int]]) ->
 def _probe(
     store: RunWriter, policy: Policy, config: RunConfig, prompts: Sequence[list[int]], choices: dict[str, int]
 ) -> dict[str, int]:
-    """Probe the choices, say and record what was found, and give those that fit."""
+    """Probe the choices, log and record the result, and return choices that fit."""
     found = probe(policy, config, shape_of(policy), prompts, choices, apply)
     data = found.as_json()
     log.log(logging.WARNING if found.smaller else logging.INFO, event_words("probe", data))
@@ -125,7 +128,7 @@ def _probe(
 
 
 def apply(choices: Mapping[str, int], policy: Policy) -> None:
-    """Let ``policy`` and torch compute as these choices say."""
+    """Apply these choices to ``policy`` and torch."""
     torch.set_num_threads(choices["threads"])
     policy.masks_rows = bool(choices["row_mask"])
     policy.own_update = bool(choices["own_update"])
@@ -136,13 +139,14 @@ def apply(choices: Mapping[str, int], policy: Policy) -> None:
 
 
 def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
-    """What this device and model ask for.
+    """Return the choices for this device and model.
 
-    token_budget, batch_rows, checkpointing and shadow_weights: the plan by free memory; share_prompts: whether the
-    update may compute completions behind one prompt, which is exact only without dropout; fixed_steps: whether the
-    decode step is captured; row_mask: whether policy and reference share a batch;
-    own_update: whether layers without a shadow are computed by our own function in an update; threads: the CPU's. Where
-    unsloth computes the layers, row mask, shadow weights and own update are out.
+    token_budget, batch_rows, checkpointing and shadow_weights are planned by free memory. The others are
+    share_prompts: whether completions in an update may share their prompt, which is exact only without dropout;
+    fixed_steps: whether decoding takes static shapes and is captured as a CUDA graph; row_mask: whether policy and
+    reference share a batch; own_update: whether layers without dequantized weights are computed by our own autograd
+    function in an update; threads: the number of CPU threads. If unsloth computes the layers, row_mask, shadow_weights
+    and own_update are off.
     """
     shape, device = shape_of(policy), policy.device
     free = free_bytes(device) + loaded(shape, config, device.type)
@@ -165,18 +169,18 @@ def choose(policy: Policy, config: RunConfig) -> dict[str, int]:
 
 
 def fence() -> None:
-    """On WSL, let what is beyond the GPU's free memory fail as elsewhere, instead of going into system memory."""
+    """On WSL, limit torch to the GPU's free memory, so that more fails as elsewhere and does not use system memory."""
     if spills() and torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         torch.cuda.set_per_process_memory_fraction(free / total)
 
 
 def _refuse_to_spill(shape: ModelShape, config: RunConfig, free: int) -> None:
-    """On WSL the driver never says that memory has run out, so the estimate decides. Raises ModelError."""
+    """Raise ModelError if the run is estimated not to fit: on WSL the driver never reports out of memory."""
     found = judge(shape, config, Room("cuda", "the GPU", free, free, spills=True))
     if found.verdict == "too large":
         raise ModelError(
             f"the run does not fit: it needs at least {found.least / 2**30:.1f} GB of GPU memory and "
-            f"{free / 2**30:.1f} GB are free; on WSL it would not fail but go on in system memory, many times slower. "
-            "aapo-desk fit PRESET says what would help"
+            f"{free / 2**30:.1f} GB are free; on WSL it would not fail but use system memory, many times slower. "
+            "aapo-desk fit PRESET shows what would help"
         )

@@ -1,11 +1,12 @@
-"""The probe: before the first step, what a step takes at the longest lengths, beside what was estimated.
+"""The memory probe: before the first step, measure what a step takes at the longest lengths, next to the estimate.
 
-Of the update it computes one micro-batch, as large as the plan allows, of the longest prompt and completions of the
-longest length, packed so that they fill the plan best; of the rollout the prompts' reading and the last token of all
-rows. Zeros stand in for the adapter's gradient and the optimiser's state, which the first step would make. Nothing of
-it stays: neither a gradient nor a random number drawn. So a run ends in the same bits with the probe as without.
+For the update it computes one micro-batch, as large as the plan allows, of the longest prompt with completions of the
+longest length, packed to fill the plan best; for the rollout, the prefill and the last decode step of all rows. Tensors
+of the same size take the place of the adapter's gradient and the optimiser's state, which the first step would create.
+The probe leaves nothing behind, neither a gradient nor a changed random state, so a run ends in the same bits with the
+probe as without it.
 
-Where the GPU's memory is not enough, the plan is made smaller until it is.
+If the GPU's memory is not enough, the plan is made smaller until it is.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from aapo_desk.training.micro_batches import Cost
 log = logging.getLogger(__name__)
 
 Phase = Literal["update", "rollout", "reference", "evaluation", "optimizer"]
-"""What runs out of memory. The probe looks at the first two; the last is the step that ends an update."""
+"""The phases that can run out of memory. The probe measures the first two; "optimizer" is the step ending an update."""
 Choices = dict[str, int]
 
 NOT_CAPTURED = (
-    "the decode step cannot be captured as a CUDA graph: {reason}; the run decodes without graphs, more slowly"
+    "the decode step cannot be captured as a CUDA graph: {reason}; the run decodes without CUDA graphs, more slowly"
 )
 
 
 @dataclass(frozen=True)
 class Phases:
-    """Bytes at the most in each phase: of all tensors on a GPU, over the loaded model on the CPU."""
+    """Peak bytes of each phase: on a GPU of all tensors, on the CPU in addition to the loaded model."""
 
     rollout: int
     update: int
@@ -50,17 +51,17 @@ class Phases:
 
 @dataclass(frozen=True)
 class Probe:
-    """What was found. ``measured`` is None where the kernel does not tell."""
+    """The probe's result. ``measured`` is None if the kernel does not report peak memory."""
 
     choices: Choices
     device: str
     measured: Phases | None
     estimated: Phases
     smaller: list[str] = field(default_factory=list)
-    """What had to be made smaller, in words."""
+    """Descriptions of what had to be made smaller."""
     seconds: float = 0.0
     uncaptured: str | None = None
-    """Why the decode step is not captured, as a line for the user; None if it is, or was not to be."""
+    """Why the decode step is not captured as a CUDA graph, as a line for the user; None if it is, or should not be."""
 
     def as_json(self) -> dict[str, Any]:
         data = asdict(self)
@@ -70,7 +71,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is computed at once at the most: tokens of one row and of a micro-batch, and rows decoded."""
+    """The most that is computed at once: tokens of one row, tokens of a micro-batch, and rows decoded."""
 
     row: int
     tokens: int
@@ -79,7 +80,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Longest:
-    """A step's largest pieces under a run's choices."""
+    """A step's largest pieces under a run's choices: the longest prompt, a micro-batch, the rows decoded at once."""
 
     prompt: list[int]
     micro_batch: list[Pack]
@@ -101,7 +102,7 @@ class Longest:
         return cls(prompt, [Pack(prompt, [completion] * size)] * packs, rows[: choices["batch_rows"]])
 
     def settings(self, config: RunConfig, device_type: str, choices: Mapping[str, int]) -> Settings:
-        """These sizes, for an estimate."""
+        """Return the memory estimate's inputs for these batches."""
         completions = [completion for pack in self.micro_batch for completion in pack.completions]
         return replace(
             Settings.of(config, device_type, tokens=padded(self.micro_batch), rows=len(self.rows)),
@@ -115,27 +116,27 @@ class Longest:
         )
 
     def sizes(self, config: RunConfig) -> Sizes:
-        """The same for what could be made smaller."""
+        """Return the sizes that ``less`` could make smaller."""
         return Sizes(len(self.prompt) + config.rollout.max_new_tokens, padded(self.micro_batch), len(self.rows))
 
     def update(self, policy: Policy, config: RunConfig) -> None:
-        """The micro-batch forward and backward, by a gradient of ones."""
+        """Run the micro-batch forward and backward, with a gradient of ones."""
         rollout = config.rollout
         with policy.training():
             logps = pack_logps(policy, self.micro_batch, rollout.max_new_tokens, rollout.temperature)
             torch.autograd.backward(logps, torch.ones_like(logps))
 
     def rollout(self, policy: Policy, config: RunConfig, fixed: bool) -> None:
-        """The beginning and the end of the rows."""
+        """Run prefill and the last decode step at the longest lengths."""
         prompts = [self.prompt] * config.rollout.prompts_per_step
         ends(policy, prompts, self.rows, config.rollout.max_new_tokens, Sampling.of(config.rollout), fixed)
 
 
 def largest(prompt: int, config: RunConfig, budget: int, cost: Cost | None) -> tuple[int, int, int]:
-    """Packs, completions in each and tokens of these, in the largest micro-batch.
+    """Return the largest micro-batch: its packs, the completions in each pack, and the tokens of each completion.
 
-    All of a step's rows at the longest lengths where they fit; else what fills the budget, be it with shorter
-    completions: how rows are packed depends on their lengths. At least one row, the longest.
+    It is all of a step's rows at the longest lengths if they fit; else what fills the budget best, possibly with
+    shorter completions, because the packing of rows depends on their lengths. It has at least one row, the longest.
     """
     prompts, group, new = config.rollout.prompts_per_step, config.rollout.group_size, config.rollout.max_new_tokens
     size = cost.completions_a_pack(prompt, new, group) if cost else 1
@@ -151,7 +152,7 @@ def largest(prompt: int, config: RunConfig, budget: int, cost: Cost | None) -> t
 
 
 def padded(packs: Sequence[Pack]) -> int:
-    """Tokens of a micro-batch, its padding counted."""
+    """Return the number of tokens in a micro-batch, including padding."""
     return len(packs) * max(pack.tokens for pack in packs)
 
 
@@ -163,9 +164,10 @@ def probe(
     choices: Choices,
     apply: Callable[[Mapping[str, int], Policy], None],
 ) -> Probe:
-    """Measure a step under these choices, or under smaller ones where the GPU's memory is not enough.
+    """Measure a step under these choices, or under smaller ones if the GPU's memory is not enough.
 
-    ``apply`` lets the policy compute as choices say, and leaves it so. Raises ModelError where nothing smaller is left.
+    ``apply`` applies choices to the policy; those of the result stay applied. Raises ModelError if nothing smaller is
+    left to try.
     """
     started = time.perf_counter()
     smaller: list[str] = []
@@ -185,7 +187,7 @@ def probe(
         if found is None:
             raise ModelError(
                 f"the run does not fit: at its longest lengths the {tried} runs out of memory even with a single row "
-                "at a time; aapo-desk fit PRESET says what would help"
+                "at a time; aapo-desk fit PRESET shows what would help"
             )
         choices, said = found
         smaller.append(said)
@@ -199,12 +201,12 @@ def probe(
 def _phases(found: Estimate, device: torch.device) -> Phases:
     if device.type == "cuda":
         return Phases(found.rollout, found.update)
-    # Resident memory holds what the allocator takes over the tensors.
+    # Resident memory includes the allocator's overhead over the tensors.
     return Phases(*(int(SLACK["cpu"] * (phase - found.loaded)) for phase in (found.rollout, found.update)))
 
 
 def _try(policy: Policy, config: RunConfig, choices: Mapping[str, int], longest: Longest) -> Phases | Phase | None:
-    """The peaks; None where the kernel does not tell them; or the phase in which memory ran out."""
+    """Return the peaks, None if the kernel does not report them, or the phase in which memory ran out."""
     device = policy.device
     phase: Phase = "update"
     try:
@@ -225,7 +227,7 @@ def _try(policy: Policy, config: RunConfig, choices: Mapping[str, int], longest:
             raise
         return phase
     except OSError as error:
-        log.info("the probe's memory cannot be measured: %s", error)
+        log.info("could not measure the memory of the probe: %s", error)
         return None
     finally:
         give_back(device)
@@ -233,7 +235,7 @@ def _try(policy: Policy, config: RunConfig, choices: Mapping[str, int], longest:
 
 @contextmanager
 def _stand_ins(policy: Policy) -> Iterator[None]:
-    """Inside, the adapter has a gradient, and memory is taken for the optimiser's state; afterwards neither."""
+    """Give the adapter a gradient and hold memory for the optimiser's state inside the context; free both after it."""
     parameters = policy.adapter_parameters().values()
     state = [torch.ones_like(parameter) for parameter in parameters for _ in range(2)]
     for parameter in parameters:
@@ -247,9 +249,10 @@ def _stand_ins(policy: Policy) -> Iterator[None]:
 
 
 def less(phase: Phase, config: RunConfig, choices: Choices, sizes: Sizes) -> tuple[Choices, str] | None:
-    """Smaller choices after memory ran out in a phase, and what was changed in words; None where nothing is left.
+    """Return smaller choices after memory ran out in a phase and a description of the change, or None if none is left.
 
-    First half as much at once; where that is a single row, what only saves time is given up.
+    First, half as much is computed at once. If that is a single row already, dequantized weights are dropped, and then
+    gradient checkpointing is turned on: both cost only time.
     """
     if phase == "update" and sizes.tokens > sizes.row:
         budget = max(sizes.row, sizes.tokens // 2)
@@ -258,7 +261,7 @@ def less(phase: Phase, config: RunConfig, choices: Choices, sizes: Sizes) -> tup
         rows = sizes.rows // 2
         return choices | {"batch_rows": rows}, f"the rows decoded at once from {sizes.rows} to {rows}"
     if choices["shadow_weights"] and config.rollout.weights == "auto":
-        return choices | {"shadow_weights": 0}, "no weights are kept at hand dequantised"
+        return choices | {"shadow_weights": 0}, "no dequantized weights are kept"
     if phase == "update" and not choices["checkpointing"]:
-        return choices | {"checkpointing": 1}, "layers are computed again on the way back"
+        return choices | {"checkpointing": 1}, "gradient checkpointing is turned on"
     return None

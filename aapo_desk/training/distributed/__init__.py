@@ -1,1 +1,1 @@
-"""Several processes that compute one run: their environment, process group, messages and worker."""
+"""Training one run in several processes: environment, process group, messages and worker."""

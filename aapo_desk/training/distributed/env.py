@@ -1,7 +1,7 @@
-"""A process's place among those that compute a run together, as its launcher says in the environment.
+"""A process's rank among those that train a run together, from the launcher's environment variables.
 
-``torchrun`` and ``accelerate launch`` set these variables, and anybody may by hand: RANK, WORLD_SIZE, LOCAL_RANK,
-MASTER_ADDR, MASTER_PORT. Imports nothing heavy.
+``torchrun`` and ``accelerate launch`` set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; they may also be
+set by hand. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ LOOPBACK = ("127.", "::1", "localhost")
 
 
 class RankError(RuntimeError):
-    """The processes of a run cannot work together. ``str()`` is one line for the user."""
+    """The processes of a run cannot train it together. ``str()`` is one line for the user."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Rank 0 leads: it alone writes and decides. Alone, a process is rank 0 of 1."""
+    """A process's rank, and how to reach the others. Rank 0 leads: only it writes and decides. A single process is
+    rank 0 of 1."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """Among the processes on this host; the number of the GPU that this one takes."""
+    """The rank among the processes on this host, and the index of the GPU that this process uses."""
     address: str = ""
     port: int = 0
     attempt: str = "0"
-    """How often the launcher has started the processes anew."""
+    """How often the launcher has restarted the processes."""
     hosted: bool = False
-    """Whether the launcher serves the port at which the processes meet; else rank 0 does."""
+    """Whether the launcher serves the rendezvous port; else rank 0 does."""
     one_host: bool = True
 
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Self:
-        """Raises RankError where they are not what a launcher sets."""
+        """Read the place from environment variables. Raises RankError if they are not what a launcher sets."""
         size = _number(variables, "WORLD_SIZE", 1) if "WORLD_SIZE" in variables else 1
         if size == 1:
             return cls()
@@ -62,7 +63,7 @@ class Place:
 
     @property
     def loopback(self) -> bool:
-        """Whether the processes meet at an address that no other host reaches."""
+        """Whether the rendezvous address is a loopback one, which no other host can reach."""
         return self.address.startswith(LOOPBACK)
 
     def __str__(self) -> str:
@@ -70,24 +71,24 @@ class Place:
 
 
 def check(config: RunConfig, size: int) -> None:
-    """Refuse what so many processes cannot compute together. Raises RankError."""
+    """Raise RankError if ``size`` processes cannot train this configuration together."""
     prompts = config.rollout.prompts_per_step
     if prompts < size:
         raise RankError(
-            f"rollout.prompts_per_step is {prompts}, and {size} processes were started: each needs a prompt of its "
-            f"own; start {prompts} or fewer"
+            f"rollout.prompts_per_step is {prompts}, but {size} processes were started: each needs at least one "
+            f"prompt; start {prompts} or fewer"
         )
     if size > 1 and config.model.backend == "unsloth":
         raise RankError(
-            f"model.backend is unsloth, which trains in one process, and {size} were started: start one, or make the "
-            "run with model.backend=transformers"
+            f"model.backend is unsloth, which trains in one process, but {size} were started: start one, or create "
+            "the run with model.backend=transformers"
         )
 
 
 def _number(variables: Mapping[str, str], name: str, least: int) -> int:
     text = variables.get(name)
     if text is None:
-        raise RankError(f"{name} is not set beside WORLD_SIZE: {AT_ONCE}")
+        raise RankError(f"WORLD_SIZE is set, but {name} is not: {AT_ONCE}")
     if not text.isascii() or not text.isdigit() or int(text) < least:
-        raise RankError(f"{name} is {text!r}, and must be a whole number from {least} on: {AT_ONCE}")
+        raise RankError(f"{name} is {text!r}, but must be a whole number of at least {least}: {AT_ONCE}")
     return int(text)

@@ -1,11 +1,11 @@
-"""The processes that compute a run together: how they meet, and what they say to each other.
+"""The process group of a run: how its processes find each other, and the messages between them.
 
-Rank 0 leads. The others wait for a task, do their share of it, answer, and wait again; so whatever rank 0 decides
-between two tasks (a pause, a stop, a checkpoint, another attempt with less at once) needs no word to them. They keep
-nothing of the run: each task brings the adapter as rank 0 has it now, and only rank 0 has an optimiser's state.
+Rank 0 leads. The others wait for a task, do their share of it, answer, and wait again. So they need not be told what
+rank 0 decides between two tasks: a pause, a stop, a checkpoint, another attempt with less at once. They keep no state
+of the run: every task brings rank 0's current adapter, and only rank 0 has an optimiser's state.
 
-What is said is JSON and tensors. A task is announced in the store at which the processes met, whose waiting has no
-end; all else goes through torch.distributed: gloo on the CPU, nccl for the adapter and its gradients on GPUs.
+Messages are JSON and tensors. A task is announced in the rendezvous store, where waiting has no timeout; everything
+else goes through torch.distributed: gloo on the CPU, nccl for the adapter and its gradients on GPUs.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MEETING = timedelta(minutes=10)
-"""How long the processes wait for each other at the beginning."""
+"""How long the processes wait for each other at the start."""
 PATIENCE = timedelta(minutes=30)
-"""How long one waits for another's share of a task. One that has ended is noticed at once."""
+"""How long a process waits for another's share of a task. A process that has ended is noticed at once."""
 LEAVING_SECONDS = 10.0
 POLL_SECONDS = 0.005
 
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
 
 SUM, END = "sum", "end"
-"""Tasks that this module carries out by itself."""
+"""Tasks that this module handles itself."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What processes exchange. Tensors lie on the CPU, of the ``DTYPES``."""
+    """A message between two processes. Its tensors are on the CPU and have one of the ``DTYPES``."""
 
     data: dict[str, Any] = field(default_factory=dict)
-    """JSON"""
+    """Values that JSON can represent."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Ranks:
-    """All processes of a run, seen from one of them. Of a process alone, every method does its own part only."""
+    """All processes of a run, as one of them sees them. With a single process, every method does its own part only."""
 
     def __init__(self, place: Place, store: Store | None = None) -> None:
         self.place = place
@@ -72,11 +72,11 @@ class Ranks:
         self._broken = False
 
     def use(self, weights: Sequence[nn.Parameter]) -> None:
-        """From now on every task brings these as they are on rank 0."""
+        """Set the weights that every task copies from rank 0 to the other processes."""
         self.weights = list(weights)
 
     def slices(self, count: int) -> list[range]:
-        """Places 0 to ``count`` as one run of neighbours for each process, the first ones longer by one at the most."""
+        """Divide the indices below ``count`` into one range per process; the first ranges may be longer by one."""
         even, more = divmod(count, self.size)
         starts = [rank * even + min(rank, more) for rank in range(self.size + 1)]
         return [range(start, end) for start, end in pairwise(starts)]
@@ -86,11 +86,12 @@ class Ranks:
     def run_on_all_ranks(
         self, task: str, letters: Sequence[Message], work: Callable[[], T], read: Callable[[Message], T]
     ) -> list[T]:
-        """Everybody's share of a task, by rank. ``letters`` are for the others, ``work`` does this process's share.
+        """Run a task on all processes and return their results by rank.
 
-        Every answer is waited for, also where a share fails: then all stand ready for another task. Raises what
-        ``work`` raises, OutOfMemoryError where another ran out of memory, CaptureError where one cannot
-        capture its decode step, RankError where another failed or is gone.
+        ``letters`` are the messages to the other processes, ``work`` does this process's share, and ``read`` converts
+        an answer to a result. Every answer is waited for, even if a share fails, so that all processes are ready for
+        another task. Raises what ``work`` raises; OutOfMemoryError if another process ran out of memory; CaptureError
+        if another cannot capture its decode step; RankError if another failed otherwise or is gone.
         """
         if self.size == 1:
             return [work()]
@@ -107,13 +108,13 @@ class Ranks:
         return [mine, *map(read, answers)]
 
     def sum_gradients(self) -> None:
-        """Let the adapter's gradients here be the sum of all processes'. Where one has none, it counts as 0."""
+        """Replace rank 0's gradients of the adapter by the sum over all processes; a missing gradient counts as 0."""
         if self.size > 1:
             self._announce(SUM, [Message()] * (self.size - 1))
             self._reduce()
 
     def end(self) -> None:
-        """Let the others end, and wait a moment until they have heard it."""
+        """Tell the others to end, and wait up to ``LEAVING_SECONDS`` until they have received it."""
         if self.size == 1 or self._broken:
             return
         assert self._store is not None
@@ -127,7 +128,7 @@ class Ranks:
         assert self._store is not None
         with self._gone("the others"):
             self._store.set(f"task/{self._tasks}", task)
-            self._store.delete_key(f"task/{self._tasks - 2}")  # of the last one a sum may not have been heard yet
+            self._store.delete_key(f"task/{self._tasks - 2}")  # the last one may be a sum not yet read
             self._tasks += 1
             for rank, letter in enumerate(letters, start=1):
                 _send(letter, rank)
@@ -146,17 +147,17 @@ class Ranks:
             self._broken = True
             reason = next(iter(str(error).splitlines()), "")[:200]
             raise RankError(
-                f"{who} cannot be reached any more ({reason}); its own output says why. Resuming goes on from the last "
-                "checkpoint, with any number of processes"
+                f"{who} can no longer be reached ({reason}); see the output there for the cause. Resuming continues "
+                "from the last checkpoint, with any number of processes"
             ) from error
 
     # What the others do
 
     def follow(self, handle: Callable[[str, Message], Message], asked_to_end: Callable[[], bool]) -> None:
-        """Do this process's share of each task until rank 0 ends the run. ``handle`` gives the answer.
+        """Do this process's share of each task until rank 0 ends the run. ``handle`` returns the answer to a task.
 
-        What it raises is told to rank 0, which decides. Raises RankError where rank 0 is gone, or where this process
-        was ``asked_to_end`` and rank 0 has no task for it.
+        An exception from ``handle`` is reported to rank 0, which decides. Raises RankError if rank 0 is gone, or if
+        ``asked_to_end`` returns True and rank 0 has no task for this process.
         """
         with self._gone("process 0, which leads,"):
             while (task := self._next_task(asked_to_end)) != END:
@@ -174,11 +175,11 @@ class Ranks:
         assert self._store is not None
         name = f"task/{self._tasks}"
         asked = 0.0
-        while not self._store.check([name]):  # raises where the store is gone; a wait would say so at each time-out
+        while not self._store.check([name]):  # raises if the store is gone; a wait would log every time-out
             if asked_to_end():
                 asked = asked or time.monotonic()
                 if time.monotonic() - asked > LEAVING_SECONDS:
-                    raise RuntimeError("this process was asked to end, and there is no task for it")
+                    raise RuntimeError("this process was asked to end and has no task")
             time.sleep(POLL_SECONDS)
         self._tasks += 1
         return bytes(self._store.get(name)).decode()
@@ -186,7 +187,7 @@ class Ranks:
     # What both do
 
     def _share_weights(self) -> None:
-        """Rank 0's adapter for everybody, in one piece."""
+        """Broadcast rank 0's adapter to all processes, as one flat tensor."""
         if not self.weights:
             return
         flat = torch.cat([weight.detach().reshape(-1) for weight in self.weights])
@@ -214,11 +215,11 @@ def _pieces(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def answered(task: str, letter: Message, handle: Callable[[str, Message], Message]) -> Message:
-    """What ``handle`` gives, or a letter that says how it failed."""
+    """Return what ``handle`` returns, or a message that says how it failed."""
     try:
         return handle(task, letter)
-    except Exception as error:  # rank 0 decides what becomes of it
-        log.exception("this process's share failed: %s", task)
+    except Exception as error:  # rank 0 decides what happens next
+        log.exception("this process's share of the task %s failed", task)
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
         kind = "memory" if ran_out(error) else "capture" if isinstance(error, CaptureError) else "other"
         return Message({"failed": f"{task}: {line}", "kind": kind, "host": socket.gethostname()})
@@ -248,16 +249,16 @@ def _receive(rank: int) -> Message:
 
 
 def _bytes(value: Tensor) -> Tensor:
-    """The same memory, of a type that every backend sends."""
+    """Return a view of the same memory as bytes, a type that every backend can send."""
     return value.view(-1).view(torch.uint8)
 
 
 @contextmanager
 def init_process_group(place: Place, device: str, said: Callable[[str], None]) -> Iterator[Ranks]:
-    """The processes of the run, once all are here; rank 0 lets the others end with the context.
+    """Wait for all processes of the run and yield them; rank 0 ends the others with the context.
 
-    ``device`` is ``model.device``: each process takes the GPU of its local rank. ``said`` hears whom is waited for, and
-    may raise. Raises RankError where not all come, or there is no such GPU.
+    ``device`` is ``model.device``: each process uses the GPU of its local rank. ``said`` is called with a message while
+    processes are missing, and may raise. Raises RankError if not all processes arrive or there is no such GPU.
     """
     if place.size == 1:
         yield ALONE
@@ -265,7 +266,7 @@ def init_process_group(place: Place, device: str, said: Callable[[str], None]) -
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         _take_gpu(place)
-    if place.one_host:  # nothing of it is for other hosts' ears
+    if place.one_host:  # other hosts should not be able to connect
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, "lo")
     try:
@@ -279,7 +280,7 @@ def init_process_group(place: Place, device: str, said: Callable[[str], None]) -
         if isinstance(error, RankError):
             raise
         reason = next(iter(str(error).splitlines()), "")[:200]
-        raise RankError(f"{place} cannot meet the others at {place.address}:{place.port}: {reason}") from error
+        raise RankError(f"{place} cannot join the others at {place.address}:{place.port}: {reason}") from error
     ranks = Ranks(place, store)
     try:
         yield ranks
@@ -292,14 +293,15 @@ def _take_gpu(place: Place) -> None:
     count = torch.cuda.device_count()
     if place.local_rank >= count:
         raise RankError(
-            f"{place} would take GPU {place.local_rank}, and there are {count}: start as many processes on a host as "
-            "it has GPUs"
+            f"{place} needs GPU {place.local_rank}, but this host has {count}: start at most as many processes on a "
+            "host as it has GPUs"
         )
     torch.cuda.set_device(place.local_rank)
 
 
 def _meeting_place(place: Place) -> Store:
-    """Where the launcher serves none, rank 0 does: on the loopback alone where that is the address."""
+    """Return the rendezvous store. If the launcher serves none, rank 0 does, and listens only on a loopback address if
+    that is the configured one."""
     leads = place.rank == 0 and not place.hosted
     listener = socket.create_server((place.address, place.port)).detach() if leads and place.loopback else None
     return dist.TCPStore(  # type: ignore[attr-defined]
@@ -316,26 +318,30 @@ def _wait_for_all(store: Store, place: Place, said: Callable[[str], None]) -> No
     store.add("here", 1)
     deadline = time.monotonic() + MEETING.total_seconds()
     while (here := store.add("here", 0)) < place.size:
-        said(f"waiting for the other processes: {here} of {place.size} are here")
+        said(f"waiting for the other processes: {here} of {place.size} have started")
         if time.monotonic() > deadline:
-            raise RankError(f"only {here} of {place.size} processes came within {MEETING.total_seconds():.0f} s")
+            raise RankError(
+                f"only {here} of {place.size} processes started within {MEETING.total_seconds():.0f} s: start the "
+                "missing ones, then resume"
+            )
         time.sleep(0.05)
 
 
 @dataclass
 class Signals:
-    """SIGTERM and SIGINT to a process that does not lead: rank 0 has them too, and says what becomes of the run."""
+    """Handles SIGTERM and SIGINT in processes other than rank 0, which gets them too and decides about the run."""
 
     asked: bool = False
 
     def take(self) -> None:
+        """Install the signal handlers."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
     def check(self) -> None:
-        """Raises RankError once it was asked."""
+        """Raise RankError if a signal has asked this process to end."""
         if self.asked:
-            raise RankError("asked to end before the run began")
+            raise RankError("this process was asked to end before the run began")
 
     def _note(self, *_: object) -> None:
         self.asked = True

@@ -1,4 +1,4 @@
-"""A process's share of a step's rollout and of an evaluation, as a letter and back."""
+"""Convert a process's share of a rollout or an evaluation to a message and back."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from aapo_desk.training.distributed.group import Message, Ranks
 
 @dataclass(frozen=True)
 class Share:
-    """Both sides' completions of some of a step's problems, scored; ``sampled`` is what of the reference is new."""
+    """Both sides' scored completions of one process's share of a step's problems.
+
+    ``sampled`` holds the reference's completions that were sampled in this step rather than read from its cache.
+    """
 
     completions: Completions
     policy: list[Scored]
     reference: list[Scored] | None
     sampled: list[Scored]
     seconds: float
-    """Of the rollout alone."""
+    """Seconds of the rollout alone."""
     broken: str | None = None
-    """Where a log-prob is not finite."""
+    """Where a log-probability is not finite; None if all are finite."""
 
     def letter(self) -> Message:
-        """Rewards as tensors, what is said about them as JSON."""
+        """Return the share as a message: rewards as tensors, everything else about them as JSON."""
         sides = {"policy": self.policy, "sampled": self.sampled}
         if self.reference is not None:
             sides["reference"] = self.reference
@@ -44,7 +47,7 @@ class Share:
 
     @classmethod
     def read(cls, letter: Message) -> Self:
-        """From what ``letter`` gave."""
+        """Restore a share from the message that ``letter`` returned."""
         tensors = dict(letter.tensors)
         totals = {name: tensors.pop(f"{name} rewards").tolist() for name in letter.data["sides"]}
         sides = {
@@ -57,7 +60,7 @@ class Share:
 
 
 def joined(shares: Sequence[Share], group_size: int) -> Sides:
-    """The whole step's, from the shares in the order of their problems."""
+    """Join the shares, which are in the order of their problems, to the sides of the whole step."""
     policy = [one for share in shares for one in share.policy]
     reference = None
     if shares[0].reference is not None:
@@ -86,7 +89,7 @@ def _totals(side: Sequence[Scored]) -> Tensor:
 
 
 def asking(ranks: Ranks) -> Callable[..., list[Answer]]:
-    """``ask``, each process asking for its share of the problems."""
+    """Return a function with the signature of ``ask`` that distributes the problems over all processes."""
 
     def asked(
         policy: Policy,

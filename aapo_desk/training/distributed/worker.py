@@ -1,4 +1,4 @@
-"""A process that does not lead: it loads what rank 0 has, and does its share of each task until that one ends."""
+"""The worker, any process but rank 0: it loads the same data and model and does its share of each of rank 0's tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def follow(run: RunDirectory, config: RunConfig, place: Place) -> None:
-    """Take part in the run until rank 0 ends it. Raises RankError where that one is gone, or they cannot meet."""
+    """Take part in the run until rank 0 ends it. Raises RankError if rank 0 is gone or cannot be reached."""
     signals = Signals()
     signals.take()
     with init_process_group(place, config.model.device, lambda _: signals.check()) as ranks, ExitStack() as stack:
@@ -34,13 +34,13 @@ def follow(run: RunDirectory, config: RunConfig, place: Place) -> None:
 
 @dataclass
 class Follower:
-    """Does this process's share of a task. Keeps no gradient or log-prob longer than rank 0 asks for."""
+    """Does this process's share of a task. Keeps no gradient or log-probability beyond the task."""
 
     run: RunDirectory
     config: RunConfig
     ranks: Ranks
     stack: ExitStack
-    """Ends the reward workers."""
+    """Holds the context that ends the reward workers."""
     ready: Prepared = field(init=False)
 
     def __call__(self, task: str, letter: Message) -> Message:
