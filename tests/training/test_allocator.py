@@ -1,4 +1,4 @@
-"""Memory as the system counts it."""
+"""The allocator, with memory as the system counts it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ print(json.dumps([inside, left()]))
 
 
 def test_what_is_freed_while_a_model_is_loaded_goes_back_at_once() -> None:
-    """Of 400 MiB a tenth stays, between the rest. In a new process: what holes another left would be filled first."""
+    """Of 400 MiB a tenth stays in use, interspersed with the rest. Runs in a new process: otherwise the holes left by
+    other tests would be filled first."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
     inside, afterwards = json.loads(done.stdout)
     assert 30 < inside < 100

@@ -1,4 +1,4 @@
-"""The backend of a run: unsloth where it is asked for and works, else transformers, said aloud and kept."""
+"""The backend of a run: unsloth if configured and working, else transformers, which is reported and recorded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def said(store: RunWriter) -> list[str]:
 
 
 def imports(monkeypatch: pytest.MonkeyPatch, outcome: str | UnslothError) -> None:
-    """What ``bring_in`` comes to: a version, or an error."""
+    """Let ``bring_in`` return this version or raise this error."""
 
     def bring_in(device: str) -> str:
         if isinstance(outcome, UnslothError):
@@ -108,7 +108,7 @@ def test_a_run_trains_to_its_end_beside_a_broken_unsloth(
 ) -> None:
     spoilt = tmp_path / "spoilt"
     spoilt.mkdir()
-    # It breaks halfway, as one does that has changed other libraries by then.
+    # It fails halfway, when it has already patched other libraries.
     (spoilt / "unsloth.py").write_text(
         "import os, json\nos.environ['LEFT'] = '1'\njson.loads = None\nraise OSError('no driver')"
     )

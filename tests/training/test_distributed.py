@@ -1,4 +1,4 @@
-"""Several processes that compute one run, under gloo on the loopback: as one process does."""
+"""Several processes train one run as a single process does, with gloo on the loopback interface."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STEPS = 6
 CLOSE = 1e-5
 CLOCKS = ("seconds_", "tokens_per_second", "memory_mb")
 
-# What a process unpickles by name goes into a file.
+# A class that another process unpickles by name must be in an importable file.
 WITNESS = """
 import os, sys
 
@@ -50,7 +50,7 @@ sys.addaudithook(hook)
 
 @pytest.fixture
 def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
-    """Three prompts a step: with two processes the shares are not alike."""
+    """Three prompts per step, so that two processes have unequal shares."""
     return tiny_config | {
         "rollout": tiny_config["rollout"] | {"prompts_per_step": 3},
         "optimizer": {"learning_rate": 1e-3},
@@ -59,7 +59,7 @@ def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
 
 
 def launched(run: RunDirectory, size: int = 2, **more: str) -> list[subprocess.Popen[str]]:
-    """The run's processes, as a launcher starts them."""
+    """Start the run's processes as a launcher does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,7 +78,7 @@ def launched(run: RunDirectory, size: int = 2, **more: str) -> list[subprocess.P
 
 
 def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 120) -> tuple[list[int], str]:
-    """Exit statuses and all that was said. Nothing outlives it."""
+    """Wait for the processes, killing any left over; return their exit statuses and combined output."""
     said = []
     try:
         for process in processes:
@@ -92,7 +92,7 @@ def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 120) -> 
 
 
 def wait_for_step(run: RunDirectory, processes: Sequence[subprocess.Popen[str]]) -> None:
-    """Until the run's first step is written, or a process has ended."""
+    """Wait until the run's first step is written; fail if a process has ended."""
     while not (run.database.exists() and RunReader(run).last_metrics()):
         assert all(process.poll() is None for process in processes), finish(processes)
         time.sleep(0.01)
@@ -148,7 +148,7 @@ def test_what_no_launcher_sets_is_refused_by_name(variables: dict[str, str], wor
 
 def test_more_processes_than_prompts_and_unsloth_are_refused(config: dict[str, Any]) -> None:
     check(resolve(config), 3)
-    with pytest.raises(RankError, match=r"prompts_per_step is 3, and 4 processes were started"):
+    with pytest.raises(RankError, match=r"prompts_per_step is 3, but 4 processes were started"):
         check(resolve(config), 4)
     unsloth = resolve(config | {"model": config["model"] | {"backend": "unsloth"}})
     check(unsloth, 1)
@@ -157,7 +157,7 @@ def test_more_processes_than_prompts_and_unsloth_are_refused(config: dict[str, A
 
 
 class Answering(Ranks):
-    """Two processes without a line between them: the other's answer is known."""
+    """Two processes without a connection: the other's answer is given in advance."""
 
     def __init__(self, answer: Message) -> None:
         super().__init__(Place(0, 2))
@@ -208,7 +208,7 @@ def test_two_processes_stopped_and_resumed_end_as_one(desk_home: Path, config: d
     processes = launched(spread, WITNESS=str(seen), PYTHONPATH=path)
     heard = _listening(processes)
     wait_for_step(spread, processes)
-    for process in processes:  # as a launcher does that is asked to end
+    for process in processes:  # as a launcher that is asked to end does
         process.send_signal(signal.SIGTERM)
     statuses, said = finish(processes)
     assert statuses == [0, 0], said
@@ -237,7 +237,7 @@ def test_two_processes_stopped_and_resumed_end_as_one(desk_home: Path, config: d
 
 
 def _listening(processes: Sequence[subprocess.Popen[str]]) -> set[str]:
-    """The addresses at which the processes listen while they run."""
+    """Return the addresses at which the processes listen while they run."""
     heard: set[str] = set()
 
     def watch() -> None:
@@ -268,7 +268,7 @@ def test_a_process_that_dies_fails_the_run_and_nobody_waits_for_it(desk_home: Pa
 
 
 class Beside(Ranks):
-    """Two processes in one: what the second is told, and what it answers, goes through JSON as between two."""
+    """Two ranks in one process: the messages to and from the second go through JSON as between processes."""
 
     def __init__(self, run: RunDirectory, stack: ExitStack) -> None:
         super().__init__(Place(0, 2))
@@ -313,7 +313,7 @@ def test_shares_of_a_step_add_up_whatever_is_learnt_from_them(
     settings = config | {"evaluation": {"problems": 0}, "run": {"steps": 2}} | METHODS[method]
     alone, spread = (create_run(resolve(settings), name) for name in ("alone", "spread"))
     train(alone)
-    monkeypatch.setenv("AAPO_DESK_HOME", str(desk_home / "another"))  # and another bank
+    monkeypatch.setenv("AAPO_DESK_HOME", str(desk_home / "another"))  # so another reference cache
     with ExitStack() as stack:
         train(spread, Beside(spread, stack))
     for one, other in zip(numbers(alone), numbers(spread), strict=True):

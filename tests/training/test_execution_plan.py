@@ -1,4 +1,4 @@
-"""What a run chooses for its device, and how it keeps to it."""
+"""The execution plan: a run's choices for its device, and that they are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loss scaling: the same gradient, nothing broken by an overflow, and a checkpoint that goes on where it was."""
+"""Loss scaling keeps the gradient, survives an overflow, and is restored from a checkpoint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def optimizer_of(policy: Policy) -> torch.optim.Optimizer:
 
 
 def step(policy: Policy, optimizer: torch.optim.Optimizer, scale: LossScale | None, smaller: float = 1.0) -> Update:
-    """One update; the loss is divided by ``smaller``, as in a step of so many times the tokens."""
+    """Run one update with the loss divided by ``smaller``, as in a step with that many times the tokens."""
     algorithm = aapo.make()
     loss = algorithm.loss
     return update(
@@ -58,7 +58,7 @@ def test_the_gradient_and_the_step_are_those_without_a_scale(tiny_model: Path) -
     one = step(plain, optimizer_of(plain), None)
     other = step(scaled, optimizer_of(scaled), LossScale(2.0**10))
     assert one.grad_norm > 0.01
-    assert torch.equal(gradients(scaled), gradients(plain))  # a power of two changes no digit
+    assert torch.equal(gradients(scaled), gradients(plain))  # multiplying by a power of two is exact
     assert torch.equal(weights(scaled), weights(plain))
     assert (other.grad_norm, other.loss, other.update_norm) == (one.grad_norm, one.loss, one.update_norm)
 
@@ -107,7 +107,7 @@ def test_the_factor_rises_after_good_steps_and_keeps_to_its_bounds() -> None:
     scale = LossScale()
     for _ in range(GOOD_STEPS - 1):
         scale.adapt(0.5)
-    scale.adapt(0.0)  # nothing to learn from tells nothing
+    scale.adapt(0.0)  # a zero gradient does not count
     assert scale.factor == FIRST
     scale.adapt(0.5)
     assert scale == LossScale(2 * FIRST)
@@ -141,7 +141,7 @@ def test_training_goes_on_from_a_checkpoint_with_the_same_factor_bit_for_bit(tin
 
 
 def train(run: RunDirectory) -> None:
-    """The run to its end, in this process."""
+    """Train the run to its end in this process."""
     config = run.read_config()
     store = RunWriter(run)
     with Control(run, config.run.steps) as control, prepared(config, store, control) as ready:
@@ -160,7 +160,7 @@ def test_a_run_in_float16_keeps_its_scale_over_a_resume(desk_home: Path, tiny_co
     assert [data["loss_scale_skipped"] for data in metrics] == [0, 0]
     assert json.loads((last / "state.json").read_text())["loss_scale"]["good"] == 2
 
-    # As if it had been killed behind its first checkpoint.
+    # As if the run had been killed after its first checkpoint.
     state = json.loads((first / "state.json").read_text())
     shutil.rmtree(last)
     train(run)

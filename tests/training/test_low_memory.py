@@ -1,4 +1,4 @@
-"""System memory near its end: told from a moment's dip, and the run saved and stopped before the kernel acts."""
+"""Low system memory: a short dip is ignored; else the run is saved and stopped before the kernel kills it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PLENTY, SCARCE = Spare(4000 * MB, 16000 * MB, "this machine"), Spare(100 * MB, 1
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is looked at each time, and nothing waits."""
+    """Check memory on every call, without waiting."""
     monkeypatch.setattr(low_memory, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(low_memory, "BETWEEN_SECONDS", 0.0)
 
@@ -102,9 +102,9 @@ V2, V1 = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usa
 @pytest.mark.parametrize(
     ("line", "folder", "names"),
     [
-        ("0::/user.slice/run", "sys/fs/cgroup/user.slice", V2),  # the limit is that of a group further up
+        ("0::/user.slice/run", "sys/fs/cgroup/user.slice", V2),  # the limit is set on a parent group
         ("0::/", "sys/fs/cgroup", V2),
-        ("4:memory:/docker/abc", "sys/fs/cgroup/memory", V1),  # in a container that path is of outside
+        ("4:memory:/docker/abc", "sys/fs/cgroup/memory", V1),  # in a container this is the host's path
     ],
 )
 def test_a_control_group_counts_where_it_leaves_less_than_the_machine(
@@ -116,7 +116,7 @@ def test_a_control_group_counts_where_it_leaves_less_than_the_machine(
     assert spare_memory().limit == "this machine"
     group(tmp_path / folder, names, str(500 * MB), 480 * MB, 30 * MB)
     assert spare_memory() == Spare(50 * MB, 500 * MB, "its control group")
-    # Plans, estimates and alarms go by the same.
+    # Plans, estimates and alarms use the same figure.
     assert free_bytes(torch.device("cpu")) == 50 * MB
     assert (machine().memory_available, machine().memory_total) == (50, 500)
     assert room("cpu", machine()) == Room("cpu", "this machine", 500 * MB, 50 * MB)

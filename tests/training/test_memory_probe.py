@@ -1,4 +1,4 @@
-"""The probe: it measures and changes nothing; where memory runs out, the plan is made smaller before the run begins."""
+"""The memory probe measures without side effects; if memory runs out, it makes the plan smaller before the run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def probed(policy: Policy, config: RunConfig, **choices: int) -> Probe:
 
 @contextmanager
 def memory_for(policy: Policy, tokens: int) -> Iterator[None]:
-    """Inside, memory runs out where more tokens than these are computed at once."""
+    """Inside the context, memory runs out if more tokens than this are computed at once."""
 
     def look(_module: Any, _arguments: Any, given: dict[str, Any]) -> None:
         if given["input_ids"].numel() > tokens:
@@ -70,7 +70,7 @@ def memory_for(policy: Policy, tokens: int) -> Iterator[None]:
 def test_the_largest_pieces_are_at_the_longest_lengths(policy: Policy, config: RunConfig) -> None:
     longest = Longest.of(policy, config, PROMPTS, CHOICES)
     assert longest.prompt == PROMPTS[1]
-    # 2 prompts x 4 completions of 6 tokens: all of them within the budget of 128.
+    # 2 prompts x 4 completions of 6 tokens all fit into the budget of 128.
     assert sum(len(pack.completions) for pack in longest.micro_batch) == 8
     assert {len(completion) for pack in longest.micro_batch for completion in pack.completions} == {6}
     assert padded(longest.micro_batch) <= 128
@@ -80,7 +80,7 @@ def test_the_largest_pieces_are_at_the_longest_lengths(policy: Policy, config: R
 
 
 def test_the_largest_micro_batch_is_no_smaller_than_one_of_shorter_rows(policy: Policy, config: RunConfig) -> None:
-    """Of shorter prompts fewer completions share one, and their packs may fill the plan better."""
+    """With shorter prompts fewer completions share one, and their packs may fill the plan better."""
     config = resolve(
         config.model_dump(mode="json"),
         {"rollout.max_new_tokens": 384, "rollout.prompts_per_step": 4, "rollout.group_size": 8},
@@ -200,7 +200,7 @@ def test_what_was_found_is_put_on_record_once_and_the_smaller_plan_replayed(
 ) -> None:
     longer = resolve(config.model_dump(mode="json"), {"rollout.max_new_tokens": 12})
     store = RunWriter(create_run(longer))
-    with memory_for(policy, 80):  # enough for the comparison with the plain path, which comes before
+    with memory_for(policy, 80):  # enough for the preceding comparison with the plain path
         first = settled(store, policy, longer, PROMPTS, lambda _: None)
         assert settled(store, policy, longer, PROMPTS, lambda _: None) == first
     (event,) = RunReader(store.run).poll().events

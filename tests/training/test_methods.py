@@ -1,4 +1,4 @@
-"""Each algorithm on a real tiny model: what its step computes and samples, what it records, what a resume changes."""
+"""Each algorithm on a tiny model: what its step computes, samples and records, and that a resume changes nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def config(tiny_model: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def everything(config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainContext]:
-    """Loaded once for all, with an adapter that differs from the base."""
+    """The context, loaded once for all tests, with an adapter that differs from the base."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AAPO_DESK_HOME", str(tmp_path_factory.mktemp("home")))
         with loaded(config) as parts:
@@ -67,7 +67,7 @@ def everything(config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def parts(everything: TrainContext) -> Iterator[TrainContext]:
-    """The same for one test: whole steps in one micro-batch, and the adapter as it was afterwards."""
+    """The same context for one test, with whole steps in one micro-batch; the adapter is restored after the test."""
     weights = everything.policy.adapter_parameters()
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     generator = torch.Generator().manual_seed(2)
@@ -88,7 +88,7 @@ def with_algorithm(parts: TrainContext, name: str, updates: int = 1, **options: 
 
 @dataclass
 class Counts:
-    """What went through the model. ``sampled``: the most rows decoded at once."""
+    """Counts of what went through the model. ``sampled`` is the largest number of rows decoded at once."""
 
     sampled: int = 0
     reference: int = 0
@@ -125,7 +125,7 @@ def counted(parts: TrainContext, step: int = 1) -> tuple[StepResult, Counts]:
     return result, counts
 
 
-# Sampled rows; passes of the whole step: the reference's and the policy's without a gradient, those with one.
+# Sampled rows; passes over the whole step: the reference's and the policy's without gradient, and with gradient.
 COMPUTED: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
     ("aapo", {}, (2 * ROWS, 0, 0, 1)),
     ("grpo", {}, (ROWS, 0, 0, 1)),
@@ -215,7 +215,7 @@ def test_going_on_from_a_checkpoint_ends_in_the_same_bits(
     whole = run_step(chosen, 2, lambda _phase, _share: None)
     expected = [weight.detach().clone() for weight in chosen.policy.adapter_parameters().values()]
 
-    again = with_algorithm(parts, name, **settings)  # with an optimiser that knows nothing
+    again = with_algorithm(parts, name, **settings)  # with a fresh optimiser
     checkpoint.restore(kept, kept.read_state(), again.policy, again.optimizer)
     resumed = run_step(again, 2, lambda _phase, _share: None)
     assert resumed.record.samples == whole.record.samples
@@ -231,7 +231,7 @@ def constant(side: Side) -> list[bool]:
 def test_dapo_puts_other_problems_in_the_place_of_constant_groups(
     desk_home: Path, config: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Half the problems always get 0; of the others a completion of odd length gets 1."""
+    """Half the problems always get 0; for the others a completion of odd length gets 1."""
     (tmp_path / "own.py").write_text(
         "def score(completion, answer):\n    return float(len(completion) % 2) if int(answer) % 2 else 0.0\n"
     )
@@ -249,7 +249,7 @@ def test_dapo_puts_other_problems_in_the_place_of_constant_groups(
         assert gathered.refilled >= PROMPTS
         assert len(gathered.sides.new) == ROWS + GROUP * gathered.refilled
         assert len(set(gathered.chosen)) == PROMPTS
-        for place, problem in enumerate(gathered.chosen):  # each group stands with its own problem
+        for place, problem in enumerate(gathered.chosen):  # each group has its own problem
             if int(parts.train[problem].answer) % 2 == 0:
                 assert constant(gathered.sides.policy)[place]
         rows = range(ROWS)
@@ -260,7 +260,7 @@ def test_dapo_puts_other_problems_in_the_place_of_constant_groups(
         evenly = collect_rollouts(parts, order, 1, lambda _phase, _share: None)
         assert evenly.refilled > 0
         told = run_step(parts, 1, lambda _phase, _share: None).record.metrics["reward"]
-        assert told == float(evenly.first.rewards.mean())  # not of what was picked by its rewards
+        assert told == float(evenly.first.rewards.mean())  # not of groups selected by their rewards
 
         nothing = replace(parts, train=[parts.train[place] for place in zeros * 3], prompts=[parts.prompts[0]] * 9)
         bounded = replace(nothing, algorithm=replace(parts.algorithm, max_refills=1))
@@ -268,7 +268,7 @@ def test_dapo_puts_other_problems_in_the_place_of_constant_groups(
         assert result.record.metrics["refilled_groups"] == PROMPTS
         assert result.record.metrics["teaching"] == 0
         assert result.update.grad_norm == 0
-        assert collect_rollouts(nothing, [0, 1, 2], 1, lambda _phase, _share: None).refilled == 6  # there are no more
+        assert collect_rollouts(nothing, [0, 1, 2], 1, lambda _phase, _share: None).refilled == 6  # no others left
 
 
 def test_a_grade_where_a_label_is_wanted_ends_the_run_with_its_reason(parts: TrainContext) -> None:

@@ -1,4 +1,4 @@
-"""Memory that runs out in the middle of a run: half as much at once, the same result, and it goes on."""
+"""Out of memory during a run: half as much is computed at once, with the same result, and the run continues."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Raises = Callable[[], Exception]
 
 
 def of_the_allocator() -> Exception:
-    """What torch's allocator on the CPU raises where there is no memory."""
+    """Return the error that torch's CPU allocator raises when memory runs out."""
     try:
         torch.empty(1 << 60, dtype=torch.uint8)
     except RuntimeError as error:
@@ -61,7 +61,7 @@ def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def loaded(config: dict[str, Any], changes: dict[str, Any], name: str) -> Iterator[tuple[TrainContext, RunWriter]]:
-    """All that a step works with, as the trainer loads it, and its OOM retry."""
+    """Everything that a step needs, as the trainer loads it, with an OOM retry."""
     run = create_run(resolve(config, changes), name)
     store = RunWriter(run)
     try:
@@ -77,9 +77,9 @@ def loaded(config: dict[str, Any], changes: dict[str, Any], name: str) -> Iterat
 def memory(
     parts: TrainContext, tokens: int, training: bool, error: Raises = KINDS["CUDA"], seen: list[int] | None = None
 ) -> Iterator[None]:
-    """Inside, memory runs out where more tokens are computed at once in the update, or else in decoding.
+    """Inside the context, memory runs out if more tokens than this are computed at once, in the update or in decoding.
 
-    Random numbers are drawn before that, as a model's first layers would.
+    Random numbers are drawn before the failure, as a model's first layers would do.
     """
 
     def look(module: Any, _arguments: Any, given: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ def test_the_gradient_after_a_halved_micro_batch_equals_the_whole_one(desk_home:
 def test_what_is_computed_again_is_what_a_smaller_plan_would_have_computed(
     desk_home: Path, config: dict[str, Any]
 ) -> None:
-    """With dropout: neither a gradient nor a random number of the failed attempt is left."""
+    """Dropout is on: neither a gradient nor a random number of the failed attempt remains."""
     with loaded(config, {}, "halved") as (parts, _), memory(parts, 100, True):
         _, found = one_step(parts)
         smaller = dict(parts.choices)
@@ -169,7 +169,7 @@ def test_a_rollout_in_halved_batches_gives_the_same_completions(
 
 
 def warmed(config: dict[str, Any], name: str, tokens: int) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-    """The adapter after a warm start in which memory runs out over more tokens than these, and what was halved."""
+    """Return the adapter after a warm start in which memory runs out above this many tokens, and the OOM events."""
     settings = {"solutions": 10, "epochs": 2, "learning_rate": 0.01}
     with loaded(config | {"warm_start": settings}, {"lora.dropout": 0}, name) as (parts, store):
         assert parts.oom_retry
@@ -219,7 +219,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(desk_home: Path, config
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, at: tuple[int | None, bool], tokens: int) -> None:
-    """Memory runs out in the model's passes of this step, in training or not, over more tokens than these."""
+    """Let the model's passes in this step, in training or not, run out of memory above this many tokens."""
     from transformers import LlamaModel
 
     forward = LlamaModel.forward
@@ -246,7 +246,7 @@ def test_a_run_goes_on_with_what_it_chose_and_a_resume_ends_in_the_same_bits(
     assert [event.step for event in happened] == [2] * len(happened)
     kept = recalled(run)
     assert kept[choice] == happened[-1].data["after"][choice]
-    # The choice holds from a checkpoint behind the step on: nothing before it is ever computed with it.
+    # The choice holds from a checkpoint after the step on: no earlier step is ever computed with it.
     assert [one.step for one in list_checkpoints(run.checkpoints)] == [3, 2]
     ended = weights(run, 3)
 
@@ -281,7 +281,7 @@ def test_an_evaluation_is_halved_too(desk_home: Path, config: dict[str, Any], mo
 
 
 def scarce(monkeypatch: pytest.MonkeyPatch, short: Callable[[Policy], bool]) -> None:
-    """Memory runs out for what a step of the optimiser takes."""
+    """Let memory run out when an optimiser step is prepared."""
     ready = engine.ready
 
     def small(policy: Policy, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -330,7 +330,7 @@ def test_a_run_without_room_for_the_optimizer_keeps_its_last_step_and_says_what_
 def test_a_step_that_memory_tears_is_never_saved(
     desk_home: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The third step changes the first weight of the adapter, and then memory runs out."""
+    """The third step changes the adapter's first weight before memory runs out."""
     changes = {"run.checkpoint_every": 1}
     whole = weights(train(create_run(resolve(config, changes), "whole")), 3)
     run = create_run(resolve(config, changes), "torn")

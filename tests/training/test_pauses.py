@@ -1,4 +1,4 @@
-"""A write that finds no room: when it is tried again."""
+"""When a write that failed on a full disk is tried again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEEDED = 1000
 
 
 class Work:
-    """Finds no room the first time."""
+    """A write that fails on a full disk the first time."""
 
     def __init__(self) -> None:
         self.tries = 0

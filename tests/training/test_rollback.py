@@ -1,4 +1,4 @@
-"""Numbers that are not finite: what is left out, how a run goes back, when it gives up, and what is never saved."""
+"""Non-finite numbers: which steps are skipped, how a run is rolled back, when it fails, and what is never saved."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
 
 
 def step_at_work(steps: int = 12) -> int | None:
-    """The step that runs now, by the seed that each sets."""
+    """Return the current step's number, derived from the seed that each step sets; None outside a step."""
     seeds = {derive_seed(0, "step", number): number for number in range(1, steps)}
     return seeds.get(torch.initial_seed())
 
 
 class Faults:
-    """At which steps something breaks, and how often each of them has come."""
+    """The steps at which something fails, and how often each of them has run."""
 
     def __init__(self, steps: set[int], times: int) -> None:
         self._steps = steps
@@ -63,7 +63,7 @@ class Faults:
 
 @pytest.fixture
 def nan_gradient(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int], int], None]:
-    """From now on the gradient is not finite in these steps, so many times each."""
+    """Make the gradient non-finite in these steps, the given number of times each."""
 
     def install(steps: set[int], times: int) -> None:
         faults, norm = Faults(steps, times), torch.nn.utils.get_total_norm
@@ -80,7 +80,7 @@ def nan_gradient(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int], int], N
 
 @pytest.fixture
 def broken_weight(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """From now on a weight is not finite after this step's update, once."""
+    """Make a weight non-finite after this step's update, once."""
 
     def install(number: int) -> None:
         faults, step = Faults({number}, 1), torch.optim.AdamW.step
@@ -139,7 +139,7 @@ def test_three_in_a_row_go_back_to_the_checkpoint_before_them_at_half_the_rate(
     assert not any(metric(run, "not_finite").values())
     ended = weights(run, 6)
 
-    # Interrupted behind that, it goes on at that rate and ends in the same bits.
+    # Interrupted after the rollback, it continues at that rate and ends in the same bits.
     for checkpoint in list_checkpoints(run.checkpoints)[:2]:
         checkpoint.path.rename(run.path / f"gone-{checkpoint.step}")
     train(run)
@@ -197,7 +197,7 @@ def test_a_resume_in_the_middle_of_bad_steps_counts_those_before_it(
 ) -> None:
     nan_gradient({3, 4, 5}, 1)
     run = new_run(config, {"run.steps": 4})
-    train(run)  # as if it had been stopped behind step 4
+    train(run)  # as if it had been stopped after step 4
     run.config.write_text(resolve(config).model_dump_json())
     run = RunDirectory(run.path)
     train(run)
@@ -319,7 +319,7 @@ def one_update(model: Path, scale: LossScale | None, spoil: Callable[[Policy], A
 def test_a_stop_between_the_updates_of_one_rollout_waits_for_the_last(
     desk_home: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the checkpoint of the step before would hold a part of this one."""
+    """Otherwise the previous step's checkpoint would contain a part of this step."""
     changes = {"algorithm.name": "grpo", "algorithm.updates_per_rollout": 2, "run.checkpoint_every": 100}
     plain = {"algorithm": {}, **config}
     whole = weights(train(new_run(plain, changes, "whole")), 6)

@@ -88,7 +88,7 @@ def check(config: RunConfig, size: int) -> None:
 def _number(variables: Mapping[str, str], name: str, least: int) -> int:
     text = variables.get(name)
     if text is None:
-        raise RankError(f"WORLD_SIZE is set, but {name} is not: {AT_ONCE}")
+        raise RankError(f"{name} is not set, but WORLD_SIZE is: {AT_ONCE}")
     if not text.isascii() or not text.isdigit() or int(text) < least:
         raise RankError(f"{name} is {text!r}, but must be a whole number of at least {least}: {AT_ONCE}")
     return int(text)
