@@ -1,4 +1,4 @@
-"""Rewards that go wrong in a run: the worker is killed and replaced, ten times in a row pause the run."""
+"""Rewards that fail in a run: the worker is killed and replaced, and ten failures in a row pause the run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def completions(count: int) -> list[Completion]:
 
 
 class Bench:
-    """A pool as a run has it, without the run."""
+    """A reward pool as in a run, without the run."""
 
     def __init__(self, tmp_path: Path, body: str) -> None:
         self.path = tmp_path / "mine.py"
@@ -70,7 +70,7 @@ class Bench:
         self.control = Control(self.run, 9)
         self.control.say(state="running")
         self.pool = PausingPool([RewardConfig(name=f"{self.path}:score")], self.control, self.store)
-        self.pool._time_limit = 0.4 if body == HANGS else 60.0  # a busy machine must not be another fault's end
+        self.pool._time_limit = 0.4 if body == HANGS else 60.0  # a busy machine must not cause time-outs
         self.pool._memory_limit_mb = 512
         self.pool.reload()
 

@@ -1,6 +1,6 @@
-"""The table of faults: how each is put into a trainer, and the event, the message and the outcome that come of it.
+"""The injected faults: how each is put into a trainer, and the event, message and outcome that follow.
 
-What kills the trainer is in ``test_faults``, numbers and memory are in ``tests/training``.
+Killing the trainer is tested in ``test_faults``, non-finite numbers and memory in ``tests/training``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def new_run(desk_home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @dataclass(frozen=True)
 class Fault:
-    """A disk that fails with ``number`` for what ``limit`` guards, and what is to come of it."""
+    """A disk that fails with the errno ``number`` where ``limit`` applies, and the expected outcome."""
 
     name: str
     limit: Callable[[Disk, pytest.MonkeyPatch], None]
@@ -87,11 +87,11 @@ def test_a_full_disk_pauses_the_run_which_goes_on_by_itself_and_loses_nothing(
     before_step(FAULTY, partial(setattr, disk, "number", fault.number), monkeypatch)
 
     def look() -> None:
-        said = until_paused(run)  # though status.json, too, found no room
+        said = until_paused(run)  # although status.json had no room either
         assert said.startswith(fault.message.format(run=run.path)), said
         assert said.endswith(f"the run continues once there is room; to stop it instead: aapo-desk stop {run.id}")
         beat = run.read_status()["heartbeat"]
-        time.sleep(0.3)  # it is tried again, in vain
+        time.sleep(0.3)  # the write is tried again and fails again
         assert run.read_status()["heartbeat"] > beat, "the heartbeat goes on"
         assert len(RunReader(run).poll().metrics) < STEPS + 1, "who reads the run is not disturbed"
         disk.number = None
@@ -136,7 +136,7 @@ def test_a_stop_while_the_disk_is_full_stops_and_a_resume_repeats_what_could_not
 
     def look() -> None:
         until_paused(run)
-        (run.commands / "1234.stop.json").touch()  # as it is asked where there is no room for more than a name
+        (run.commands / "1234.stop.json").touch()  # how a stop is requested if only a file name fits on the disk
 
     with onlooker(run, look):
         assert train(run) == 0
