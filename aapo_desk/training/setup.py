@@ -172,10 +172,10 @@ def prepared(
     choices = settled(store, loaded.policy, config, loaded.train.prompts, tell, probed, instead)
     gather_ranks(ranks, loaded, choices, tell)
 
-    def mendable(rewards: Sequence[RewardConfig]) -> RewardPool:
+    def pausing_pool(rewards: Sequence[RewardConfig]) -> RewardPool:
         return PausingPool(rewards, control, store)
 
-    with assembled(config, loaded, choices, warn, ranks, mendable) as ready:
+    with assembled(config, loaded, choices, warn, ranks, pausing_pool) as ready:
         yield ready
 
 

@@ -147,7 +147,7 @@ class Ranks:
             self._broken = True
             reason = next(iter(str(error).splitlines()), "")[:200]
             raise RankError(
-                f"{who} can no longer be reached ({reason}); see the output there for the cause. Resuming continues "
+                f"{who} can no longer be reached ({reason}); see the processes' own output. Resuming continues "
                 "from the last checkpoint, with any number of processes"
             ) from error
 
