@@ -39,8 +39,8 @@ def main(folders: Sequence[str]) -> None:
     from aapo_desk.rollout import Sampling
     from aapo_desk.rollout.trial import Workload
     from aapo_desk.rollout.verify import verify_fast_paths
-    from aapo_desk.training.choices import apply
-    from aapo_desk.training.probe import probe
+    from aapo_desk.training.device.execution_plan import apply
+    from aapo_desk.training.device.memory_probe import probe
     from tests.policies import load_tiny
 
     prompts = [[5] * 60]

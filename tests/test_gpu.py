@@ -15,9 +15,9 @@ from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.rollout.captured import LEAST_PART
 from aapo_desk.rollout.trial import Workload
 from aapo_desk.rollout.verify import verify_fast_paths
-from aapo_desk.training.packing import Cost
-from aapo_desk.training.passes import Rollout
-from aapo_desk.training.scaling import LossScale
+from aapo_desk.training.forward import Rollout
+from aapo_desk.training.loss_scaling import LossScale
+from aapo_desk.training.micro_batches import Cost
 from aapo_desk.training.update import update
 from tests.policies import load_tiny
 from tests.test_families import FAMILIES, make_family

@@ -23,11 +23,11 @@ from aapo_desk.rollout import Sampling
 from aapo_desk.rollout.trial import Workload
 from aapo_desk.rollout.verify import verify_fast_paths
 from aapo_desk.store import RunDirectory, RunReader, create_run, list_checkpoints
-from aapo_desk.training.choices import apply, choose
-from aapo_desk.training.probe import probe
+from aapo_desk.training.device.execution_plan import apply, choose
+from aapo_desk.training.device.memory_probe import probe
 from tests.determinism import TRAINER, WORKSPACE
 from tests.training.in_process import train, weights
-from tests.training.test_halving import loaded, one_step
+from tests.training.test_oom_retry import loaded, one_step
 
 pytestmark = [
     pytest.mark.gpu,

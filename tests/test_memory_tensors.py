@@ -41,7 +41,7 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import shape_of
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
 from aapo_desk.rollout.cache import RoomyLayer, roomy_cache
-from aapo_desk.training.probe import Longest
+from aapo_desk.training.device.memory_probe import Longest
 from aapo_desk.training.update import checkpoint_layers
 from tests.policies import load_tiny
 from tests.probed import LENGTHS, probed

@@ -28,8 +28,8 @@ from aapo_desk.store import (
     records,
 )
 from aapo_desk.training.control import Control
-from aapo_desk.training.loop import Trainer
 from aapo_desk.training.setup import prepared
+from aapo_desk.training.trainer import Trainer
 
 OLD = Path(__file__).parent / "data" / "run_of_2026-11-22.tar.xz"
 """A run directory that the first version of this package has left (commit be77b32, schema 1, no meta format): the tiny

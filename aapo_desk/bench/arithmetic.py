@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from aapo_desk.bench.bed import about, parts_of
+from aapo_desk.bench.bed import about, context_of
 from aapo_desk.bench.jobs import Job, Measured
 from aapo_desk.bench.updates import made_up, update_once
 from aapo_desk.models.loading import choose_device, choose_dtype
-from aapo_desk.training.peaks import Peaks
+from aapo_desk.training.device.allocator import Peaks
 
 aten = torch.ops.aten
 
@@ -36,12 +36,12 @@ def measure(job: Job) -> Measured:
     dtype = choose_dtype(job.config.model.compute_dtype, device)
     peaks = Peaks(device)
     steps = []
-    with parts_of(job) as parts:
-        rollout = made_up(parts)
-        flops, shapes = count(lambda: update_once(parts, rollout))
+    with context_of(job) as context:
+        rollout = made_up(context)
+        flops, shapes = count(lambda: update_once(context, rollout))
         peaks.enter("update")
         for _ in range(job.warm_up + job.steps):
-            seconds = update_once(parts, rollout)
+            seconds = update_once(context, rollout)
             square = SQUARE[device.type]
             rate = flop((1, square, square, square)) / matmul_seconds((1, square, square, square), dtype, device)
             alone = sum(number * matmul_seconds(shape, dtype, device) for shape, number in shapes.items())
@@ -56,7 +56,7 @@ def measure(job: Job) -> Measured:
                     "update_to_shapes": seconds * (of_shapes / alone) / flops,
                 }
             )
-        return Measured(steps[job.warm_up :], peaks.read(), about(job, parts.policy.device, parts.prompts))
+        return Measured(steps[job.warm_up :], peaks.read(), about(job, context.policy.device, context.prompts))
 
 
 def flop(shape: Shape) -> int:

@@ -1,4 +1,4 @@
-"""The common setup of all measurements: a real run's parts, the same prompts in every step, the longest completions."""
+"""The common setup of all measurements: a real run's context, the same prompts in every step, the longest completions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from aapo_desk.config import RunConfig
 from aapo_desk.models.policy import Policy
 from aapo_desk.store import RunWriter, create_run
 from aapo_desk.tasks.order import step_problems
+from aapo_desk.training.context import TrainContext
 from aapo_desk.training.control import Control
-from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import describe, prepared
 
 NEVER_DRAWN = -1
@@ -26,8 +26,8 @@ NEVER_DRAWN = -1
 
 
 @contextmanager
-def parts_of(job: Job) -> Iterator[Parts]:
-    """Prepare the parts of a training step as the trainer does, for a measurement.
+def context_of(job: Job) -> Iterator[TrainContext]:
+    """Prepare the context of a training step as the trainer does, for a measurement.
 
     Every step uses the prompts of a run's first step. The adapter's B matrices are random, as they would be after some
     training, because with B at zero there would be nothing to compute.
@@ -37,13 +37,13 @@ def parts_of(job: Job) -> Iterator[Parts]:
         store = RunWriter(run)
         try:
             with prepared(job.config, store, control, probed=False, instead=job.choices) as found:
-                parts = found.parts
-                chosen = first_step(len(parts.train), job.config)
-                parts.train = [parts.train[index] for index in chosen]
-                parts.prompts = [parts.prompts[index] for index in chosen]
-                parts.policy.eos_ids = (NEVER_DRAWN,)
-                train_a_little(parts.policy)
-                yield parts
+                context = found.context
+                chosen = first_step(len(context.train), job.config)
+                context.train = [context.train[index] for index in chosen]
+                context.prompts = [context.prompts[index] for index in chosen]
+                context.policy.eos_ids = (NEVER_DRAWN,)
+                train_a_little(context.policy)
+                yield context
         finally:
             store.close()
 

@@ -26,7 +26,7 @@ from aapo_desk.bench.rewards import score
 from aapo_desk.models import sources
 from aapo_desk.models.loading import choose_device, choose_dtype, load_base
 from aapo_desk.tasks.prompts import fit
-from aapo_desk.training.peaks import Peaks
+from aapo_desk.training.device.allocator import Peaks
 
 
 class Clock(TrainerCallback):

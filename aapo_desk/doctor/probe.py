@@ -21,9 +21,9 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, can_be_fixed, decode, uniforms
 from aapo_desk.rollout.trial import Workload
 from aapo_desk.rollout.verify import verify_fast_paths
-from aapo_desk.training.packing import Cost
-from aapo_desk.training.passes import Rollout
-from aapo_desk.training.scaling import LossScale
+from aapo_desk.training.forward import Rollout
+from aapo_desk.training.loss_scaling import LossScale
+from aapo_desk.training.micro_batches import Cost
 from aapo_desk.training.update import Update, update
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20, 21]]

@@ -88,7 +88,7 @@ def _copy_rest(db: sqlite3.Connection, step: int, choices: bool, evaluations: bo
     db.execute("INSERT INTO run SELECT * FROM other.run WHERE key = 'eos_ids'")
     if choices:
         db.execute("INSERT INTO run SELECT * FROM other.run WHERE key = 'choices'")
-    if rate:  # The learning rate as lowered by a rollback (training.recovery), if that was before this step.
+    if rate:  # The learning rate as lowered by a rollback (training.rollback), if that was before this step.
         db.execute(
             "INSERT INTO run SELECT key, json_set(value, '$.unfinished', json('false')) FROM other.run"
             " WHERE key = 'recovery' AND json_extract(value, '$.to') <= ?",

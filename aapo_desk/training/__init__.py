@@ -1,1 +1,1 @@
-"""Training: the background process, its loop, and one step of it: sample, score, update."""
+"""Training: the background process, its loop, and the step: sample, score, update."""

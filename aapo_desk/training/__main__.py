@@ -1,4 +1,7 @@
-"""The background process: ``python -m aapo_desk.training RUN_DIR``. Exit status 0: finished or stopped; 1: failed."""
+"""The background process, ``python -m aapo_desk.training RUN_DIR``.
+
+Exit status 0: finished or stopped; 1: failed; 2: wrong arguments.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ from aapo_desk.store.full import trouble
 from aapo_desk.training import backend as backends
 from aapo_desk.training.backend import StartOver
 from aapo_desk.training.control import AlreadyRunning, Control, StopRequested, locked
-from aapo_desk.training.place import Place, RankError, check
-from aapo_desk.training.waiting import NoRoom, Room
+from aapo_desk.training.distributed.env import Place, RankError, check
+from aapo_desk.training.pauses import NoRoom, Room
 
 log = logging.getLogger("aapo_desk.training")
 
 LEAD_SECONDS = 5.0
-STOPPED = "stopped; resume goes on from here"
-STOPPED_FULL = "stopped while the disk was full; resume goes on from the last checkpoint"
+STOPPED = "stopped; resuming continues from here"
+STOPPED_FULL = "stopped while the disk was full; resuming continues from the last checkpoint"
 
 
 def main(arguments: list[str]) -> int:
@@ -35,10 +38,10 @@ def main(arguments: list[str]) -> int:
     run = RunDirectory(Path(arguments[0]).resolve())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
-    # Notes of the libraries to their own developers are nothing for the reader of a run's log.
+    # The libraries' notes to their own developers would only distract the reader of a run's log.
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    for name in ("httpx", "httpx2"):  # a line a request
+    for name in ("httpx", "httpx2"):  # they log a line for every request
         logging.getLogger(name).setLevel(logging.WARNING)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -52,7 +55,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     except OSError as error:
-        sys.stderr.write(f"the run cannot be trained: {trouble(error, run.path) or error}\n")
+        sys.stderr.write(f"cannot train the run: {trouble(error, run.path) or error}\n")
         return 1
     except StartOver:
         sys.stderr.flush()
@@ -60,29 +63,30 @@ def main(arguments: list[str]) -> int:
 
 
 def take_part(run: RunDirectory, place: Place) -> int:
-    """Do this process's share of what rank 0 leads, which alone writes. Raises RankError."""
+    """Do this process's share of the run that rank 0 leads; only rank 0 writes. Raises RankError."""
     try:
         config = run.read_config()
         check(config, place.size)
     except (StoreError, RankError) as error:
-        # A launcher ends all processes once one has ended, and rank 0 has to put the reason on record.
+        # A launcher ends all processes as soon as one ends, and rank 0 needs the time to record the reason.
         time.sleep(LEAD_SECONDS)
         sys.stderr.write(f"{place}: {error}\n")
         return 1
-    from aapo_desk.training.following import follow
+    from aapo_desk.training.distributed.worker import follow
 
     follow(run, config, place)
     return 0
 
 
 def work(run: RunDirectory, place: Place) -> int:
-    """Train under the lock, and leave the last word in status.json and the events. A newer version's run is refused.
+    """Train under the lock and record the outcome in status.json and the events. Returns the exit status.
 
-    Raises StartOver, with the run still starting, where this process cannot go on and a new one can.
+    Refuses a run that a newer version has written. Raises StartOver, with the run still in state "starting", if this
+    process cannot continue but a new one can.
     """
     try:
         config = run.read_config()
-    except StoreError as error:  # nothing of it is touched
+    except StoreError as error:  # nothing in the run directory is changed
         sys.stderr.write(f"{error}\n")
         return 1
     with Control(run, config.run.steps) as control:
@@ -97,7 +101,7 @@ def work(run: RunDirectory, place: Place) -> int:
             assert store is not None
             if control.stop.is_set():
                 return _stopped(store, control)
-            log.info("starting over without unsloth")
+            log.info("restarting without unsloth")
             raise
         except StopRequested as stop:
             return _stopped(store, control, STOPPED_FULL if isinstance(stop, NoRoom) else STOPPED)
@@ -123,25 +127,25 @@ def _stopped(store: RunWriter | None, control: Control, message: str = STOPPED) 
 
 
 def _last_event(store: RunWriter | None, kind: str, **data: Any) -> None:
-    """An event that nothing comes after. Where it cannot be written, status.json has to do."""
+    """Write the run's final event. If it cannot be written, only status.json tells the outcome."""
     if store is None:
         return
     store.keep = at_once
     try:
         store.write_event(kind, store.last_step(), **data)
     except sqlite3.Error as error:
-        log.warning("the event %s cannot be written: %s", kind, error)
+        log.warning("could not write the event %s: %s", kind, error)
 
 
 def _train(run: RunDirectory, store: RunWriter, control: Control, place: Place) -> None:
-    # Heavy imports come under the heartbeat: the run is seen to start at once.
+    # The heavy imports run after the heartbeat has begun, so that the run is seen to start at once.
     control.report("loading", None, "loading torch and transformers")
     config = run.read_config()
     check(config, place.size)
-    backend = backends.settled(config, store)  # before transformers
-    from aapo_desk.training.loop import Trainer
-    from aapo_desk.training.ranks import meet
+    backend = backends.settled(config, store)  # unsloth must be imported before transformers
+    from aapo_desk.training.distributed.group import init_process_group
     from aapo_desk.training.setup import describe, prepared
+    from aapo_desk.training.trainer import Trainer
 
     store.remember("about", describe(config, backend, place.size))
 
@@ -150,7 +154,7 @@ def _train(run: RunDirectory, store: RunWriter, control: Control, place: Place) 
 
     try:
         with (
-            meet(place, config.model.device, waiting) as ranks,
+            init_process_group(place, config.model.device, waiting) as ranks,
             prepared(config, store, control, backend=backend, ranks=ranks) as ready,
         ):
             Trainer(run, config, ready, store, control).train()

@@ -1,4 +1,4 @@
-"""Which backend a run trains with: chosen at its start, then kept on its record. Imports nothing heavy but unsloth."""
+"""The backend that a run trains with, chosen and recorded when it begins. Imports nothing heavy except unsloth."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECORD = "backend"
-HOW = "reference rows are sampled in a batch of their own, and there are no shadow weights"
+HOW = "reference rows are sampled in a separate batch, and no dequantized weights are kept"
 
 
 class StartOver(Exception):
-    """The process is to begin again: unsloth, which does not work, has changed the libraries in it."""
+    """The process must be restarted: unsloth does not work and has already patched the libraries in it."""
 
 
 def settled(config: RunConfig, store: RunWriter) -> Backend:
-    """The run's backend; unsloth is imported by now. Where it cannot be had, that is said and put on record.
+    """Return the run's backend, and import unsloth if that is it.
 
-    Raises StartOver where it has left traces in this process.
+    If unsloth cannot be used, report and record that, and return transformers. Raises StartOver if unsloth has already
+    patched libraries in this process.
     """
     kept = store.recall(RECORD) or {}
     if kept.get("name", config.model.backend) != "unsloth":
@@ -39,16 +40,16 @@ def settled(config: RunConfig, store: RunWriter) -> Backend:
             raise StartOver from error
         return "transformers"
     if not kept:
-        _say(store, f"unsloth {version} loads and computes the model; {HOW}")
+        _say(store, f"unsloth {version} loads and runs the model; {HOW}")
     elif kept["version"] != version:
-        _say(store, f"the run began with unsloth {kept['version']} and goes on with {version}")
+        _say(store, f"the run began with unsloth {kept['version']} and continues with {version}")
     store.remember(RECORD, {"name": "unsloth", "version": version})
     return "unsloth"
 
 
 def give_up(store: RunWriter, error: UnslothError) -> None:
-    """Say why it is not unsloth, and put transformers on record, for now and whenever the run is resumed."""
-    _say(store, f"unsloth {error}: the run goes on with transformers", logging.WARNING)
+    """Report why unsloth is not used, and record transformers as the run's backend, also for when it is resumed."""
+    _say(store, f"unsloth {error}: the run continues with transformers", logging.WARNING)
     store.remember(RECORD, {"name": "transformers", "why": str(error)})
 
 

@@ -1,4 +1,4 @@
-"""What a run may use up besides its steps: seconds of training, sampled completions."""
+"""A run's budget in addition to its number of steps: seconds of training or sampled completions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from aapo_desk.store import SPENT_BY, Budget, RunWriter
 
 
 def spent(limits: RunSection, store: RunWriter) -> Budget | None:
-    """The budget that will be used up first, with what the steps that are written have used of it; None without one.
+    """Return the budget that is closest to its limit, with what the written steps have used of it; None without one.
 
-    It is counted from what is stored, so a resume goes on counting where the run was. Evaluations and checkpoints cost
-    nothing; the step that crosses the line is taken whole.
+    Usage is counted from the stored steps, so a resumed run continues the count. Evaluations and checkpoints are free;
+    the step that exceeds the limit is still completed.
     """
     asked = {"seconds": limits.seconds, "completions": limits.completions}
     found = [Budget(unit, limit, store.total(*SPENT_BY[unit])) for unit, limit in asked.items() if limit is not None]
@@ -18,7 +18,7 @@ def spent(limits: RunSection, store: RunWriter) -> Budget | None:
 
 
 def used_up(budget: Budget | None) -> str:
-    """That it is used up, in words; empty where there is none or some is left."""
+    """Return a message that the budget is used up; empty if there is no budget or some of it is left."""
     if budget is None or budget.spent < budget.limit:
         return ""
     if budget.unit == "seconds":

@@ -1,4 +1,4 @@
-"""The trainer's side of the run directory: what it says of itself, and what others ask of it."""
+"""The trainer's side of the run directory: its status, and the commands that other processes leave for it."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ LOCK_PATIENCE_SECONDS = 2.0
 
 
 class StopRequested(Exception):
-    """Somebody asked the run to end. The step in flight is given up; nothing of it has been applied."""
+    """A stop of the run was requested. The step in progress is dropped; nothing of it has been applied."""
 
 
 class AlreadyRunning(RuntimeError):
-    """Another trainer holds the run."""
+    """Another trainer holds the run's lock."""
 
 
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[IO[str]]:
-    """Hold the run's lock. Raises AlreadyRunning."""
+    """Hold the run's lock inside the context. Raises AlreadyRunning if another trainer holds it."""
     try:
         with hold(run.lock, LOCK_PATIENCE_SECONDS) as file:
             yield file
     except LockHeldError:
-        raise AlreadyRunning(f"another trainer is at work on run {run.id}") from None
+        raise AlreadyRunning(f"another trainer is already running run {run.id}") from None
 
 
 @dataclass
 class Control:
-    """Keeps status.json fresh and collects requests, in a thread of its own.
+    """Keeps status.json current and collects commands, in a thread of its own.
 
-    The main thread reads the flags between steps; ``check`` also ends a step in flight when a stop was asked for.
+    The main thread reads the flags between steps; ``check`` also ends a step in progress when a stop was requested.
     """
 
     run: RunDirectory
@@ -57,9 +57,9 @@ class Control:
     pause: threading.Event = field(default_factory=threading.Event)
     checkpoint: threading.Event = field(default_factory=threading.Event)
     resumed: threading.Event = field(default_factory=threading.Event)
-    """Somebody asked to go on; for a run that has paused by itself."""
+    """Set by the resume command, for a run that has paused by itself."""
     _unwritten: bool = False
-    """Whether status.json could not be written the last time, which is said once."""
+    """Whether the last write of status.json failed; this is logged once."""
     _ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -92,13 +92,13 @@ class Control:
         self._write()
 
     def take_signals(self) -> None:
-        """SIGTERM and SIGINT ask for a checkpoint and the end; a terminal that goes away asks for nothing."""
+        """Let SIGTERM and SIGINT request a checkpoint and a stop, and ignore SIGHUP, so that the terminal may close."""
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
 
     def say(self, **changes: Any) -> None:
-        """Change what status.json says, at once where the state or the step changes, else with the next heartbeat."""
+        """Update status.json: at once if the state or the step changes, else with the next heartbeat."""
         with self._lock:
             at_once = any(key in ("state", "step") and self.status[key] != value for key, value in changes.items())
             self.status |= changes
@@ -106,11 +106,12 @@ class Control:
             self._write()
 
     def report(self, phase: str, progress: float | None = None, message: str = "") -> None:
-        """A phase's progress. Raises StopRequested when a stop was asked for."""
+        """Report a phase's progress, 0 to 1. Raises StopRequested if a stop was requested."""
         self.say(phase=phase, progress=progress, message=message)
         self.check()
 
     def check(self) -> None:
+        """Raise StopRequested if a stop was requested."""
         if self.stop.is_set():
             raise StopRequested
 
@@ -133,7 +134,7 @@ class Control:
                 self._unwritten = False
             except OSError as error:
                 if not self._unwritten:
-                    log.warning("status.json cannot be written: %s", error)
+                    log.warning("could not write status.json: %s", error)
                 self._unwritten = True
 
     def _put(self, text: str) -> None:
@@ -142,7 +143,7 @@ class Control:
         except OSError as error:
             if not is_full(error, self.run.path):
                 raise
-            overwrite(self.run.status, text)  # or nobody would see why the run waits
+            overwrite(self.run.status, text)  # so that the user can see why the run waits
 
     def take_commands(self) -> None:
         flags = {"stop": self.stop, "pause": self.pause, "checkpoint": self.checkpoint}
@@ -154,9 +155,9 @@ class Control:
             name = read_command(path)
             try:
                 path.unlink(missing_ok=True)
-            except OSError:  # a disk that has become read-only: it would be obeyed again and again
+            except OSError:  # on a disk that has become read-only the same command would be carried out again and again
                 continue
-            log.info("asked for: %s", name)
+            log.info("command received: %s", name)
             if name == "resume":
                 self.pause.clear()
                 self.resumed.set()

@@ -1,7 +1,7 @@
-"""The tokens that end a run's completions: recorded when it begins, replayed when it is resumed.
+"""The tokens that end a run's completions: recorded when the run begins, reused when it is resumed.
 
-A run that an older version began, which did not stop at the chat template's end of turn, continues without it: with it,
-its remaining steps would compute something else than an uninterrupted run.
+Older versions did not stop at the chat template's end of turn. A run begun by one continues without that stop token:
+with it, the remaining steps would differ from those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from aapo_desk.store import RunWriter
 
 RECORD = "eos_ids"
 LEFT_OUT = (
-    "the chat template ends a turn with {}, which neither the model nor its tokenizer names as an end; this run began "
-    "without stopping there, so it continues that way; a new run would stop there"
+    "the chat template ends a turn with {}, which neither the model nor its tokenizer lists as an end token; this run "
+    "began without stopping there and continues that way; a new run would stop there"
 )
 
 
 def settle_ends(store: RunWriter, policy: Policy, warn: Callable[[str], None]) -> None:
-    """Give ``policy`` the ends on the run's record. Without a record, put its own on record and ``warn`` once if one
-    of them is only the chat template's."""
+    """Let ``policy`` use the end tokens in the run's record.
+
+    If there is no record, record the policy's own and ``warn`` once if one of them comes only from the chat template.
+    """
     kept = store.recall(RECORD)
     if kept is None:
         kept = policy.eos_ids
         if policy.template_end is not None:
-            # A fork has steps before it has started.
+            # A fork inherits steps from its parent before it has started itself.
             began = store.recall("started") is not None or store.last_step() > 0
             if began:
                 kept = tuple(token for token in kept if token != policy.template_end)

@@ -1,4 +1,4 @@
-"""A step's numbers: scalars under names that stay, and histograms with edges that are fixed for a run."""
+"""A step's metrics: scalars under stable names, and histograms whose edges are fixed for a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from aapo_desk.store import Histogram
 BINS = 24
 NAN = math.nan
 NOT_FINITE = "not_finite"
-"""1 in a step that was left out because a number was not finite; other steps do not have it."""
+"""A metric that is 1 in a step skipped because of a non-finite number; other steps do not have it."""
 
 
 @dataclass(frozen=True)
 class Edges:
-    """The lowest and highest value of each histogram; what lies outside is counted in the outermost bin."""
+    """The lowest and highest value of each histogram; values outside are counted in the outermost bin."""
 
     ranges: dict[str, tuple[float, float]]
 
@@ -46,7 +46,7 @@ class Edges:
         )
 
     def histogram(self, name: str, values: Tensor) -> Histogram:
-        """Counts of the finite values among ``values``."""
+        """Return the histogram of the finite ones among ``values``."""
         low, high = self.ranges[name]
         finite = values[torch.isfinite(values)].double().clamp(low, high)
         counts = torch.histc(finite, bins=BINS, min=low, max=high) if len(finite) else torch.zeros(BINS)
@@ -54,14 +54,17 @@ class Edges:
 
 
 def mean(values: Tensor) -> float:
-    """The mean of what is not NaN; NaN where nothing is."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     return float(values.double().nanmean()) if values.numel() else NAN
 
 
 def reward_metrics(
     rewards: Tensor, reference: Tensor | None, parts: Sequence[dict[str, float | None]]
 ) -> dict[str, float]:
-    """Of rewards [P, G], the reference's [P, G] and each policy row's scores by function."""
+    """Return the reward metrics.
+
+    They are computed from the policy's rewards [P, G], the reference's [P, G] and each policy row's scores by function.
+    """
     scorable = rewards[~torch.isnan(rewards)]
     values = {
         "reward": mean(rewards),
@@ -75,7 +78,10 @@ def reward_metrics(
 
 
 def advantage_metrics(advantages: Advantages, rewards: Tensor, low: float, high: float) -> dict[str, float]:
-    """Of the advantage's terms [P, G], over the scorable rows. A row teaches when its advantage is not 0."""
+    """Return the metrics of the advantage's terms [P, G] over the scorable rows.
+
+    ``teaching`` is the share of rows whose advantage is not 0.
+    """
     rows = ~torch.isnan(rewards)
     group, margin, total = advantages.group[rows], advantages.margin[rows], advantages.total[rows]
     return {

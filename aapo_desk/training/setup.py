@@ -1,4 +1,4 @@
-"""Everything a run works with, loaded from its configuration."""
+"""Load everything that a run needs, as its configuration says."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from aapo_desk.rollout import Bank, BankedReference, reference
 from aapo_desk.store import RunWriter, home
 from aapo_desk.tasks.difficulty import Difficulty
 from aapo_desk.tasks.prompts import Fit, fit, refuse_empty
-from aapo_desk.training.choices import fence, settled
+from aapo_desk.training.context import TrainContext
 from aapo_desk.training.control import Control
+from aapo_desk.training.device.allocator import freed_at_once
+from aapo_desk.training.device.execution_plan import fence, settled
+from aapo_desk.training.distributed.env import RankError
+from aapo_desk.training.distributed.group import ALONE, Message, Ranks
 from aapo_desk.training.ends import settle_ends
-from aapo_desk.training.mending import MendablePool
-from aapo_desk.training.parts import Parts
-from aapo_desk.training.peaks import freed_at_once
-from aapo_desk.training.place import RankError
-from aapo_desk.training.ranks import ALONE, Letter, Ranks
+from aapo_desk.training.pauses import PausingPool
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the loop needs. ``held_out`` is None where the run evaluates nothing."""
+    """Everything that the training loop needs. ``held_out`` is None if the run evaluates nothing."""
 
-    parts: Parts
+    context: TrainContext
     held_out: HeldOut | None
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Data and model, as every process of the run has them."""
+    """The data and model, the same in every process of the run."""
 
     policy: Policy
     resolved: sources.ResolvedModel
@@ -57,7 +57,7 @@ class Loaded:
 
     @property
     def digest(self) -> str:
-        """Tells problems, their order and their prompts' tokens from any others."""
+        """A SHA-256 hash of the problems, their order and their prompts' tokens."""
         found = hashlib.sha256()
         for fitted in (self.train, self.held_out):
             for problem, prompt in zip(fitted.problems, fitted.prompts, strict=True):
@@ -71,9 +71,10 @@ def load(
     report: Callable[[str, float | None, str], None],
     backend: Backend = "transformers",
 ) -> Loaded:
-    """Read the problems and load the model. ``start_adapter``: the run's own copy of what it starts from, if any.
+    """Read the problems and load the model.
 
-    ``report`` hears phase, progress and message. Raises as ``prepared``.
+    ``start_adapter`` is the run's own copy of the adapter that it starts from, if any. ``report`` is called with phase,
+    progress and message. Raises as ``prepared`` does.
     """
 
     def tell(message: str, share: float | None = None) -> None:
@@ -107,7 +108,7 @@ def assembled(
     ranks: Ranks = ALONE,
     make_pool: Callable[[Sequence[RewardConfig]], RewardPool] = RewardPool,
 ) -> Iterator[Prepared]:
-    """Reward workers and all else beside what was loaded; the workers end with the context."""
+    """Prepare the training loop from loaded data and model; the reward workers end with the context."""
     policy, train, held_out = loaded.policy, loaded.train, loaded.held_out
     optimizer = torch.optim.AdamW(
         policy.adapter_parameters().values(), lr=config.optimizer.learning_rate, weight_decay=0.0, fused=True
@@ -115,9 +116,9 @@ def assembled(
     judges = judged_by(config.rewards)
     with make_pool(config.rewards) as pool, make_pool(judges) as judge_pool:
         bank = banked_reference(config, policy, loaded.resolved, pool, warn)
-        if bank is not None and isinstance(pool, MendablePool):
+        if bank is not None and isinstance(pool, PausingPool):
             pool.reloaded = lambda: bank.settle(reference.settings(config, policy, loaded.resolved, pool))
-        parts = Parts(
+        context = TrainContext(
             config,
             policy,
             build(config.algorithm, config.rollout),
@@ -132,7 +133,7 @@ def assembled(
         )
         count = min(config.evaluation.problems, len(held_out.problems))
         asked = HeldOut(held_out.problems[:count], held_out.prompts[:count], judge_pool) if count else None
-        yield Prepared(parts, asked)
+        yield Prepared(context, asked)
 
 
 @contextmanager
@@ -145,13 +146,14 @@ def prepared(
     ranks: Ranks = ALONE,
     instead: Mapping[str, int] | None = None,
 ) -> Iterator[Prepared]:
-    """Load data, model and reward workers; the workers end with the context. ``probed``: a step is measured before.
+    """Load data, model and reward workers; the workers end with the context.
 
-    ``instead``: choices for this device that are set, not made.
+    ``probed``: measure a step's memory first, unless this run has already done so. ``instead``: choices for this device
+    that are fixed rather than determined here.
 
-    Of several processes the others load theirs when this one is ready: what is fetched is fetched once on this host.
-    Raises ConfigError, ModelError, HubError and RankError with a line for the user, and UnslothError where ``backend``
-    is unsloth and does not work.
+    Other processes of the run load theirs after this one is ready, so downloads happen once per host. Raises
+    ConfigError, ModelError, HubError and RankError with a line for the user, and UnslothError if ``backend`` is unsloth
+    and does not work.
     """
 
     def tell(message: str, share: float | None = None) -> None:
@@ -166,29 +168,29 @@ def prepared(
     for source, fitted in (("train", loaded.train), ("held_out", loaded.held_out)):
         _tell_dropped(store, source, fitted)
     refuse_empty(config.task, loaded.train)
-    settle_ends(store, loaded.policy, warn)  # before anything is decoded or banked
+    settle_ends(store, loaded.policy, warn)  # before anything is decoded or cached
     choices = settled(store, loaded.policy, config, loaded.train.prompts, tell, probed, instead)
     gather_ranks(ranks, loaded, choices, tell)
 
-    def mendable(rewards: Sequence[RewardConfig]) -> RewardPool:
-        return MendablePool(rewards, control, store)
+    def pausing_pool(rewards: Sequence[RewardConfig]) -> RewardPool:
+        return PausingPool(rewards, control, store)
 
-    with assembled(config, loaded, choices, warn, ranks, mendable) as ready:
+    with assembled(config, loaded, choices, warn, ranks, pausing_pool) as ready:
         yield ready
 
 
 def gather_ranks(ranks: Ranks, loaded: Loaded, choices: dict[str, int], tell: Callable[[str], None]) -> None:
-    """Let the other processes load what this one has. Raises RankError where they come to have something else."""
+    """Let the other processes load the same data and model. Raises RankError if their problems or prompts differ."""
     if ranks.size == 1:
         return
-    tell(f"{ranks.size} processes compute this run; waiting for the others to load the model")
-    letters = [Letter({"choices": choices, "eos_ids": list(loaded.policy.eos_ids)})] * (ranks.size - 1)
-    digests = ranks.together("load", letters, lambda: loaded.digest, lambda letter: str(letter.data["digest"]))
+    tell(f"{ranks.size} processes train this run; waiting for the others to load the model")
+    letters = [Message({"choices": choices, "eos_ids": list(loaded.policy.eos_ids)})] * (ranks.size - 1)
+    digests = ranks.run_on_all_ranks("load", letters, lambda: loaded.digest, lambda letter: str(letter.data["digest"]))
     for rank, digest in enumerate(digests):
         if digest != digests[0]:
             raise RankError(
-                f"process {rank} of {ranks.size} has other problems or prompts than process 0: each host needs the "
-                "same run folder, data and versions"
+                f"process {rank} of {ranks.size} has different problems or prompts than process 0: every host needs "
+                "the same run folder, data and package versions"
             )
     ranks.use(list(loaded.policy.adapter_parameters().values()))
 
@@ -207,7 +209,10 @@ def banked_reference(
     pool: RewardPool,
     warn: Callable[[str], None],
 ) -> BankedReference | None:
-    """The reference's bank in the user's home; None where the run samples it anew in each step, or not at all."""
+    """Return the reference cache in the user's home; None if the run samples the reference in each step or not at all.
+
+    ``warn`` is called with the cache's problems.
+    """
     if not banks_reference(config.algorithm.name, config.algorithm.reference):
         return None
     bank = Bank(home() / "bank" / f"reference-{reference.FORMAT}.db", warn)
@@ -215,7 +220,7 @@ def banked_reference(
 
 
 def describe(config: RunConfig, backend: Backend, processes: int = 1) -> dict[str, Any]:
-    """The versions a run was made with, for its record."""
+    """Return the versions, algorithm, backend and number of processes that a run trains with, for its record."""
     from importlib.metadata import version
 
     used = ("torch", "transformers", "peft", "bitsandbytes", *(["unsloth"] if backend == "unsloth" else []))

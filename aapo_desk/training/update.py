@@ -1,4 +1,4 @@
-"""One update of the adapter: the algorithm's gradient sent back through micro-batches of any size."""
+"""One update of the adapter: backpropagate the algorithm's gradient through micro-batches of any size."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from aapo_desk.algorithms import Advantages, Algorithm, Batch
 from aapo_desk.config import OptimizerConfig
 from aapo_desk.models.policy import Policy
 from aapo_desk.models.room import ran_out
-from aapo_desk.training.finiteness import Broken, broken_gradient, broken_logps, broken_state
-from aapo_desk.training.packing import Cost
-from aapo_desk.training.passes import Passes, Rollout
-from aapo_desk.training.peaks import TornStepError
-from aapo_desk.training.probe import Phase
-from aapo_desk.training.ranks import ALONE, Ranks
-from aapo_desk.training.scaling import LEAST, LossScale
+from aapo_desk.training.device.allocator import TornStepError
+from aapo_desk.training.device.memory_probe import Phase
+from aapo_desk.training.distributed.group import ALONE, Ranks
+from aapo_desk.training.forward import Passes, Rollout
+from aapo_desk.training.loss_scaling import LEAST, LossScale
+from aapo_desk.training.micro_batches import Cost
+from aapo_desk.training.nonfinite import NonFinite, broken_gradient, broken_logps, broken_state
 
 T = TypeVar("T")
 
 
 class Within(Protocol):
-    """Runs a part of an update with a token budget; where memory runs out, it may run it again with a smaller one."""
+    """Runs a part of an update with a token budget, and may repeat it with a smaller one if memory runs out."""
 
     def __call__(self, phase: Phase, compute: Callable[[int], T]) -> T: ...
 
 
 @dataclass(frozen=True)
 class Attempts:
-    """The passes of an update through the model, each as often as memory makes it necessary."""
+    """An update's passes through the model, each repeated by ``within`` if memory runs out."""
 
     passes: Passes
     optimizer: torch.optim.Optimizer
     within: Within | None
 
     def run(self, phase: Phase, compute: Callable[[int], T]) -> T:
+        """Return what ``compute`` returns for the token budget."""
         return self.within(phase, compute) if self.within else compute(self.passes.token_budget)
 
     def logps(self, rows: Sequence[int], reference: bool = False) -> Tensor:
-        """As ``Passes.logps``."""
+        """Compute the same as ``Passes.logps``."""
         return self.run("update", lambda budget: replace(self.passes, token_budget=budget).logps(rows, reference))
 
     def backpropagate(self, gradient: Tensor, rows: Sequence[int], progress: Callable[[float], None]) -> Tensor:
-        """As ``Passes.backpropagate``, from a gradient of zero on."""
+        """Zero the gradients, then do the same as ``Passes.backpropagate``."""
 
         def back(budget: int) -> Tensor:
             self.optimizer.zero_grad(set_to_none=False)
@@ -59,10 +60,11 @@ class Attempts:
 
 @dataclass(frozen=True)
 class Update:
-    """What an update did, or what the updates of one rollout did together.
+    """The result of an update, or of all updates on one rollout together.
 
-    Norms are of the whole adapter; ``applied`` is False where a number was not finite. Of several updates, ``loss`` and
-    ``grad_norm`` are means, ``update_norm`` is the sum of their ways, ``broken`` the worst, all else the first's.
+    Norms are of the whole adapter; ``applied`` is False if a number was not finite. For several updates, ``loss`` and
+    ``grad_norm`` are means, ``update_norm`` is the sum of their norms, ``applied`` says whether all were applied,
+    ``broken`` is the worst, and everything else is the first update's.
     """
 
     advantages: Advantages
@@ -71,15 +73,19 @@ class Update:
     update_norm: float
     applied: bool
     logp_gap: float = math.nan
-    """Mean distance of the update's log-probs from the rollout's, in nats a token; NaN where nothing was computed."""
+    """Mean absolute difference of the update's log-probabilities from the rollout's, in nats per token; NaN if none
+    were computed."""
     taught: Tensor | None = None
-    """[P, G] bool: the rows that the first gradient came from"""
-    broken: Broken | None = None
-    """What was not finite; None also where only the loss scale was too large, which is then lowered."""
+    """[P, G] bool: the rows with a non-zero gradient in the first update."""
+    broken: NonFinite | None = None
+    """The number that was not finite; None also if only the loss scale was too large, which is then lowered."""
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The rate of step 1..steps: a linear warm-up, then the schedule (linear and cosine end at 0 after the last)."""
+    """Return the learning rate of a step from 1 to ``steps``: a linear warm-up, then the schedule.
+
+    The linear and cosine schedules reach 0 after the last step.
+    """
     if step <= config.warmup_steps:
         return config.learning_rate * step / (config.warmup_steps + 1)
     share = (step - 1 - config.warmup_steps) / max(1, steps - config.warmup_steps)
@@ -88,15 +94,15 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def checkpoint_layers(policy: Policy) -> None:
-    """From now on the update keeps only each layer's input and computes the rest again on its way back.
+    """Turn on gradient checkpointing: keep each layer's input only, and recompute the rest in the backward pass.
 
-    The model does so in train mode alone, so decoding stays as it is.
+    The model does so only in train mode, so decoding is not affected.
     """
     causal = policy.causal
-    # The old name warns from transformers 5.24 on, which brought the new one.
+    # transformers 5.24 introduced the new name, and warns about the old one.
     enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-    # It also makes the embeddings' output want a gradient, which only the reentrant kind needs on a frozen base.
+    # It also lets the embeddings' output require a gradient, which on a frozen base only reentrant checkpointing needs.
     causal.disable_input_require_grads()
 
 
@@ -117,17 +123,17 @@ def update(
     progress: Callable[[float], None] = lambda _: None,
     ranks: Ranks = ALONE,
     within: Within | None = None,
-    broken: Broken | None = None,
+    broken: NonFinite | None = None,
 ) -> Update:
-    """``updates`` steps of the optimiser on one rollout. ``rewards`` [P, G], NaN where unscorable.
+    """Take ``updates`` optimiser steps on one rollout. ``rewards`` [P, G] are NaN where unscorable.
 
-    ``cost`` lets completions share their prompt where that is cheaper; None computes every row alone. ``scale`` is used
-    and adapted; None: the gradient goes back as it is. Before each of several updates the log-probs are computed anew,
-    without a gradient; those before the first are the old ones.
+    ``cost`` lets completions share their prompt if that is cheaper; None computes every row alone. ``scale`` is used
+    and adapted; None leaves the gradient unscaled. Before each of several updates the log-probabilities are computed
+    again, without a gradient; those before the first are the old log-probabilities.
 
-    ``within`` runs each pass through the model, and what a step of the optimiser makes ready; by default once and with
-    ``token_budget``. ``broken``: what of the rollout was not finite. With that, or where a number of its own is not,
-    nothing is applied. Raises TornStepError where memory runs out while the adapter changes.
+    ``within`` runs each pass through the model, and the preparation of each optimiser step (``ready``); by default once
+    and with ``token_budget``. ``broken`` is the rollout's non-finite number, if any. If it is given, or if a number of
+    the update is not finite, nothing is applied. Raises TornStepError if memory runs out while the adapter changes.
     """
     mask = rollout.mask()
     attempts = Attempts(Passes(policy, rollout, token_budget, cost, ranks), optimizer, within)
@@ -145,7 +151,7 @@ def update(
                 batch = replace(batch, old_logps=current)
         objective = algorithm.objective(batch, torch.zeros_like(mask) if current is None else current)
 
-        # A row whose gradient is exactly 0 adds nothing; its tokens are in the denominator already.
+        # A row whose gradient is exactly 0 adds nothing, and its tokens are already counted in the loss's denominator.
         teaching = [int(row) for row in objective.gradient.any(1).nonzero()]
         gradient = objective.gradient * scale.factor if scale else objective.gradient
         seen = attempts.backpropagate(gradient, teaching, partial(_tell, progress, number, updates))
@@ -161,12 +167,12 @@ def update(
 
 
 def _tell(progress: Callable[[float], None], done: int, of: int, share: float) -> None:
-    """A share of one update as that of all."""
+    """Report the progress of one update, 0 to 1, as the progress of all updates."""
     progress((done + share) / of)
 
 
 def _together(done: Sequence[Update]) -> Update:
-    """One rollout's updates as one."""
+    """Combine the updates of one rollout into one result."""
     if len(done) == 1:
         return done[0]
     return replace(
@@ -187,27 +193,27 @@ def _gap(rollout: Rollout, seen: Tensor, mask: Tensor, rows: list[int]) -> float
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A step of the optimiser: the gradient's norm, how far the adapter moved, and what was not finite.
+class OptimizerStep:
+    """The result of an optimiser step: the gradient's norm, how far the adapter moved, and what was not finite.
 
-    ``broken`` is None too where a gradient only was too large for float16's loss scale.
+    ``broken`` is also None if a gradient was only too large for float16's loss scale.
     """
 
     norm: float
     moved: float
     applied: bool
-    broken: Broken | None
+    broken: NonFinite | None
 
 
 def ready(policy: Policy, optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The adapter as it is before a step of the optimiser, and all the memory had that the step takes.
+    """Snapshot the adapter and pre-allocate what optimizer.step() needs, so that OOM happens before any weight changes.
 
-    So memory runs out here, where nothing has changed yet. The first step makes AdamW's two moments, and finds what
-    they were tried with.
+    Returns the snapshot, a tensor per parameter. Before the first step, memory for AdamW's two moments is allocated and
+    freed again, so that the step finds it.
     """
     parameters = list(policy.adapter_parameters().values())
     for parameter in parameters:
-        # An optimiser that sees no gradient would skip its moments; a step without signal must not differ by path.
+        # Without a gradient the optimiser would not update its moments; a step without signal must do so on any path.
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     before = [parameter.detach().clone() for parameter in parameters]
@@ -224,18 +230,19 @@ def take_step(
     rate: float,
     max_grad_norm: float,
     scale: LossScale | None,
-    broken: Broken | None = None,
-) -> Taken:
-    """A step of the optimiser along the parameters' gradients; none where a number is not finite, as is ``broken``.
+    broken: NonFinite | None = None,
+) -> OptimizerStep:
+    """Take an optimiser step with the parameters' gradients, unless a number is not finite or ``broken`` names one.
 
-    ``before`` is what ``ready`` gave, and is used up. ``scale`` is adapted. Raises TornStepError.
+    ``before`` is the snapshot from ``ready`` and is overwritten. ``scale`` is adapted. Raises TornStepError if memory
+    runs out while the adapter changes.
     """
     parameters = list(policy.adapter_parameters().values())
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if scale:
         for gradient in gradients:
             gradient.div_(scale.factor)
-    # Not clip_grad_norm_, which does these two: one bad number would leave no other to be told from.
+    # Not clip_grad_norm_, which also clips: it would spread one NaN to every gradient and hide its source.
     norm_tensor = torch.nn.utils.get_total_norm(gradients)
     norm = float(norm_tensor)
     broken = broken or broken_gradient(loss, norm, policy)
@@ -245,7 +252,7 @@ def take_step(
     if broken:
         optimizer.zero_grad(set_to_none=False)
         kept = None if lowers and broken.what == "gradient" else broken
-        return Taken(norm, 0.0, applied=False, broken=kept and (broken_state(policy, optimizer) or kept))
+        return OptimizerStep(norm, 0.0, applied=False, broken=kept and (broken_state(policy, optimizer) or kept))
     torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm_tensor)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -257,7 +264,8 @@ def take_step(
         if not ran_out(error):
             raise
         raise TornStepError(
-            "memory ran out while the adapter was changed, so this step is lost: close what else uses this device's "
-            f"memory and resume, which goes on from the last checkpoint ({next(iter(str(error).splitlines()), '')})"
+            "memory ran out while the adapter was being updated, so this step is lost: close other programs that use "
+            "this device's memory and resume, which continues from the last checkpoint "
+            f"({next(iter(str(error).splitlines()), '')})"
         ) from error
-    return Taken(norm, float(moved), applied=broken is None, broken=broken)
+    return OptimizerStep(norm, float(moved), applied=broken is None, broken=broken)

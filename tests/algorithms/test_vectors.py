@@ -17,7 +17,7 @@ import torch
 
 from aapo_desk.algorithms import Algorithm, Batch, aapo, apa, dapo, disco, dr_grpo, gpg, grpo, loop, p3o, rloo
 from aapo_desk.config import METHODS
-from aapo_desk.training.passes import backpropagate, flat
+from aapo_desk.training.forward import backpropagate, flat
 
 FILE = Path(os.environ.get("AAPO_DESK_VECTORS") or Path(__file__).parents[1] / "data" / "objectives.jsonl")
 CASES: list[dict[str, Any]] = [json.loads(line) for line in FILE.read_text().splitlines() if line.strip()]

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from aapo_desk.bench import arithmetic
-from aapo_desk.bench.bed import parts_of
+from aapo_desk.bench.bed import context_of
 from aapo_desk.bench.jobs import Job
 from aapo_desk.bench.peers import REWARDS
 from aapo_desk.bench.updates import made_up, update_once
@@ -74,7 +74,7 @@ def test_an_update_by_4_bit_or_shadow_weights_is_counted_as_the_plain_one(data: 
     counts = []
     for quantization, shadow in (("none", False), ("nf4", False), ("nf4", True)):
         overrides = {"model.quantization": quantization, "rollout.weights": "adapter", "algorithm.name": "grpo"}
-        with parts_of(Job("arithmetic", resolve(data, overrides), {"share_prompts": shared})) as parts:
+        with context_of(Job("arithmetic", resolve(data, overrides), {"share_prompts": shared})) as parts:
             if shadow:
                 parts.policy.use_shadow()
             rollout = made_up(parts)

@@ -1,4 +1,4 @@
-"""A fault suite: a real training process of the tiny model is killed inside each named phase, and goes on.
+"""The fault suite: a real trainer of the tiny model is killed inside each named phase, and resumed.
 
-By hand: ``python -m tests.faults --kills 25``. In the tests: one kill a phase.
+By hand: ``python -m tests.faults --kills 25``. In the tests: one kill per phase.
 """

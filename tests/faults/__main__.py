@@ -1,4 +1,4 @@
-"""``python -m tests.faults``: the fault suite by hand. Exit status 1 where anything was lost."""
+"""``python -m tests.faults``: the fault suite by hand. Exit status 1 if anything was lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> int:
 
 
 def _made(folder: Path) -> Path:
-    """In a process of its own: making it starts threads."""
+    """Create it in a process of its own, because that starts threads."""
     import subprocess
 
     program = "import sys; from pathlib import Path; from tests.tiny_model import make; make(Path(sys.argv[1]))"

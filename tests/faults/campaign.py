@@ -1,4 +1,4 @@
-"""Runs that are killed many times, each time resumed, and held against one that was left alone."""
+"""Kill runs many times, resume them each time, and compare them with an undisturbed run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PATIENCE = 180.0
 
 @dataclass
 class Tally:
-    """What came of the kills in one phase. All but the first two have to be 0."""
+    """The results of the kills in one phase. All counts except the first two must be 0."""
 
     kills: int = 0
     steps_redone: int = 0
@@ -54,7 +54,7 @@ class Tally:
 
 @dataclass
 class Result:
-    """``different``: what was other than in the undisturbed run, a line each."""
+    """The results of all phases. ``different``: the differences from the undisturbed run, one line each."""
 
     tallies: dict[str, Tally] = field(default_factory=lambda: {phase: Tally() for phase in PHASES})
     runs: int = 0
@@ -100,7 +100,7 @@ def _blow(phase: str, number: int, chance: random.Random) -> Blow:
 
 
 def _disturb(run: RunDirectory, blows: list[Blow], profiles: dict[str, Profile], result: Result) -> None:
-    """Kill a run until it finishes between two blows, or has been killed often; then let it come to its end."""
+    """Kill a run until it finishes between two kills or has been killed often enough; then let it finish."""
     course = Course()
     for _ in range(KILLS_A_RUN):
         if not blows:
@@ -108,8 +108,8 @@ def _disturb(run: RunDirectory, blows: list[Blow], profiles: dict[str, Profile],
         blow = blows.pop()
         pid, status = _train(run, Killer(blow, profiles[blow.phase]))
         if status == 0:
-            # The run was over before that. Phases last shorter than when they were measured where a busy machine has
-            # become quiet: then it would be so for ever.
+            # The run finished before the kill. If a busy machine has become idle, phases are shorter than measured, and
+            # this would repeat forever.
             blows.insert(0, replace(blow, share=blow.share / 2))
             return
         if status >= 0:
@@ -127,14 +127,14 @@ def _disturb(run: RunDirectory, blows: list[Blow], profiles: dict[str, Profile],
 
 @dataclass
 class Course:
-    """Of a run that is killed: its newest checkpoint when it was started last, and how often it has said to go on."""
+    """The course of a killed run: its newest checkpoint at its last start, and how often it has reported resuming."""
 
     newest: int = 0
     resumed: int = 0
 
 
 def _look_at(run: RunDirectory, pid: int, tally: Tally, course: Course) -> None:
-    """What a killed trainer has left, before anybody touches it."""
+    """Check what a killed trainer has left, before anything else changes it."""
     tally.left_over += _outlived(pid)
     tally.not_crashed += launch.state(run) != "crashed" or not launch.reason(run)
     with _copied(run) as db:
@@ -157,7 +157,7 @@ def _look_at(run: RunDirectory, pid: int, tally: Tally, course: Course) -> None:
 
 
 def _outlived(session: int) -> int:
-    """The processes of a session that are still there when the dead have had a moment to go."""
+    """Return a session's processes that are still there after killed ones have had a moment to end."""
     deadline = time.monotonic() + 5
     while left := [pid for pid in psutil.pids() if _session(pid) == session]:
         if time.monotonic() > deadline:
@@ -175,7 +175,7 @@ def _session(pid: int) -> int | None:
 
 @contextmanager
 def _copied(run: RunDirectory) -> Iterator[sqlite3.Connection]:
-    """The database as it lies there; opened in its place, it would be mended before the resume has to do it."""
+    """Open a copy of the database: opened in place, it would be repaired before the resumed trainer has to do it."""
     with tempfile.TemporaryDirectory() as folder:
         for path in (run.database, run.write_ahead):
             if path.exists():
@@ -185,7 +185,7 @@ def _copied(run: RunDirectory) -> Iterator[sqlite3.Connection]:
 
 
 def _resumed(db: sqlite3.Connection) -> list[int]:
-    """The steps that the run went on from, by its events."""
+    """Return the steps that the run was resumed from, by its events."""
     if not db.execute("PRAGMA user_version").fetchone()[0]:
         return []
     rows = db.execute("SELECT data FROM events WHERE kind = 'resumed' ORDER BY id")
@@ -193,7 +193,7 @@ def _resumed(db: sqlite3.Connection) -> list[int]:
 
 
 def _whole_steps(db: sqlite3.Connection) -> tuple[bool, int]:
-    """Whether there is every step up to the last one, each with all that belongs to it; and the last one."""
+    """Return whether every step up to the last is recorded completely, and the last step."""
     if not db.execute("PRAGMA user_version").fetchone()[0]:
         return True, 0
     steps = [step for (step,) in db.execute("SELECT step FROM metrics ORDER BY step")]
@@ -207,7 +207,7 @@ def _whole_steps(db: sqlite3.Connection) -> tuple[bool, int]:
 
 
 def differences(run: RunDirectory, undisturbed: RunDirectory) -> list[str]:
-    """In what a run that has come to its end is other than the undisturbed one."""
+    """Return the differences of a finished run from the undisturbed one."""
     found = [f"it is {state}" for state in [launch.state(run)] if state != "finished"]
     with closing(sqlite3.connect(run.database)) as db:
         if db.execute("PRAGMA integrity_check").fetchone() != ("ok",):
@@ -217,7 +217,7 @@ def differences(run: RunDirectory, undisturbed: RunDirectory) -> list[str]:
 
 
 def _weights(run: RunDirectory) -> dict[str, bytes]:
-    """The last checkpoint's tensors, adapter and optimiser, byte for byte."""
+    """Return the last checkpoint's adapter and optimiser tensors as bytes."""
     newest = checkpoints.list_checkpoints(run.checkpoints)[0]
     return {path.name: path.read_bytes() for path in sorted(newest.path.rglob("*.safetensors"))} | {
         "step": str(newest.step).encode()
@@ -252,7 +252,7 @@ FACTS: dict[str, Callable[[RunDirectory], Any]] = {
 
 
 def _measure(run: RunDirectory) -> dict[str, Profile]:
-    """Let the undisturbed run come to its end; how long its phases last."""
+    """Let the undisturbed run finish, and return how long its phases last."""
     written = run.path / "profiles"
     profiler = Profiler()
 
@@ -267,7 +267,7 @@ def _measure(run: RunDirectory) -> dict[str, Profile]:
 
 
 def _train(run: RunDirectory, watch: Watch, after: Callable[[], None] = lambda: None) -> tuple[int, int]:
-    """A trainer in a process and session of its own until it ends; its pid, and its status or minus its signal."""
+    """Run a trainer in its own process and session; return its pid, and its exit status or minus its signal."""
     pid = os.fork()
     if not pid:
         _become_trainer(run, watch, after)
@@ -282,7 +282,7 @@ def _train(run: RunDirectory, watch: Watch, after: Callable[[], None] = lambda: 
 
 
 def _become_trainer(run: RunDirectory, watch: Watch, after: Callable[[], None]) -> None:
-    """As ``launch`` starts one: own session, no input, output in the log. Does not come back."""
+    """Become a trainer as ``launch`` starts one: own session, no input, output in the log. Does not return."""
     status = 70
     try:
         os.setsid()
@@ -299,27 +299,24 @@ def _become_trainer(run: RunDirectory, watch: Watch, after: Callable[[], None]) 
 
         status = main([str(run.path)])
         after()
-    except BaseException:  # noqa: BLE001 - this process must not go on as the one that forked it
+    except BaseException:  # noqa: BLE001 - this process must not continue as its parent would
         traceback.print_exc()
     finally:
         os._exit(status)
 
 
 def _import() -> None:
-    """What a trainer takes seconds to import. None of it may start a thread: a fork would not take it along."""
+    """Import what takes a trainer seconds. None of it may start a thread, which a fork would not copy."""
     import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
-
-    import aapo_desk.training.loop
-    import aapo_desk.training.setup  # noqa: F401
 
     threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == 1, f"{threads} threads: a fork would be of one of them only"
 
 
 def table(result: Result) -> Sequence[str]:
-    """The phases, kills and losses."""
+    """Return a table of the phases, kills and losses."""
     names = list(asdict(Tally()))
     header = ["phase", *(name.replace("_", " ") for name in names)]
     rows = [[phase, *(str(getattr(tally, name)) for name in names)] for phase, tally in result.tallies.items()]

@@ -1,4 +1,4 @@
-"""The run that the disturbed ones are held against."""
+"""The undisturbed run that the disturbed ones are compared with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.injecting import configuration, train
 
 @pytest.fixture(scope="session")
 def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """The run to which nothing is done, finished."""
+    """The finished, undisturbed run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AAPO_DESK_HOME", str(tmp_path_factory.mktemp("undisturbed")))
         run = create_run(configuration(tiny_model), "undisturbed")

@@ -1,6 +1,6 @@
 """Runs on a disk of a few megabytes: ``unshare -rUm python -m tests.faults.full_disk MODEL FOLDER``.
 
-In namespaces of its own, where a disk may be mounted for real. What comes of it is printed as one JSON document.
+It runs in namespaces of its own, where it may mount a real disk. The result is printed as one JSON document.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 from aapo_desk import launch
 from aapo_desk.store import RunDirectory, RunReader, create_run
-from aapo_desk.training import waiting
+from aapo_desk.training import pauses
 from aapo_desk.training.__main__ import main as trainer
 from tests.faults.injecting import before_step, configuration, kinds, learned, onlooker, until_paused
 
@@ -30,7 +30,7 @@ def digest(run: RunDirectory) -> str:
 
 
 def fill(folder: Path) -> None:
-    """Take all the room that is left."""
+    """Fill all the space that is left on the disk."""
     with (folder / "filler").open("ab", buffering=0) as file:
         try:
             while True:
@@ -48,7 +48,7 @@ def mount(folder: Path, *options: str) -> None:
 
 
 def filled(model: Path, disk: Path, name: str, then: Callable[[RunDirectory], None]) -> dict[str, Any]:
-    """A run whose disk fills up in the third step; what it said then, and how it ended."""
+    """Train a run whose disk fills up in the third step; return what it showed then and how it ended."""
     run = create_run(configuration(model), name)
     said: dict[str, Any] = {}
 
@@ -76,7 +76,7 @@ def refusal(work: Callable[[], object]) -> str:
 def main(model: Path, disk: Path) -> dict[str, Any]:
     mount(disk, "-t", "tmpfs", "-o", f"size={MEGABYTES}m")
     os.environ["AAPO_DESK_HOME"] = str(disk)
-    waiting.RETRY_SECONDS = 0.1
+    pauses.RETRY_SECONDS = 0.1
     found: dict[str, Any] = {"emptied": filled(model, disk, "emptied", lambda _: empty(disk))}
     run = RunDirectory(Path(found["emptied"]["path"]))
     found["emptied"]["learned"] = digest(run)

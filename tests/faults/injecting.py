@@ -1,4 +1,4 @@
-"""A trainer inside the test's process, and what is done to it: at a step, and by somebody who looks at it."""
+"""Run a trainer inside the test's process and inject faults: at a step, or from an onlooker's thread."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from aapo_desk import checkpoint, launch
 from aapo_desk.config import RunConfig, resolve
 from aapo_desk.store import RunDirectory, RunReader, write_atomically
 from aapo_desk.store.writer import RunWriter
-from aapo_desk.training import control, loop
+from aapo_desk.training import control, trainer
 from aapo_desk.training.__main__ import work
-from aapo_desk.training.place import Place
+from aapo_desk.training.distributed.env import Place
 
 PATIENCE = 60.0
 STEPS = 4
 
 
 def configuration(model: Path, **changes: Any) -> RunConfig:
-    """A run of a second: ``model`` is the tiny one, the reward's workers start in a moment."""
+    """Return the configuration of a run of about a second, with the tiny ``model`` and a quickly starting reward."""
     return resolve(
         {
             "model": {"id": str(model), "device": "cpu", "quantization": "none"},
@@ -48,11 +48,11 @@ def configuration(model: Path, **changes: Any) -> RunConfig:
 
 @dataclass
 class Disk:
-    """What the disk does to whoever writes: ``number`` is the error, None while all is well."""
+    """A disk on which every write fails with the errno ``number``; None: writes succeed."""
 
     number: int | None = None
     halves: list[Path] = field(default_factory=list)
-    """What was written in part."""
+    """Text that was written only in part."""
 
     def check(self, path: Path | None = None) -> None:
         if self.number is not None:
@@ -60,7 +60,7 @@ class Disk:
 
 
 class LimitedConnection(sqlite3.Connection):
-    """SQLite itself fails: its database may not grow, or not be written."""
+    """A connection in which SQLite itself fails: its database may not grow, or may not be written."""
 
     disk: Disk
 
@@ -69,7 +69,7 @@ class LimitedConnection(sqlite3.Connection):
             full, refused = self.disk.number == errno.ENOSPC, self.disk.number == errno.EROFS
             super().execute(f"PRAGMA max_page_count={1 if full else 1 << 30}")
             super().execute(f"PRAGMA query_only={int(refused)}")
-        if sql == "COMMIT" and self.disk.number == errno.ENOSPC:  # what is small may fit into pages that are there
+        if sql == "COMMIT" and self.disk.number == errno.ENOSPC:  # a small write may fit into existing pages
             super().execute("INSERT INTO run VALUES ('filler', zeroblob(1000000))")
         return super().execute(sql, *arguments)
 
@@ -108,19 +108,19 @@ def limit_status(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def before_step(number: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, when the trainer begins that step."""
-    run_step, left = vars(loop)["run_step"], [act]
+    """Call ``act`` once, when the trainer begins step ``number``."""
+    run_step, left = vars(trainer)["run_step"], [act]
 
     def stepped(parts: Any, at: int, report: Any) -> Any:
         if at == number and left:
             left.pop()()
         return run_step(parts, at, report)
 
-    monkeypatch.setattr(loop, "run_step", stepped)
+    monkeypatch.setattr(trainer, "run_step", stepped)
 
 
 def train(run: RunDirectory) -> int:
-    """What the background process does under its lock, up to its exit status."""
+    """Do what the background process does under its lock, and return its exit status."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     try:
@@ -132,7 +132,7 @@ def train(run: RunDirectory) -> int:
 
 @contextmanager
 def onlooker(run: RunDirectory, looks: Callable[[], None]) -> Iterator[None]:
-    """Somebody beside the trainer. What fails there is raised at the end, and stops the trainer."""
+    """Run ``looks`` in a thread beside the trainer. If it fails, stop the trainer and raise its error at the end."""
     failed: list[BaseException] = []
 
     def look() -> None:
@@ -151,12 +151,12 @@ def onlooker(run: RunDirectory, looks: Callable[[], None]) -> Iterator[None]:
 
 
 def ask(run: RunDirectory, command: str) -> None:
-    """As launch does: a file that is not yet written would be taken for one that asks for nothing."""
+    """Leave a command as ``launch`` does, atomically: a half-written file would be taken for an invalid command."""
     write_atomically(run.commands / f"{time.monotonic_ns()}.json", json.dumps({"command": command}), durable=False)
 
 
 def until_paused(run: RunDirectory) -> str:
-    """Wait until the run says that it is paused; what else it says."""
+    """Wait until the run's state is paused, and return its message."""
     deadline = time.monotonic() + PATIENCE
     while (status := run.read_status()).get("state") != "paused":
         assert status.get("state") not in ("finished", "stopped", "failed"), f"it was never paused: {status}"
@@ -166,7 +166,7 @@ def until_paused(run: RunDirectory) -> str:
 
 
 def copied(run: RunDirectory, folder: Path) -> RunDirectory:
-    """The run as its trainer would have left it, had it been killed behind its last step."""
+    """Copy the run as its trainer would have left it if it had been killed after its last step."""
     shutil.copytree(run.path, folder)
     copy = RunDirectory(folder)
     copy.status.write_text(json.dumps(run.read_status() | {"state": "running", "heartbeat": 0}))
@@ -175,12 +175,12 @@ def copied(run: RunDirectory, folder: Path) -> RunDirectory:
 
 
 def kinds(run: RunDirectory) -> list[str]:
-    """What happened, but for the alarms that a random model raises."""
+    """Return the kinds of the events, except for the alarms that a random model raises."""
     return [event.kind for event in RunReader(run).poll().events if not event.kind.startswith("alarm")]
 
 
 def learned(run: RunDirectory) -> dict[str, Any]:
-    """All that a run's training has led to: equal in two runs that are the same but for what was done to them."""
+    """Return everything that training has produced: equal in two runs that differ only in the faults injected."""
     with sqlite3.connect(run.database) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         rows = db.execute("SELECT step, row, is_reference, completion, reward FROM samples ORDER BY 1, 2, 3").fetchall()

@@ -1,8 +1,8 @@
-"""Where a trainer is killed: the phases of a run, and a blow at a random instant inside one of them.
+"""Where a trainer is killed: the phases of a run, and a kill at a random instant inside one of them.
 
-The product knows nothing of this. A forked trainer wraps the functions of a phase before it starts, and kills its whole
-process group with SIGKILL: when a random time in the phase has passed (also in the middle of a system call or of one of
-torch's kernels), or at a random line of Python in it (so that a phase of microseconds is hit at each of its places).
+The product has no code for this. A forked trainer wraps the functions of a phase before it starts, and kills its whole
+process group with SIGKILL: either after a random time in the phase (also in the middle of a system call or of one of
+torch's kernels), or at a random line of Python in it (so that every point of a phase of microseconds can be hit).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ CALLERS = 6
 
 @dataclass(frozen=True)
 class Blow:
-    """Where to kill: in the ``entry``-th time that the phase is entered, or else in a later one. ``share``: how far in
-    it, between 0 and 1."""
+    """When to kill: the ``entry``-th time that the phase is entered, or else a later time. ``share``: how far into the
+    phase, between 0 and 1."""
 
     phase: str
     entry: int
@@ -52,7 +52,7 @@ class Blow:
 
 @dataclass
 class Profile:
-    """How long a phase lasts: seconds and lines of Python, each of the times that it was entered."""
+    """How long a phase lasts: seconds and lines of Python, for each time that it was entered."""
 
     seconds: list[float] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Profile:
 
 
 class Watch:
-    """Knows when a phase is entered and left."""
+    """Follows when a phase is entered and left."""
 
     def begin(self, phase: str, caller: FrameType) -> None: ...
 
@@ -94,7 +94,7 @@ class Profiler(Watch):
 
 
 class Killer(Watch):
-    """Strikes once. Where the phase was over before the time or line came, it tries again in the next one."""
+    """Kills once. If the phase ends before the time or line is reached, it tries again the next time."""
 
     def __init__(self, blow: Blow, profile: Profile) -> None:
         self._blow = blow
@@ -104,7 +104,7 @@ class Killer(Watch):
         self._entries = 0
         self._inside = False
         self._counter: _Lines | None = None
-        sys.setswitchinterval(1e-5)  # or the thread that strikes waits for milliseconds while Python is busy
+        sys.setswitchinterval(1e-5)  # else the killing thread waits for milliseconds while Python is busy
 
     def begin(self, phase: str, caller: FrameType) -> None:
         if phase != self._blow.phase or self._inside:
@@ -133,7 +133,7 @@ class Killer(Watch):
 
 
 class _Lines:
-    """Counts the lines that are run from now on, in the calling functions and in those that they call."""
+    """Counts the lines executed from now on, in the calling functions and in those that they call."""
 
     def __init__(self, caller: FrameType, heard: Callable[[int], None]) -> None:
         self.count = 0
@@ -159,26 +159,26 @@ class _Lines:
 
 
 def strike() -> None:
-    """The end of this process and of its group. Its reward workers follow as they do when the system kills it."""
+    """Kill this process and its group. Its reward workers end as they do when the system kills the trainer."""
     os.killpg(0, signal.SIGKILL)
 
 
 def install(watch: Watch, checkpoints: Path) -> None:
-    """Wrap the phases' functions in this process, which is to become a trainer of the run with these checkpoints."""
+    """Wrap the phases' functions in this process before it becomes the trainer of the run with these checkpoints."""
     import torch
 
     from aapo_desk import checkpoint
     from aapo_desk.store import RunWriter
-    from aapo_desk.training import gathering, loop, step, warm
+    from aapo_desk.training import rollouts, step, trainer, warm_start
 
-    _around(warm, "supervise", "warm start", watch)
-    _around(gathering, "decode", "rollout", watch)
-    _around(gathering, "score", "reward", watch)
+    _around(warm_start, "supervise", "warm start", watch)
+    _around(rollouts, "decode", "rollout", watch)
+    _around(rollouts, "score", "reward", watch)
     _around(step, "update", "update", watch)
     _around(torch.optim.AdamW, "step", "optimiser step", watch)
     for method in ("write_step", "write_evaluation", "write_event", "write_system", "rewind", "remember"):
         _around(RunWriter, method, "transaction", watch)
-    _around(loop, "evaluate", "evaluation", watch)
+    _around(trainer, "evaluate", "evaluation", watch)
     _around(checkpoint, "save", "checkpoint write", watch)
     _rename_to_prune(watch, checkpoints, checkpoint)
 
@@ -204,7 +204,7 @@ def _inside(phase: str, watch: Watch) -> Iterator[None]:
 
 
 def _rename_to_prune(watch: Watch, checkpoints: Path, checkpoint: Any) -> None:
-    """The phase "rename": from the first rename of a save to the end of the pruning behind it."""
+    """Wrap the phase "rename": from the first rename of a save to the end of the pruning after it."""
     rename, prune = Path.rename, checkpoint.prune
 
     def renamed(path: Path, target: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Rewards that go wrong in a run: the worker is killed and replaced, ten times in a row pause the run."""
+"""Rewards that fail in a run: the worker is killed and replaced, and ten failures in a row pause the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aapo_desk.rewards import Completion
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run
 from aapo_desk.training import control
 from aapo_desk.training.control import Control, StopRequested
-from aapo_desk.training.mending import MendablePool
+from aapo_desk.training.pauses import PausingPool
 from tests.faults.injecting import PATIENCE, ask, configuration, kinds, learned, onlooker, train, until_paused
 
 GOOD = "import re\ndef score(completion, answer):\n    return float(bool(re.search('[a-m]', completion)))\n"
@@ -60,7 +60,7 @@ def completions(count: int) -> list[Completion]:
 
 
 class Bench:
-    """A pool as a run has it, without the run."""
+    """A reward pool as in a run, without the run."""
 
     def __init__(self, tmp_path: Path, body: str) -> None:
         self.path = tmp_path / "mine.py"
@@ -69,8 +69,8 @@ class Bench:
         self.store = RunWriter(self.run)
         self.control = Control(self.run, 9)
         self.control.say(state="running")
-        self.pool = MendablePool([RewardConfig(name=f"{self.path}:score")], self.control, self.store)
-        self.pool._time_limit = 0.4 if body == HANGS else 60.0  # a busy machine must not be another fault's end
+        self.pool = PausingPool([RewardConfig(name=f"{self.path}:score")], self.control, self.store)
+        self.pool._time_limit = 0.4 if body == HANGS else 60.0  # a busy machine must not cause time-outs
         self.pool._memory_limit_mb = 512
         self.pool.reload()
 
@@ -104,7 +104,7 @@ def test_ten_failures_in_a_row_pause_the_run_and_a_mended_file_scores_the_same_a
     def mend() -> None:
         said = until_paused(made.run)
         assert said.startswith(f"paused: the reward score in {made.path} failed on 10 answers in a row, the last: ")
-        assert f"mend it, then: aapo-desk resume {made.run.id}" in said
+        assert f"fix it, then: aapo-desk resume {made.run.id}" in said
         made.pool._time_limit = 60.0
         made.path.write_text(GOOD)
         ask(made.run, "resume")

@@ -1,4 +1,4 @@
-"""One kill in each phase of a real trainer. Many more by hand: ``python -m tests.faults``."""
+"""Kill a real trainer once in each phase. Many more kills by hand: ``python -m tests.faults``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full, or read-only, for real: a small tmpfs in namespaces of its own. Injected: ``test_injected``."""
+"""A real disk, full or read-only: a small tmpfs in namespaces of its own. Injected faults: ``test_injected``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.injecting import STEPS
 
 
 def mounts() -> bool:
-    """Whether this machine lets an ordinary user mount a disk in namespaces of their own."""
+    """Return whether this machine lets an ordinary user mount a disk in namespaces of their own."""
     if shutil.which("unshare") is None:
         return False
     tried = ["unshare", "-rUm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]

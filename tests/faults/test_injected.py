@@ -1,6 +1,6 @@
-"""The table of faults: how each is put into a trainer, and the event, the message and the outcome that come of it.
+"""The injected faults: how each is put into a trainer, and the event, message and outcome that follow.
 
-What kills the trainer is in ``test_faults``, numbers and memory are in ``tests/training``.
+Killing the trainer is tested in ``test_faults``, non-finite numbers and memory in ``tests/training``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 from aapo_desk import launch
 from aapo_desk.store import RunDirectory, RunReader, create_run, list_checkpoints
 from aapo_desk.store.checkpoints import newest_whole
-from aapo_desk.training import control, waiting
+from aapo_desk.training import control, pauses
 from aapo_desk.training.__main__ import main
 from aapo_desk.tui.history import History
 from tests.faults.injecting import (
@@ -48,7 +48,7 @@ FAULTY = 3
 
 @pytest.fixture
 def new_run(desk_home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunDirectory]:
-    monkeypatch.setattr(waiting, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(pauses, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(control, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(control, "POLL_SECONDS", 0.02)
     return lambda **changes: create_run(configuration(tiny_model, **changes), "faulty")
@@ -56,7 +56,7 @@ def new_run(desk_home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @dataclass(frozen=True)
 class Fault:
-    """A disk that fails with ``number`` for what ``limit`` guards, and what is to come of it."""
+    """A disk that fails with the errno ``number`` where ``limit`` applies, and the expected outcome."""
 
     name: str
     limit: Callable[[Disk, pytest.MonkeyPatch], None]
@@ -87,11 +87,11 @@ def test_a_full_disk_pauses_the_run_which_goes_on_by_itself_and_loses_nothing(
     before_step(FAULTY, partial(setattr, disk, "number", fault.number), monkeypatch)
 
     def look() -> None:
-        said = until_paused(run)  # though status.json, too, found no room
+        said = until_paused(run)  # although status.json had no room either
         assert said.startswith(fault.message.format(run=run.path)), said
-        assert said.endswith(f"it goes on once there is room, or: aapo-desk stop {run.id}")
+        assert said.endswith(f"the run continues once there is room; to stop it instead: aapo-desk stop {run.id}")
         beat = run.read_status()["heartbeat"]
-        time.sleep(0.3)  # it is tried again, in vain
+        time.sleep(0.3)  # the write is tried again and fails again
         assert run.read_status()["heartbeat"] > beat, "the heartbeat goes on"
         assert len(RunReader(run).poll().metrics) < STEPS + 1, "who reads the run is not disturbed"
         disk.number = None
@@ -108,7 +108,7 @@ def test_a_resume_tries_again_at_once(
     new_run: Callable[..., RunDirectory], undisturbed: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, disk = new_run(), Disk()
-    monkeypatch.setattr(waiting, "RETRY_SECONDS", 1e9)
+    monkeypatch.setattr(pauses, "RETRY_SECONDS", 1e9)
     limit_checkpoints(disk, monkeypatch)
     before_step(FAULTY, partial(setattr, disk, "number", errno.ENOSPC), monkeypatch)
 
@@ -136,13 +136,13 @@ def test_a_stop_while_the_disk_is_full_stops_and_a_resume_repeats_what_could_not
 
     def look() -> None:
         until_paused(run)
-        (run.commands / "1234.stop.json").touch()  # as it is asked where there is no room for more than a name
+        (run.commands / "1234.stop.json").touch()  # how a stop is requested if only a file name fits on the disk
 
     with onlooker(run, look):
         assert train(run) == 0
     assert (run.read_status()["state"], run.read_status()["message"]) == (
         "stopped",
-        "stopped while the disk was full; resume goes on from the last checkpoint",
+        "stopped while the disk was full; resuming continues from the last checkpoint",
     )
     assert [one.step for one in list_checkpoints(run.checkpoints)] == [2], "the adapter is ahead of the last step kept"
     disk.number = None
@@ -213,7 +213,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_word_and_the_run_ends_the_sa
     assert train(run) == 0
     happened = RunReader(run).poll().events
     (word,) = [event.data["message"] for event in happened if event.kind == "notice"]
-    assert word.startswith("checkpoint passed over: ")
+    assert word.startswith("checkpoint skipped: ")
     assert "adapter/adapter_model.safetensors is missing or damaged" in word
     assert [event.data["from_step"] for event in happened if event.kind == "resumed"] == [2]
     assert learned(run) == learned(undisturbed)
@@ -316,4 +316,4 @@ def test_a_second_trainer_is_refused_and_changes_nothing(
         before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
         assert main([str(run.path)]) == 1
         assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
-    assert capsys.readouterr().err == f"another trainer is at work on run {run.id}\n"
+    assert capsys.readouterr().err == f"another trainer is already running run {run.id}\n"

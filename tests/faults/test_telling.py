@@ -1,4 +1,4 @@
-"""What a user is told of a disk that takes nothing more, and of a run that has paused by itself."""
+"""What a user sees about a disk that cannot be written and about a run that has paused by itself."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def of_the_system(number: int) -> OSError:
 
 
 class RustError(Exception):
-    """As safetensors tells what the system said."""
+    """An error with the system's message, as safetensors raises it."""
 
 
 def of_sqlite(pragma: str) -> sqlite3.Error:
-    """What SQLite raises for an insert behind this PRAGMA."""
+    """Return the error that SQLite raises for an insert after this PRAGMA."""
     with sqlite3.connect(":memory:") as db:
         db.execute("CREATE TABLE t(a)")
         db.execute(pragma)

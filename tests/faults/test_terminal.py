@@ -1,4 +1,4 @@
-"""A terminal that disappears, with the program in it that has started a trainer."""
+"""A terminal disappears together with the program in it that has started a trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run that is killed: the tiny model in NF4, a warm start, some steps, checkpoints, evaluations and pruning."""
+"""The run to kill: the tiny model in NF4 with a warm start, some steps, checkpoints, evaluations and pruning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ STEPS = 8
 
 
 def configuration(model: Path) -> dict[str, Any]:
-    """The rewards are those whose workers start in a moment."""
+    """Return the run's configuration, with rewards whose workers start quickly."""
     return {
         "model": {"id": str(model), "device": "cpu", "quantization": "nf4"},
         "lora": {"r": 4, "alpha": 8, "dropout": 0.1},

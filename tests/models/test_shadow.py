@@ -180,7 +180,7 @@ def test_ever_new_numbers_of_rows_are_multiplied_as_few(copied: int, monkeypatch
 SCRIPT = """
 import torch
 from aapo_desk.models.shadow import ShadowWeight
-from aapo_desk.training.peaks import freed_at_once, held_mb
+from aapo_desk.training.device.allocator import freed_at_once, held_mb
 
 weights = [ShadowWeight.of(torch.randn(size, 64)) for size in (32, 64, 96, 128, 160, 192, 224, 256)]
 inputs = torch.randn(1 << 13, 64)

@@ -21,10 +21,10 @@ from aapo_desk.rollout.trial import Workload
 from aapo_desk.rollout.verify import verify_fast_paths
 from aapo_desk.store import RunReader, create_run, list_checkpoints
 from aapo_desk.training import setup
-from aapo_desk.training.choices import settled
+from aapo_desk.training.device.execution_plan import settled
 from tests.policies import load_tiny
 from tests.training.in_process import train, weights
-from tests.training.test_recovery import step_at_work
+from tests.training.test_rollback import step_at_work
 
 PROMPTS = [[5, 6, 7, 8, 9], [20, 21]]
 ROWS = [Row(prompt, adapter) for adapter in (True, False) for prompt in (0, 1)]

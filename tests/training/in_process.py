@@ -1,4 +1,4 @@
-"""The trainer's work inside a test's process, which spares it a start of Python and of torch."""
+"""Run the trainer inside the test's process, which saves starting Python and torch."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pytest
 
 from aapo_desk.store import RunDirectory, RunReader, RunWriter
 from aapo_desk.training.control import Control
-from aapo_desk.training.loop import Trainer
-from aapo_desk.training.ranks import ALONE, Ranks
+from aapo_desk.training.distributed.group import ALONE, Ranks
 from aapo_desk.training.setup import prepared
+from aapo_desk.training.trainer import Trainer
 
 NOBODY = [sys.executable, "-c", ""]
 """A trainer that does nothing, for what starts one."""
 
 
 class Killed(BaseException):
-    """Stands for a trainer that dies in the middle of a step: nobody answers it."""
+    """Simulates a trainer that dies in the middle of a step: no code handles it."""
 
 
 def killed(run: RunDirectory, step: int) -> RunDirectory:
-    """Train, and die in the update of a step."""
+    """Train and die in the update of the given step."""
 
     class KillingControl(Control):
         def report(self, phase: str, progress: float | None = None, message: str = "") -> None:
@@ -37,7 +37,7 @@ def killed(run: RunDirectory, step: int) -> RunDirectory:
 
 
 def train(run: RunDirectory, ranks: Ranks = ALONE, control: type[Control] = Control) -> RunDirectory:
-    """What the background process does."""
+    """Train the run as the background process does."""
     store = RunWriter(run)
     settings = run.read_config()
     asked = control(run, settings.run.steps)
@@ -52,6 +52,6 @@ def train(run: RunDirectory, ranks: Ranks = ALONE, control: type[Control] = Cont
 
 
 def weights(run: RunDirectory, step: int) -> list[bytes]:
-    """Of the adapter and of its optimiser."""
+    """Return the adapter's weights and its optimiser's state."""
     folder = run.checkpoints / f"step_{step:06d}"
     return [(folder / name).read_bytes() for name in ("adapter/adapter_model.safetensors", "optimizer.safetensors")]

@@ -1,4 +1,4 @@
-"""A run that looks at its problems' difficulty: labelled, counted, and the same after it was interrupted."""
+"""Adaptive difficulty in a run: it is labelled and counted, and an interruption changes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEPS = 7
 
 @pytest.fixture
 def config(tiny_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """Five problems, two a step. The judging reward is the same for all completions of three of them."""
+    """Five problems, two per step. For three of them the judging reward is the same for all completions."""
     problems, judge = tmp_path / "problems.csv", tmp_path / "judge.py"
     problems.write_text("problem,answer\n" + "".join(f"{n} + 2 =,{n + 2}\n" for n in range(5)))
     judge.write_text(

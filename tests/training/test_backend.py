@@ -1,4 +1,4 @@
-"""The backend of a run: unsloth where it is asked for and works, else transformers, said aloud and kept."""
+"""The backend of a run: unsloth if configured and working, else transformers, which is reported and recorded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def said(store: RunWriter) -> list[str]:
 
 
 def imports(monkeypatch: pytest.MonkeyPatch, outcome: str | UnslothError) -> None:
-    """What ``bring_in`` comes to: a version, or an error."""
+    """Let ``bring_in`` return this version or raise this error."""
 
     def bring_in(device: str) -> str:
         if isinstance(outcome, UnslothError):
@@ -63,10 +63,10 @@ def test_unsloth_is_said_to_be_used_and_a_resumed_run_keeps_to_it(
     imports(monkeypatch, "2026.10.9")
     assert settled(config, store) == settled(config, store) == "unsloth"
     assert len(said(store)) == 1
-    assert said(store)[0].startswith("unsloth 2026.10.9 loads and computes the model; reference rows")
+    assert said(store)[0].startswith("unsloth 2026.10.9 loads and runs the model; reference rows")
     imports(monkeypatch, "2026.11.1")
     assert settled(config, store) == "unsloth"
-    assert said(store)[1:] == ["the run began with unsloth 2026.10.9 and goes on with 2026.11.1"]
+    assert said(store)[1:] == ["the run began with unsloth 2026.10.9 and continues with 2026.11.1"]
 
 
 def test_absent_the_run_goes_on_with_transformers_and_keeps_to_that(
@@ -75,7 +75,7 @@ def test_absent_the_run_goes_on_with_transformers_and_keeps_to_that(
     imports(monkeypatch, ABSENT)
     assert settled(config, store) == "transformers"
     assert said(store) == [
-        "unsloth is not installed (pip install 'aapo-desk[unsloth]'): the run goes on with transformers"
+        "unsloth is not installed (pip install 'aapo-desk[unsloth]'): the run continues with transformers"
     ]
     imports(monkeypatch, "2026.10.9")
     assert settled(config, store) == "transformers"
@@ -89,7 +89,7 @@ def test_where_it_has_left_traces_the_process_starts_over_with_transformers(
     with pytest.raises(StartOver):
         settled(config, store)
     assert settled(config, store) == "transformers"
-    assert said(store) == [f"unsloth {BROKEN}: the run goes on with transformers"]
+    assert said(store) == [f"unsloth {BROKEN}: the run continues with transformers"]
 
 
 def test_one_that_fails_later_is_given_up_too(
@@ -99,7 +99,7 @@ def test_one_that_fails_later_is_given_up_too(
     assert settled(config, store) == "unsloth"
     give_up(store, UnslothError("cannot load owner/model: ValueError: no", imported=True))
     assert settled(config, store) == "transformers"
-    assert said(store)[-1] == "unsloth cannot load owner/model: ValueError: no: the run goes on with transformers"
+    assert said(store)[-1] == "unsloth cannot load owner/model: ValueError: no: the run continues with transformers"
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_a_run_trains_to_its_end_beside_a_broken_unsloth(
 ) -> None:
     spoilt = tmp_path / "spoilt"
     spoilt.mkdir()
-    # It breaks halfway, as one does that has changed other libraries by then.
+    # It fails halfway, when it has already patched other libraries.
     (spoilt / "unsloth.py").write_text(
         "import os, json\nos.environ['LEFT'] = '1'\njson.loads = None\nraise OSError('no driver')"
     )
@@ -127,6 +127,6 @@ def test_a_run_trains_to_its_end_beside_a_broken_unsloth(
     notices = [event.data["message"] for event in RunReader(run).poll().events if event.kind == "notice"]
     assert len(notices) == 1
     assert "does not work here: OSError: no driver" in notices[0]
-    assert notices[0].endswith("the run goes on with transformers")
+    assert notices[0].endswith("the run continues with transformers")
     assert run.read_status()["state"] == "finished"
     assert (run.checkpoints / "step_000001").is_dir()

@@ -1,4 +1,4 @@
-"""Runs whose reference rewards are banked: what a step costs and records, and what a kill changes (nothing)."""
+"""Runs with a reference cache: what a step costs and records, and that a kill changes nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from aapo_desk.config import resolve
 from aapo_desk.rollout import BANKED
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, Sample, create_run
+from aapo_desk.training.context import TrainContext
 from aapo_desk.training.control import Control
-from aapo_desk.training.parts import Parts
 from aapo_desk.training.setup import prepared
 from aapo_desk.training.step import StepResult, run_step
 from tests.training.in_process import killed
@@ -30,7 +30,7 @@ ROWS = PROMPTS * GROUP
 
 @pytest.fixture
 def config(tiny_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """Four problems, two a step: from the third step on each has been met."""
+    """Four problems, two per step: from the third step on, each is in the cache."""
     problems = tmp_path / "problems.jsonl"
     problems.write_text("".join(json.dumps({"problem": f"{n} + 2 =", "answer": str(n + 2)}) + "\n" for n in range(4)))
     return tiny_config | {
@@ -44,19 +44,19 @@ def config(tiny_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def loaded(config: dict[str, Any], name: str) -> Iterator[Parts]:
-    """All that a step works with, as the trainer loads it."""
+def loaded(config: dict[str, Any], name: str) -> Iterator[TrainContext]:
+    """Everything that a step needs, as the trainer loads it."""
     run = create_run(resolve(config), name)
     store = RunWriter(run)
     try:
         with prepared(run.read_config(), store, Control(run, STEPS)) as ready:
-            yield ready.parts
+            yield ready.context
     finally:
         store.close()
 
 
-def take(parts: Parts, step: int) -> tuple[StepResult, list[int]]:
-    """A step, and how many rows went through the model in each pass while it sampled."""
+def take(parts: TrainContext, step: int) -> tuple[StepResult, list[int]]:
+    """Run a step; also return how many rows went through the model in each pass while sampling."""
     rows: list[int] = []
     phases = ["rollout"]
     embeddings = parts.policy.causal.get_input_embeddings()
@@ -128,7 +128,7 @@ def test_the_banked_rewards_are_recorded_as_fresh_ones_are(config: dict[str, Any
 
 @pytest.mark.usefixtures("desk_home")
 def test_what_could_not_be_scored_is_told_once_and_stays_unscorable(config: dict[str, Any], tmp_path: Path) -> None:
-    """The policy begins as its reference does, and every completion of one problem is unscorable."""
+    """The policy starts equal to its reference, and every completion of one problem is unscorable."""
     rewards = tmp_path / "own.py"
     rewards.write_text("def score(completion, answer):\n    return None if answer == '3' else float(len(completion))\n")
     own = config | {"rewards": [{"name": f"{rewards}:score"}]}
@@ -165,9 +165,9 @@ def test_a_killed_run_ends_as_an_undisturbed_one_whatever_its_bank_held(
     finish(killed(with_all, 5))
     shutil.rmtree(desk_home / "bank")
     finish(new_run(config | {"run": config["run"] | {"seed": 5, "steps": 2}}, "another seed"))
-    # Between checkpoints, so that it finds groups of steps that it does again.
+    # Killed between checkpoints, so that the cache already has the groups of steps that are repeated.
     with_its_own = new_run(config, "its bank held what it had left there")
-    with trainer(with_its_own) as process:  # for real
+    with trainer(with_its_own) as process:  # in a process of its own
         wait_for(with_its_own, lambda: written_step(with_its_own) >= 5)
         os.killpg(process.pid, signal.SIGKILL)
     finish(with_its_own)

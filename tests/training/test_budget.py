@@ -1,4 +1,4 @@
-"""A run that ends where its seconds or its completions are used up."""
+"""A run ends when its budget of seconds or completions is used up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("desk_home")
 
 @pytest.fixture
 def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
-    """A step samples 2 x 4 completions and as many of the reference."""
+    """Each step samples 2 x 4 completions of the policy and as many of the reference."""
     return tiny_config | {
         "task": tiny_config["task"] | {"held_out": 2},
         "evaluation": {"problems": 2},
@@ -46,7 +46,7 @@ def test_a_run_ends_with_the_step_that_uses_its_completions_up_as_one_planned_so
     planned = train(create_run(resolve(config, {"run.steps": 2}), "planned"))
     assert weights(run, 2) == weights(planned, 2)
 
-    launch.resume(run, NOBODY, steps=3)  # who plans it anew takes the budget away
+    launch.resume(run, NOBODY, steps=3)  # replanning removes the budget
     assert steps(train(run)) == [1, 2, 3]
 
 
@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_before_its_last_evaluation_ends_at_the_same_step(c
     train(run)
     assert steps(run) == [1]
     assert evaluated(run) == [0, 1]
-    for checkpoint in run.checkpoints.iterdir():  # as if it had come no further than the step
+    for checkpoint in run.checkpoints.iterdir():  # as if the run had only reached the step
         checkpoint.rename(Path(run.path, "gone"))
     assert steps(train(run)) == [1]
 

@@ -1,4 +1,4 @@
-"""A run records where its completions end, says once where that is only the chat template's, and replays it."""
+"""A run records its end tokens, reports once if one is only the chat template's, and reuses them when resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("desk_home")
 
 @pytest.fixture
 def config(tiny_model: Path, tiny_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """Of a model that names another end than its template, and draws both within a step's completions."""
+    """A model whose end token differs from its template's, and which samples both within a step's completions."""
     folder = stop_elsewhere(tiny_model, tmp_path / "model")
     return tiny_config | {
         "model": tiny_config["model"] | {"id": str(folder)},
@@ -39,13 +39,13 @@ def config(tiny_model: Path, tiny_config: dict[str, Any], tmp_path: Path) -> dic
 
 
 def notices(run: RunDirectory) -> list[str]:
-    """What the run says about ends."""
+    """Return the run's notices about end tokens."""
     said = [event.data["message"] for event in RunReader(run).poll().events if event.kind == "notice"]
     return [message for message in said if "ends a turn" in message]
 
 
 def forget(run: RunDirectory) -> RunDirectory:
-    """Take the record away, as a run of an older version has none."""
+    """Remove the record of end tokens, which runs of older versions do not have."""
     with closing(sqlite3.connect(run.database, isolation_level=None)) as db:
         db.execute("DELETE FROM run WHERE key = 'eos_ids'")
     return run

@@ -1,4 +1,4 @@
-"""What the trainer says while it fetches its model from a hub on this machine."""
+"""The trainer's messages while it downloads its model from a hub on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(
 
 
 class Heard(Control):
-    """Keeps what status.json would say at each moment."""
+    """Collects each state that status.json would have."""
 
     def say(self, **changes: Any) -> None:
         super().say(**changes)

@@ -1,4 +1,4 @@
-"""A run that goes on past its plan, and one forked from a checkpoint: as a single run where nothing was changed."""
+"""A run continued past its plan and one forked from a checkpoint equal a single run if no setting has changed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def config(tiny_config: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Runs that were trained, by name: a test copies them into its home."""
+    """Trained runs by name; a test copies them into its home."""
     return {"home": tmp_path_factory.mktemp("trained")}
 
 
 @pytest.fixture
 def whole(desk_home: Path, config: dict[str, Any], trained: dict[str, Path]) -> RunDirectory:
-    """A run of all the steps at once."""
+    """A run that takes all steps without interruption."""
     if "whole" not in trained:
         trained["whole"] = train(create_run(resolve(config), "whole")).path.rename(
             trained["home"] / "20260101-000000-0000"
@@ -46,7 +46,7 @@ def whole(desk_home: Path, config: dict[str, Any], trained: dict[str, Path]) -> 
 
 
 def history(run: RunDirectory, steps: int = STEPS) -> list[Any]:
-    """Metrics without clocks, histograms and samples of each step."""
+    """Return each step's metrics without timings, histograms and samples."""
     reader = RunReader(run)
     metrics = {
         step: {key: value for key, value in data.items() if not key.startswith(CLOCKS)}
@@ -57,7 +57,7 @@ def history(run: RunDirectory, steps: int = STEPS) -> list[Any]:
 
 
 def kinds(run: RunDirectory) -> list[str]:
-    """Of the events but those of alarms, which a random model may raise, and of the device's choices."""
+    """Return the events' kinds, except for alarms, which a random model may raise, and for the device's choices."""
     events = [event.kind for event in RunReader(run).poll().events]
     return [kind for kind in events if not kind.startswith(("alarm", "probe"))]
 
@@ -91,7 +91,7 @@ def test_going_on_past_the_plan_and_a_fork_end_as_a_single_longer_run(
     assert evaluations(fork) == evaluations(whole)
     assert kinds(fork) == ["started", "checkpoint", "forked", "resumed", "checkpoint", "finished"]
     delta = RunReader(fork).poll()
-    assert delta.metrics[:HALF] == parent.metrics[:HALF]  # their clocks too
+    assert delta.metrics[:HALF] == parent.metrics[:HALF]  # timings too
     assert [when > delta.metrics[HALF - 1][1] for _, when, _ in delta.metrics[HALF:]] == [True, True]
     assert len(RunReader(fork).system()) == STEPS
     assert RunReader(fork).facts()["parent"]["id"] == whole.id
@@ -105,13 +105,14 @@ def test_a_fork_with_other_settings_keeps_the_past_and_measures_the_base_anew_wh
     fork = launch.fork(whole, launch.kept_checkpoint(whole, HALF), settings, "fork", NOBODY)
     assert history(fork, HALF) == history(whole)[:HALF]
     assert evaluations(fork) == {}
-    assert "choices" not in RunReader(fork).facts()  # another length has another plan
+    assert "choices" not in RunReader(fork).facts()  # a different length needs a new plan
     train(fork)
     assert history(fork)[:HALF] == history(whole)[:HALF]
     assert weights(fork, STEPS) != weights(whole, STEPS)
     asked = evaluations(fork)
     assert list(asked) == [0, STEPS]
-    # The base, not the checkpoint: the parent's answers of before training, cut where this run's end.
+    # This is the base's evaluation, not the checkpoint's: the parent's answers before training, truncated to this run's
+    # maximum length.
     assert [answer.startswith(cut) for answer, cut in zip(evaluations(whole)[0], asked[0], strict=True)] == [True, True]
     assert [metrics["learning_rate"] for _, _, metrics in RunReader(fork).poll().metrics] == [0.05, 0.05, 0.1, 0.1]
     (said,) = [event_words(event.kind, event.data) for event in RunReader(fork).poll().events if event.kind == "forked"]

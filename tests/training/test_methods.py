@@ -1,4 +1,4 @@
-"""Each algorithm on a real tiny model: what its step computes and samples, what it records, what a resume changes."""
+"""Each algorithm on a tiny model: what its step computes, samples and records, and that a resume changes nothing."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from aapo_desk.rewards import RewardError, RewardPool
 from aapo_desk.rollout import Side
 from aapo_desk.store import RunWriter, create_run
 from aapo_desk.tasks.order import step_problems
+from aapo_desk.training.context import TrainContext
 from aapo_desk.training.control import Control
-from aapo_desk.training.gathering import gather
-from aapo_desk.training.parts import Parts
+from aapo_desk.training.rollouts import collect_rollouts
 from aapo_desk.training.setup import prepared
 from aapo_desk.training.step import StepResult, run_step
 from tests.training.in_process import train
@@ -41,12 +41,12 @@ BASE: dict[str, Any] = {
 
 
 @contextmanager
-def loaded(config: dict[str, Any]) -> Iterator[Parts]:
+def loaded(config: dict[str, Any]) -> Iterator[TrainContext]:
     run = create_run(resolve(config), None)
     store = RunWriter(run)
     try:
         with prepared(run.read_config(), store, Control(run, 9), probed=False) as ready:
-            yield ready.parts
+            yield ready.context
     finally:
         store.close()
 
@@ -57,8 +57,8 @@ def config(tiny_model: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def everything(config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    """Loaded once for all, with an adapter that differs from the base."""
+def everything(config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainContext]:
+    """The context, loaded once for all tests, with an adapter that differs from the base."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AAPO_DESK_HOME", str(tmp_path_factory.mktemp("home")))
         with loaded(config) as parts:
@@ -66,8 +66,8 @@ def everything(config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def parts(everything: Parts) -> Iterator[Parts]:
-    """The same for one test: whole steps in one micro-batch, and the adapter as it was afterwards."""
+def parts(everything: TrainContext) -> Iterator[TrainContext]:
+    """The same context for one test, with whole steps in one micro-batch; the adapter is restored after the test."""
     weights = everything.policy.adapter_parameters()
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     generator = torch.Generator().manual_seed(2)
@@ -79,7 +79,7 @@ def parts(everything: Parts) -> Iterator[Parts]:
         weight.data, weight.grad = before[name], None
 
 
-def with_algorithm(parts: Parts, name: str, updates: int = 1, **options: Any) -> Parts:
+def with_algorithm(parts: TrainContext, name: str, updates: int = 1, **options: Any) -> TrainContext:
     section = {"algorithm": {"name": name, "updates_per_rollout": updates, "options": options}}
     config = resolve(parts.config.model_dump(exclude={"algorithm"}) | section)
     optimizer = torch.optim.AdamW(parts.policy.adapter_parameters().values(), weight_decay=0.0)
@@ -88,7 +88,7 @@ def with_algorithm(parts: Parts, name: str, updates: int = 1, **options: Any) ->
 
 @dataclass
 class Counts:
-    """What went through the model. ``sampled``: the most rows decoded at once."""
+    """Counts of what went through the model. ``sampled`` is the largest number of rows decoded at once."""
 
     sampled: int = 0
     reference: int = 0
@@ -98,7 +98,7 @@ class Counts:
 
 
 @contextmanager
-def counting(parts: Parts, counts: Counts) -> Iterator[None]:
+def counting(parts: TrainContext, counts: Counts) -> Iterator[None]:
     layer = next(module for module in parts.policy.model.modules() if "default" in getattr(module, "lora_B", {}))
 
     def count(_module: Any, inputs: Any, _output: Any) -> None:
@@ -118,14 +118,14 @@ def counting(parts: Parts, counts: Counts) -> Iterator[None]:
         hook.remove()
 
 
-def counted(parts: Parts, step: int = 1) -> tuple[StepResult, Counts]:
+def counted(parts: TrainContext, step: int = 1) -> tuple[StepResult, Counts]:
     counts = Counts()
     with counting(parts, counts):
         result = run_step(parts, step, lambda phase, _share: setattr(counts, "phase", phase))
     return result, counts
 
 
-# Sampled rows; passes of the whole step: the reference's and the policy's without a gradient, those with one.
+# Sampled rows; passes over the whole step: the reference's and the policy's without gradient, and with gradient.
 COMPUTED: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
     ("aapo", {}, (2 * ROWS, 0, 0, 1)),
     ("grpo", {}, (ROWS, 0, 0, 1)),
@@ -163,7 +163,7 @@ def test_the_table_has_every_algorithm() -> None:
 
 @pytest.mark.parametrize(("name", "settings", "expected"), COMPUTED, ids=lambda value: str(value))
 def test_a_step_computes_and_samples_what_its_algorithm_needs_and_learns(
-    parts: Parts, name: str, settings: dict[str, Any], expected: tuple[int, int, int, int]
+    parts: TrainContext, name: str, settings: dict[str, Any], expected: tuple[int, int, int, int]
 ) -> None:
     before = [weight.detach().clone() for weight in parts.policy.adapter_parameters().values()]
     result, counts = counted(with_algorithm(parts, name, **settings))
@@ -180,7 +180,7 @@ def test_a_step_computes_and_samples_what_its_algorithm_needs_and_learns(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_an_algorithm_does_not_have_is_recorded_as_absent_not_as_zero(parts: Parts, name: str) -> None:
+def test_what_an_algorithm_does_not_have_is_recorded_as_absent_not_as_zero(parts: TrainContext, name: str) -> None:
     chosen = with_algorithm(parts, name)
     record = run_step(chosen, 1, lambda _phase, _share: None).record
     margin, advantage = chosen.algorithm.needs_reference_rewards, chosen.algorithm.has_advantages
@@ -207,7 +207,7 @@ def test_what_an_algorithm_does_not_have_is_recorded_as_absent_not_as_zero(parts
     [("grpo", {"updates": 3, "beta": 0.1}), ("dapo", {"updates": 2, "max_refills": 2}), ("p3o", {"updates": 2})],
 )
 def test_going_on_from_a_checkpoint_ends_in_the_same_bits(
-    parts: Parts, tmp_path: Path, name: str, settings: dict[str, Any]
+    parts: TrainContext, tmp_path: Path, name: str, settings: dict[str, Any]
 ) -> None:
     chosen = with_algorithm(parts, name, **settings)
     run_step(chosen, 1, lambda _phase, _share: None)
@@ -215,7 +215,7 @@ def test_going_on_from_a_checkpoint_ends_in_the_same_bits(
     whole = run_step(chosen, 2, lambda _phase, _share: None)
     expected = [weight.detach().clone() for weight in chosen.policy.adapter_parameters().values()]
 
-    again = with_algorithm(parts, name, **settings)  # with an optimiser that knows nothing
+    again = with_algorithm(parts, name, **settings)  # with a fresh optimiser
     checkpoint.restore(kept, kept.read_state(), again.policy, again.optimizer)
     resumed = run_step(again, 2, lambda _phase, _share: None)
     assert resumed.record.samples == whole.record.samples
@@ -231,7 +231,7 @@ def constant(side: Side) -> list[bool]:
 def test_dapo_puts_other_problems_in_the_place_of_constant_groups(
     desk_home: Path, config: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Half the problems always get 0; of the others a completion of odd length gets 1."""
+    """Half the problems always get 0; for the others a completion of odd length gets 1."""
     (tmp_path / "own.py").write_text(
         "def score(completion, answer):\n    return float(len(completion) % 2) if int(answer) % 2 else 0.0\n"
     )
@@ -243,13 +243,13 @@ def test_dapo_puts_other_problems_in_the_place_of_constant_groups(
     }
     with loaded(own) as parts:
         zeros = [place for place, problem in enumerate(parts.train) if not int(problem.answer) % 2][:PROMPTS]
-        gathered = gather(parts, zeros, 1, lambda _phase, _share: None)
+        gathered = collect_rollouts(parts, zeros, 1, lambda _phase, _share: None)
         assert constant(gathered.first) == [True] * PROMPTS
         assert sum(constant(gathered.sides.policy)) <= 1
         assert gathered.refilled >= PROMPTS
         assert len(gathered.sides.new) == ROWS + GROUP * gathered.refilled
         assert len(set(gathered.chosen)) == PROMPTS
-        for place, problem in enumerate(gathered.chosen):  # each group stands with its own problem
+        for place, problem in enumerate(gathered.chosen):  # each group has its own problem
             if int(parts.train[problem].answer) % 2 == 0:
                 assert constant(gathered.sides.policy)[place]
         rows = range(ROWS)
@@ -257,10 +257,10 @@ def test_dapo_puts_other_problems_in_the_place_of_constant_groups(
         assert texts == [one.text for one in gathered.sides.policy.scored]
 
         order = step_problems(len(parts.train), PROMPTS, 1, 0)
-        evenly = gather(parts, order, 1, lambda _phase, _share: None)
+        evenly = collect_rollouts(parts, order, 1, lambda _phase, _share: None)
         assert evenly.refilled > 0
         told = run_step(parts, 1, lambda _phase, _share: None).record.metrics["reward"]
-        assert told == float(evenly.first.rewards.mean())  # not of what was picked by its rewards
+        assert told == float(evenly.first.rewards.mean())  # not of groups selected by their rewards
 
         nothing = replace(parts, train=[parts.train[place] for place in zeros * 3], prompts=[parts.prompts[0]] * 9)
         bounded = replace(nothing, algorithm=replace(parts.algorithm, max_refills=1))
@@ -268,10 +268,10 @@ def test_dapo_puts_other_problems_in_the_place_of_constant_groups(
         assert result.record.metrics["refilled_groups"] == PROMPTS
         assert result.record.metrics["teaching"] == 0
         assert result.update.grad_norm == 0
-        assert gather(nothing, [0, 1, 2], 1, lambda _phase, _share: None).refilled == 6  # there are no more
+        assert collect_rollouts(nothing, [0, 1, 2], 1, lambda _phase, _share: None).refilled == 6  # no others left
 
 
-def test_a_grade_where_a_label_is_wanted_ends_the_run_with_its_reason(parts: Parts) -> None:
+def test_a_grade_where_a_label_is_wanted_ends_the_run_with_its_reason(parts: TrainContext) -> None:
     chosen = with_algorithm(parts, "disco")
     half = chosen.config.rewards[0].model_copy(update={"weight": 0.5})
     with (

@@ -1,4 +1,4 @@
-"""The background process for real, on a tiny model in NF4: run, stop, resume, pause, fail. (Kills: tests/faults.)"""
+"""The real background process on a tiny model in NF4: run, stop, resume, pause, fail. Kills are in tests/faults."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_sigterm_and_sigint_checkpoint_and_end_and_a_resume_goes_on(desk_home: P
     whole, stopped = train(new_run(config, "whole")), new_run(config, "stopped")
     with trainer(stopped) as process:
         wait_for(stopped, lambda: written_step(stopped) >= 2)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):  # who asks again changes nothing
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):  # repeated signals change nothing
             process.send_signal(number)
             time.sleep(0.01)
         assert process.wait(60) == 0
@@ -124,7 +124,7 @@ def test_sigterm_and_sigint_checkpoint_and_end_and_a_resume_goes_on(desk_home: P
 
 @pytest.mark.slow
 def test_pause_resume_checkpoint_and_stop_are_done_on_request(desk_home: Path, config: dict[str, Any]) -> None:
-    # No evaluation, which would write a checkpoint of its own.
+    # No evaluation, because that would write a checkpoint of its own.
     changes = {"run": {"steps": 100_000, "checkpoint_every": 100_000}, "evaluation": {"problems": 0}}
     run = new_run(config | changes, "asked")
     with trainer(run) as process:
@@ -139,7 +139,7 @@ def test_pause_resume_checkpoint_and_stop_are_done_on_request(desk_home: Path, c
         wait_for(run, lambda: written_step(run) > paused_at)
         ask(run, "stop")
         assert process.wait(60) == 0
-    # A random model that gets far enough raises alarms, which are not what was asked for.
+    # A random model that gets far enough raises alarms, which are not the subject of this test.
     kinds = [event.kind for event in RunReader(run).poll().events if not event.kind.startswith("alarm")]
     assert kinds == ["probe", "started", "paused", "checkpoint", "unpaused", "checkpoint", "stopped"]
     assert not list(run.commands.iterdir())
@@ -152,7 +152,7 @@ def test_two_trainers_of_one_run_are_not_possible(desk_home: Path, config: dict[
         command = [sys.executable, "-m", "aapo_desk.training", str(run.path)]
         second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 1
-        assert "another trainer is at work" in second.stderr
+        assert "another trainer is already running" in second.stderr
         assert first.poll() is None
 
 

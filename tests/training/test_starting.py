@@ -1,4 +1,4 @@
-"""A run that begins from an existing adapter: its reference is the base with that adapter, frozen."""
+"""A run that starts from an existing adapter: its reference is the base with that adapter, frozen."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDS = torch.tensor([[5, 6, 7, 8]])
 
 
 def saved(folder: Path, policy: Policy, step: int = 3) -> Path:
-    """A checkpoint's adapter, in peft's layout."""
+    """Save a checkpoint's adapter in peft's layout."""
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(policy.adapter_parameters().values())
     return checkpoints.save(folder, step, policy, optimizer, {}).adapter
@@ -71,7 +71,7 @@ def test_in_one_batch_each_side_gets_its_own_adapter(
     prompts, rows = [[5, 6, 7], [20, 21]], [Row(prompt, adapter) for prompt in (0, 1) for adapter in (True, False)]
     numbers = uniforms(len(rows), 6, 3)
     mixed = decode(policy, prompts, rows, 6, Sampling(), numbers)
-    policy.masks_rows = False  # each side alone, by the model's own forward
+    policy.masks_rows = False  # each side alone, with the model's own forward
     alone = decode(policy, prompts, rows, 6, Sampling(), numbers)
     torch.testing.assert_close(mixed.logps, alone.logps, atol=1e-4, rtol=1e-4)
     base = decode(known, prompts, [Row(prompt, True) for prompt in (0, 1)], 6, Sampling(), numbers[[1, 3]])

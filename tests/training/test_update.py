@@ -1,4 +1,4 @@
-"""One update, whatever the micro-batches."""
+"""One update gives the same result whatever the micro-batches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from aapo_desk.models import logprobs
 from aapo_desk.models.logprobs import Pack
 from aapo_desk.models.policy import Policy
 from aapo_desk.rollout import Row, Sampling, decode, uniforms
-from aapo_desk.training import passes
+from aapo_desk.training import forward
 from aapo_desk.training import update as engine
-from aapo_desk.training.packing import Cost, micro_batches
-from aapo_desk.training.passes import Rollout, flat
+from aapo_desk.training.forward import Rollout, flat
+from aapo_desk.training.micro_batches import Cost, micro_batches
 from aapo_desk.training.update import checkpoint_layers, learning_rate, update
 from tests.policies import load_tiny
 
@@ -70,7 +70,7 @@ def test_a_gradient_that_is_too_long_is_cut_to_its_longest(tiny_model: Path) -> 
 
 
 def test_of_several_updates_loss_and_gradient_are_means_and_the_way_is_the_sum(tiny_model: Path) -> None:
-    """With a rate of almost 0 each of three is like the first."""
+    """With a learning rate of almost 0, each of the three updates equals the first."""
     found = []
     for updates in (1, 3):
         policy = load_tiny(tiny_model, "float64")
@@ -122,7 +122,7 @@ def test_layers_are_computed_again_in_the_update_and_nowhere_else(tiny_model: Pa
     calls: list[bool] = []
     policy.decoder.layers[0].input_layernorm.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     run_update(policy, grpo.make(beta=0.1), 10_000)
-    # The reference's and the policy's log-probs; then the pass that the gradient goes back through, and it again.
+    # The reference's and the policy's log-probabilities, then the pass with gradient, and its recomputation.
     assert calls == [False, False, True, True]
     calls.clear()
     decode(policy, PROMPTS, [Row(0), Row(1, adapter=False)], 3, Sampling(), uniforms(2, 3, 0))
@@ -133,7 +133,7 @@ def test_layers_are_computed_again_in_the_update_and_nowhere_else(tiny_model: Pa
 
 
 def test_the_gradient_is_that_of_the_loss_written_out(tiny_model: Path) -> None:
-    """AAPO's formula through the model's own forward and autograd, without the engine."""
+    """Compare with AAPO's formula through the model's own forward and autograd, without our engine."""
     policy = load_tiny(tiny_model, "float64")
     run_update(policy, aapo.make(), 12)
     from_engine = [parameter.grad.clone() for parameter in policy.adapter_parameters().values()]  # type: ignore[union-attr]
@@ -160,7 +160,7 @@ def test_the_gradient_is_that_of_the_loss_written_out(tiny_model: Path) -> None:
 def test_several_updates_are_the_formula_with_the_log_probs_from_before_the_first(
     tiny_model: Path, token_budget: int
 ) -> None:
-    """GRPO's clipped loss three times over, through the model's own forward and autograd, without the engine."""
+    """Compare with three steps on GRPO's clipped loss through the model's own forward, without our engine."""
     rate, low, high = 2.0, 0.99, 1.01
     policy, rows = (
         load_tiny(tiny_model, "float64"),
@@ -212,7 +212,7 @@ def test_rows_without_advantage_are_not_computed_and_change_nothing(
         computed.append(sum(len(pack.completions) for pack in packs))
         return plain(policy, packs, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(passes, "pack_logps", counting)
+    monkeypatch.setattr(forward, "pack_logps", counting)
     run_update(policy, aapo.make(), 10_000)
     # Row 3 is unscorable; rows 4 and 6 have neither a group advantage nor a margin; row 2 neither: 0.5 is the mean.
     assert sum(computed) == 4

@@ -1,4 +1,4 @@
-"""The warm start: what is learned, that nothing else is touched, and that an interruption changes nothing."""
+"""The warm start: what is learned, that nothing else changes, and that an interruption makes no difference."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from aapo_desk.config import ConfigError, resolve
 from aapo_desk.models.starting import start_from
 from aapo_desk.store import RunDirectory, RunReader, RunWriter, create_run, event_words
 from aapo_desk.training.control import Control, StopRequested
-from aapo_desk.training.loop import Trainer
-from aapo_desk.training.passes import Rollout
+from aapo_desk.training.forward import Rollout
 from aapo_desk.training.setup import prepared
-from aapo_desk.training.warm import supervise
+from aapo_desk.training.trainer import Trainer
+from aapo_desk.training.warm_start import supervise
 from tests.policies import load_tiny
 from tests.training.in_process import train, weights
 from tests.training.test_starting import saved
@@ -41,11 +41,11 @@ def config(desk_home: Path, tiny_config: dict[str, Any]) -> dict[str, Any]:
 
 
 class Killed(BaseException):
-    """Ends the trainer on the spot: it saves nothing, as after a SIGKILL."""
+    """Ends the trainer at once without saving, as SIGKILL does."""
 
 
 class Ended(Control):
-    """A control under which the trainer ends where it first reports a message that begins like ``at``."""
+    """A control that ends the trainer when it first reports a message starting with ``at``."""
 
     at, kills = "", False
 
@@ -58,7 +58,7 @@ class Ended(Control):
 
 
 def ended(run: RunDirectory, at: str, kills: bool) -> None:
-    """Train until then."""
+    """Train until the control ends it."""
     store = RunWriter(run)
     control = Ended(run, STEPS)
     control.at, control.kills = at, kills
@@ -87,9 +87,9 @@ def test_a_run_learns_the_solutions_once_and_ends_in_the_same_bits_wherever_it_w
     settings = resolve(config, {"evaluation.problems": 0})
     whole = train(create_run(settings, "whole"))
     for at, kills, how_often in (
-        ("warm start: epoch 2", False, 1),  # a stop in the middle: it is given up, and begun again
-        ("step 1: rollout", True, 2),  # behind it, before a checkpoint: it is done again
-        ("step 3: update", True, 1),  # behind a checkpoint, which holds it: it is not
+        ("warm start: epoch 2", False, 1),  # stopped in the middle: dropped and repeated
+        ("step 1: rollout", True, 2),  # after it, before a checkpoint: repeated
+        ("step 3: update", True, 1),  # after a checkpoint, which contains it: not repeated
     ):
         run = create_run(settings, f"{'killed' if kills else 'stopped'} at {at}")
         ended(run, at, kills)
@@ -121,7 +121,7 @@ def test_what_it_taught_stands_on_record_between_the_bases_evaluation_and_the_fi
 
 @pytest.mark.parametrize("budget", [1, 14, 10_000])
 def test_the_gradient_is_that_of_the_cross_entropy_of_the_completions_alone(tiny_model: Path, budget: int) -> None:
-    """By transformers' own loss over labels, -100 at the prompt and the padding."""
+    """Compare with transformers' own loss over labels, which are -100 at the prompt and the padding."""
     policy = load_tiny(tiny_model, "float64")
     optimizer = torch.optim.SGD(policy.adapter_parameters().values(), lr=0.0)
     loss, tokens = supervise(policy, optimizer, EXAMPLES, [0, 2], budget)

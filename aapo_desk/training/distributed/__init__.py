@@ -1,0 +1,1 @@
+"""Training one run in several processes: environment, process group, messages and worker."""
