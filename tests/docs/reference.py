@@ -106,8 +106,8 @@ def config_page() -> str:
         "",
         "# Configuration",
         "",
-        "A run has one configuration. A [preset](../guide/presets.md) is a YAML file with a part of it; everything else "
-        "has the default below. `--set PATH=VALUE` changes a setting, for example `--set rollout.group_size=16`. "
+        "A run has one configuration. A [preset](../guide/presets.md) is a YAML file with a part of it; everything "
+        "else has the default below. `--set PATH=VALUE` changes a setting, for example `--set rollout.group_size=16`. "
         "An empty default means that a value is required.",
         "",
     ]
