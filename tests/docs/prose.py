@@ -1,7 +1,8 @@
 """List the sentences of the project that should be read again: ``python -m tests.docs.prose``.
 
 Reads the docstrings, comments, and texts for users in the Python files of ``aapo_desk`` and ``tests``, the comments of
-the presets, and the Markdown documents. Prints ``path:line: reason`` for each finding, and the total. Exit status 1 above ``LIMIT``.
+the presets, and the Markdown documents. Prints ``path:line: reason`` for each finding, and the total. The exit status
+is 1 above ``LIMIT``.
 
 The checks are word lists, so a finding may be right as it is ("the process behind the screen"). They show where the
 wording deserves a second look, and they keep it from getting worse: ``LIMIT`` is the number of findings when the
