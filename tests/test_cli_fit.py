@@ -127,8 +127,7 @@ def test_a_model_of_unknown_size_is_said_to_be_one(capsys: Output) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     said = "the model's size is not known until it has been downloaded"
-    assert captured.err == f"aapo-desk: cannot estimate the memory for nobody/has-this: {said}
-"
+    assert captured.err == f"aapo-desk: cannot estimate the memory for nobody/has-this: {said}\n"
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {
