@@ -1,4 +1,4 @@
-"""The common setup of all measurements: a run's own context, the same prompts in every step, the longest completions."""
+"""The common setup of all measurements: a run's own context, the same prompts in every step, long completions."""
 
 from __future__ import annotations
 
