@@ -105,7 +105,7 @@ def test_a_failed_run_says_why_and_what_to_press() -> None:
 
 
 def test_a_stopped_run_says_how_to_go_on() -> None:
-    assert "r goes on" in words(second_line(replace(FACTS, state="stopped"), 80))
+    assert "r resumes" in words(second_line(replace(FACTS, state="stopped"), 80))
 
 
 def test_a_silent_trainer_is_noticed() -> None:
