@@ -251,7 +251,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "an unknown command": (["trian"], r"No such command 'trian'"),
     "no such run": (["watch", "nobody"], r"RUN = 'nobody': there is no such run"),
-    "removing without being asked": (["runs", "rm", "taken"], r"--yes: is needed"),
+    "removing without being asked": (["runs", "rm", "taken"], r"--yes: is required"),
     "the screen without a terminal": ([], r"the terminal UI needs an interactive terminal"),
 }
 if not hardware.gpus():
