@@ -81,22 +81,22 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "fork: a plan behind the checkpoint": (
         ["fork", "done", "--step", "6", "--set", "run.steps=6"],
         WRONG_USE,
-        r"run\.steps = 6 \(from --set\): the checkpoint is that of step 6",
+        r"run\.steps = 6 \(from --set\): the checkpoint is of step 6",
     ),
     "fork: another model": (
         ["fork", "done", "--step", "6", "--set", "model.id=owner/other"],
         WRONG_USE,
-        rf"model\.id = 'owner/other' \(from --set\): stays \S+ in a fork: {BELONGS}",
+        rf"model\.id = 'owner/other' \(from --set\): must stay \S+ in a fork, {BELONGS}",
     ),
     "fork: another quantisation": (
         ["fork", "done", "--step", "6", "--set", "model.quantization=nf4"],
         WRONG_USE,
-        rf"model\.quantization = 'nf4' \(from --set\): stays none in a fork: {BELONGS}",
+        rf"model\.quantization = 'nf4' \(from --set\): must stay none in a fork, {BELONGS}",
     ),
     "fork: another rank": (
         ["fork", "done", "--step", "6", "--set", "lora.r=8"],
         WRONG_USE,
-        rf"lora\.r = 8 \(from --set\): stays 4 in a fork: {BELONGS}",
+        rf"lora\.r = 8 \(from --set\): must stay 4 in a fork, {BELONGS}",
     ),
     "fork: an unknown setting": (
         ["fork", "done", "--step", "6", "--set", "rollout.group_sise=8"],

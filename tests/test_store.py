@@ -496,7 +496,9 @@ def test_a_run_keeps_its_configuration_and_is_private_to_the_user() -> None:
 def test_an_unreadable_configuration_is_told_in_one_line() -> None:
     run = create_run(config())
     run.config.write_text(json.dumps({"model": {"id": "a"}, "task": {"source": "arithmetic"}, "later": 1}))
-    with pytest.raises(StoreError, match=r"config\.json is not a configuration of this version .*later") as error:
+    with pytest.raises(
+        StoreError, match=r"config\.json is not a valid configuration for this version .*later"
+    ) as error:
         run.read_config()
     assert "\n" not in str(error.value)
 

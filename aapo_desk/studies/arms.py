@@ -100,9 +100,7 @@ def _check_values(option: str, varied: str, labels: Sequence[str]) -> None:
     if varied.partition(".")[0] in FIXED:
         raise ConfigError(Problem(varied, MEASURED_BY, None, option))
     if len(labels) < 2:
-        raise ConfigError(
-            Problem(option, "a study needs at least two arms; give two or more, separated by commas", given)
-        )
+        raise ConfigError(Problem(option, "a study needs two or more arms; separate them with commas", given))
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise ConfigError(Problem(option, f"contains {twice} twice; remove one", given))
     if len(labels) > MOST_RUNS:
