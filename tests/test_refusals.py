@@ -181,11 +181,11 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no update": (algorithm("grpo", "updates_per_rollout=0"), r"algorithm\.updates_per_rollout = 0.*greater than or"),
     "an option that an algorithm does not have": (
         algorithm("dapo", "options.max_refils=2"),
-        r"dapo has no option 'max_refils'; its options are: .*; did you mean algorithm\.options\.max_refills\?",
+        r"dapo has no option 'max_refils'; available: .*; did you mean algorithm\.options\.max_refills\?",
     ),
     "an option of an algorithm that has none": (
         algorithm("aapo", "options.beta=0.1"),
-        r"aapo has no option 'beta'; its options are: none",
+        r"aapo has no option 'beta'; available: none",
     ),
     "an option below its range": (
         algorithm("grpo", "options.beta=-1"),

@@ -90,7 +90,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "an option that an arm lacks": (
         ["--algorithms", "grpo,gpg", "--set", "algorithm.options.epsilon_low=0.1"],
-        "algorithm (from --set, arm gpg): gpg has no option 'epsilon_low'; its options are: beta, adjust",
+        "algorithm (from --set, arm gpg): gpg has no option 'epsilon_low'; available: beta, adjust",
     ),
     "rewards that an arm cannot learn from": (
         ["--algorithms", "aapo,disco", "--set", "rewards=[{name: length}]"],

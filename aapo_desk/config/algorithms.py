@@ -160,7 +160,7 @@ def wrong_options(name: str, options: Options) -> str:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
             hint = f"; did you mean algorithm.options.{close[0]}?" if close else ""
-            return f"{name} has no option {key!r}; its options are: {', '.join(known) or 'none'}{hint}"
+            return f"{name} has no option {key!r}; available: {', '.join(known) or 'none'}{hint}"
         if not known[key].accepts(value):
             return f"option {key} = {value!r}: must be {known[key].allowed}"
     return ""

@@ -203,5 +203,5 @@ def test_what_is_there_already_needs_no_room(hub: Hub, monkeypatch: pytest.Monke
     fetch(REPO, listing, ["weights.safetensors"])
     disk(monkeypatch, 0)
     check_room(REPO, listing, ["weights.safetensors"])
-    with pytest.raises(HubError, match=r"needs 0 kB more .* has 0 kB free"):
+    with pytest.raises(HubError, match=r"needs 0 kB more .* has only 0 kB free"):
         check_room(REPO, listing, ["config.json"])

@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[str | None, tuple[int, str, str], str, str | None]] = {
     "gated, a token that is not valid": (
         "hf_x",
         hub_server.GATED_LOG_IN,
-        r"is gated, and the hub does not accept the token in HF_TOKEN; make another",
+        r"is gated, and the hub does not accept the token in HF_TOKEN; create another",
         None,
     ),
     "not there, without a token": (

@@ -90,7 +90,7 @@ def test_values_that_cannot_work_together_are_refused_at_each_of_them(base: RunC
 
 def test_a_problem_that_names_no_field_stands_at_its_section(base: RunConfig) -> None:
     found = checked(base, algorithm__options="{beta: 1}")
-    assert found.errors == {"algorithm": "aapo has no option 'beta'; its options are: none"}
+    assert found.errors == {"algorithm": "aapo has no option 'beta'; available: none"}
 
 
 def test_every_mistake_is_named_at_once(base: RunConfig) -> None:
