@@ -52,7 +52,7 @@ class Disk:
 
     number: int | None = None
     halves: list[Path] = field(default_factory=list)
-    """Text that was written only in part."""
+    """Files that were written only in part."""
 
     def check(self, path: Path | None = None) -> None:
         if self.number is not None:

@@ -164,7 +164,7 @@ def test_a_run_from_an_adapter_says_so_and_needs_its_source_no_more(
     shutil.rmtree(parent.path)
     train(run)
     messages = [event.data["message"] for event in RunReader(run).poll().events if event.kind == "notice"]
-    assert [message for message in messages if "the reference is the base with that adapter, frozen" in message]
+    assert [message for message in messages if "the reference is the base model with that adapter, frozen" in message]
     assert run.read_config().lora.start_from == f"{parent.checkpoints}/step_000003/adapter"
     fork = launch.fork(run, launch.kept_checkpoint(run, 1), launch.forked_config(run, 1, {}), command=NOBODY)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
