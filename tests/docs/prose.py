@@ -41,6 +41,8 @@ WORDS = {
     "behind": "after, unless it is a place",
 }
 _WORDS = [(re.compile(rf"\b{word}\b", re.IGNORECASE), better) for word, better in WORDS.items()]
+_ANY_WORD = re.compile(rf"\b({'|'.join(WORDS)})\b", re.IGNORECASE)
+"""Asked first, since most texts hold none of them."""
 
 GENERATED = frozenset({"docs/reference/cli.md", "docs/reference/config.md"})
 """Their texts are found in the code."""
@@ -84,6 +86,8 @@ def in_python(source: str, path: str) -> Iterator[Finding]:
             yield from _opening(text, path, node.value.lineno, f"text of {node.arg}=")
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
             yield from _words(node.value, path, node.lineno, one_line=node.lineno == node.end_lineno)
+    if not any("#" in line and _ANY_WORD.search(line) for line in source.splitlines()):
+        return  # splitting into tokens takes long
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield from _words(token.string, path, token.start[0])
@@ -118,6 +122,8 @@ def _opening(text: str, path: str, line: int, kind: str) -> Iterator[Finding]:
 
 
 def _words(text: str, path: str, line: int, one_line: bool = True) -> Iterator[Finding]:
+    if not _ANY_WORD.search(text):
+        return
     for pattern, better in _WORDS:
         for match in pattern.finditer(text):
             # Only a text in triple quotes has its line breaks in the source.
