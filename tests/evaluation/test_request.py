@@ -42,7 +42,7 @@ def write(name: str, rows: Sequence[dict[str, str]]) -> None:
 
 REFUSED: dict[str, tuple[list[str], str]] = {
     "no such run": (["nobody"], r"RUN = 'nobody': there is no such run"),
-    "a folder that is no model": (["./", "--task", "gsm8k"], r"model\.id = '/.*': the folder holds no config\.json"),
+    "a folder that is no model": (["./", "--task", "gsm8k"], r"model\.id = '/.*': the folder has no config\.json"),
     "a folder that is not there": (
         ["./no", "--task", "file:sums.jsonl"],
         r"model\.id = '/.*/no': there is no such folder",
