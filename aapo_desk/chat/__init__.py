@@ -1,4 +1,6 @@
-"""Chat: ask a run's base and tuned model the same question, side by side. A model process serves the CLI and the screen.
+"""Chat: ask a run's base and tuned model the same question, side by side.
+
+A model process serves the CLI and the screen.
 
 request       the checkpoint to talk to, and how answers are sampled
 client        the process as the CLI and the screen see it

@@ -49,7 +49,7 @@ class Conversation:
         self._before = dict.fromkeys(self._before, ())
 
     def ask(self, request: Mapping[str, Any], cancelled: Cancelled) -> None:
-        """Answer one question, or refuse it, and send the messages about it. ``cancelled`` is called after each token."""
+        """Answer or refuse one question, and send messages about it. ``cancelled`` is called after each token."""
         try:
             questions = self._questions(request)
             prompts = {side: self._prompt(question) for side, question in questions.items()}
@@ -77,7 +77,7 @@ class Conversation:
         if "own" in request:
             place = request["own"]
             if not 0 <= place < len(self._problems):
-                raise RefusedError(f"there is no problem {place + 1}: this run has {len(self._problems)} problems here")
+                raise RefusedError(f"there is no problem {place + 1}: {len(self._problems)} are available")
             return dict.fromkeys(self._before, self._problems[place])
         text = str(request["text"])
         if not text.strip():
