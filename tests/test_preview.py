@@ -172,7 +172,7 @@ def test_a_model_that_float16_does_not_carry_is_refused_by_name_before_its_weigh
     file = Path(config["model"]["id"]) / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "gemma3_text"}))
     said = refusal(config, model__compute_dtype="float16")
-    assert said.startswith("model.compute_dtype = 'float16': Gemma 3 does not compute in float16")
+    assert said.startswith("model.compute_dtype = 'float16': Gemma 3 cannot be computed in float16")
     assert look(config, model__compute_dtype="float32")[0]["train"] > 0
 
 

@@ -1,4 +1,4 @@
-"""How rewards become a gradient: pure tensor functions, one file an algorithm."""
+"""The algorithms that turn rewards into a gradient: pure tensor functions, one file per algorithm."""
 
 import importlib
 import inspect
@@ -10,10 +10,11 @@ __all__ = ["Advantages", "Algorithm", "Batch", "Objective", "build"]
 
 
 def build(config: AlgorithmConfig, rollout: RolloutConfig | None = None) -> Algorithm:
-    """The algorithm that a configuration names: ``make`` in its file takes by name what it wants of the settings.
+    """Build the algorithm that a configuration names.
 
-    These are those of ``algorithm``, its own options, and of the rollout ``max_tokens`` (the longest completion) and
-    ``rows`` (completions in a step).
+    ``make`` in the algorithm's file declares by parameter name the settings it uses. Available are the settings of
+    ``algorithm``, the algorithm's own options and, from the rollout, ``max_tokens`` (the longest completion allowed)
+    and ``rows`` (completions per step).
     """
     make = importlib.import_module(f"aapo_desk.algorithms.{config.name}").make
     sizes = rollout or RolloutConfig()

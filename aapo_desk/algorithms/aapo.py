@@ -5,17 +5,20 @@
     advantage         A*[i] = A[i] + M[i]
     loss              L     = sum(m · -lp · A*) / sum(m)                       gradient -A* m / sum(m)
 
-A group whose rewards are all equal has A = 0 and still teaches through M. There is no ratio, no clipping of the policy
-and no KL term, so each rollout serves exactly one update.
+A group whose rewards are all equal has A = 0 but still contributes a gradient through M. There is no ratio, no clipping
+of the policy and no KL term, so each rollout is used for exactly one update.
 
 Deviations from the authors' code:
-1. The token mean is over the whole step (the formula above). They average inside each micro-batch of one group and then
-   over groups: ``aggregation="groups"``.
-2. rr is the reward of a completion that the reference sampled. Their open-rs variant scores a slice of the prompt.
-3. A constant group is found by max == min, not by std == 0, which misses float noise.
-4. ``pairing="mean"`` holds each completion against the mean of the reference's group in place of its i-th
-   completion, whose own chance the margin then does not carry. A variant of ours, not the paper's.
-5. Unscorable completions (NaN) are left out of the mean, the deviation and the loss; where only the reference's
+1. The token mean is taken over the whole step (the formula above). The authors average inside each micro-batch of one
+   group and then over groups; ``aggregation="groups"`` does that.
+2. rr is the reward of a completion that the reference sampled. The authors' open-rs variant scores a slice of the
+   prompt.
+3. A group counts as constant if max == min, not if std == 0: floating-point noise can make the std of equal rewards
+   differ from 0.
+4. ``pairing="mean"`` compares each completion with the mean of the reference's group instead of the reference's i-th
+   completion, so that the margin does not carry the sampling noise of one completion. This variant is ours, not the
+   paper's.
+5. Unscorable completions (NaN) are left out of the mean, the standard deviation and the loss; if only the reference's
    completion is unscorable, the margin is 0.
 """
 
@@ -27,7 +30,7 @@ from torch import Tensor
 from aapo_desk.algorithms.base import Advantages, Algorithm, Batch, group_advantage, per_row, row_sums, token_mean
 
 PAIRED_BY_MEAN = (
-    "each completion is held against the mean of its problem's reference completions: a variant of ours, in place of "
+    "each completion is compared with the mean of its problem's reference completions: a variant of ours that replaces "
     "the paper's pairing by index"
 )
 

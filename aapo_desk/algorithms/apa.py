@@ -3,11 +3,11 @@
     advantage   A[i] = (r[i] - mean) / (std + 1e-4), or r[i] - mean without scale_rewards
     loss        L    = token mean over the step of (lp - alpha A - ref)^2
 
-The policy is pulled to the reference's distribution, tilted by the advantage: the solution of the KL-regularised
-problem, whoever sampled. A constant group pulls to the reference.
+The loss pulls the policy toward the reference's distribution tilted by the advantage, which is the solution of the
+KL-regularised problem, whichever policy sampled the completions. A constant group pulls toward the reference itself.
 
-Deviations from the authors' code: the group's advantage stands in for their critic's, which is another scale, so alpha
-is 0.5 by default where theirs is 10; unscorable completions are left out.
+Deviations from the authors' code: the group's advantage replaces their critic's; its scale differs, so alpha defaults
+to 0.5 instead of their 10; unscorable completions are left out.
 """
 
 from __future__ import annotations

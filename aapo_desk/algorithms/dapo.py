@@ -4,16 +4,17 @@
     ratio       w    = exp(lp - old)
     loss        L    = token mean over the step of max(-A w, -A clip(w, 1 - epsilon_low, 1 + epsilon_high))
 
-Constant groups are left out of both sums of the mean (``filter_constant``); the loss is 0 where none is left.
+Constant groups are left out of both sums of the mean (``filter_constant``); if no group is left, the loss is 0.
 
-Dynamic sampling: the problems of constant groups make room for others, drawn by the run's seed, up to ``max_refills``
-times a step. What is constant even then stays in the step and teaches nothing.
+Dynamic sampling: the problems of constant groups are replaced by others, drawn with the run's seed, up to
+``max_refills`` times per step. Groups that are still constant after that stay in the step and contribute no gradient.
 
 Deviations from the authors' code:
-1. They sample on until so many groups vary and fail at their bound (10 batches); here a step always has its P groups.
-2. A group is constant by max == min of its whole reward, not by the deviation of its accuracy.
+1. The authors continue sampling until the wanted number of groups vary, and fail at a limit of 10 batches; here a step
+   always has its P groups.
+2. A group counts as constant if max == min over its total rewards, not by the standard deviation of its accuracy.
 3. Each update is over the whole rollout, not over parts of it. Unscorable completions are left out.
-4. Their penalty for long answers is the reward ``overlong``.
+4. The authors' penalty for long answers is the reward ``overlong`` here.
 """
 
 from __future__ import annotations

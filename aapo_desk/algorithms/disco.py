@@ -7,11 +7,11 @@
                 KL   = token mean of  old - lp  (kl),  or of  (old - lp) + exp(-(old - lp)) - 1  (low_var_kl)
 
 Rewards are labels, exactly 0 or 1; there is no advantage. A prompt whose completions are all right or all wrong has no
-score term, but counts among the prompts.
+score term, but still counts in the number of prompts.
 
-Deviations from the authors' code: theirs has the gradient of this loss and another value; J and KL are over the whole
-step, not over each micro-batch; tau is theirs unless it is given (10 for logl, 1 for lratio); unscorable completions
-are left out.
+Deviations from the authors' code: their loss has the same gradient but another value; J and KL are taken over the whole
+step, not over each micro-batch; tau defaults to theirs (10 for logl, 1 for lratio); unscorable completions are left
+out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def make(
         rights, wrongs = right.sum(1), wrong.sum(1)
         above = torch.where(right, scores, 0.0).sum(1) / rights.clamp(min=1)
         if soft_maximum:
-            # Where a prompt has no wrong completion there is nothing to take a logarithm of: -inf, and NaN behind it.
+            # If a prompt has no wrong completion, the logarithm of an empty sum is -inf and everything after it NaN.
             lowered = torch.where(wrong | (wrongs == 0)[:, None], scores / temperature, -torch.inf)
             below = temperature * (lowered.logsumexp(1) - wrongs.clamp(min=1).log())
         else:
@@ -61,5 +61,5 @@ def make(
         needs_old_logps=True,
         needs_labels=True,
         has_advantages=False,
-        gradient_needs_logps=soft_maximum and score == "logl",  # a ratio is 1 on the policy's own rollout
+        gradient_needs_logps=soft_maximum and score == "logl",  # on the policy's own rollout the ratio is 1
     )

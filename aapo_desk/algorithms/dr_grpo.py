@@ -1,12 +1,12 @@
 """Dr. GRPO, GRPO done right (arXiv 2503.20783; authors' code: sail-sg/understand-r1-zero).
 
-    advantage   A[i] = r[i] - mean                     no deviation: it weighs easy and hard problems up
+    advantage   A[i] = r[i] - mean                     no division by std: it would overweight easy and hard problems
     ratio       w    = exp(lp - old)
     loss        L    = mean over rows of the row's token sum of
                        max(-A w, -A clip(w, 1 - epsilon_low, 1 + epsilon_high)) + beta k3, divided by max_tokens
                 k3   = exp(ref - lp) - (ref - lp) - 1
 
-The divisor is one constant, the longest completion that may be, so that a long wrong answer is not let off lightly.
+The divisor is a constant, the longest completion allowed, so that a long wrong answer is not penalised less per token.
 
 Deviations from the authors' code: unscorable completions are left out of the mean and of the rows.
 """

@@ -4,11 +4,12 @@
     loss        L    = token mean over the step of (-lp A + beta k3), divided by the share of groups that vary
                 k3   = exp(ref - lp) - (ref - lp) - 1
 
-Constant groups stay in the mean, where they add nothing, and the division makes up for them (``adjust``); the loss is 0
-where all are constant. There is no ratio and no clipping, so each rollout serves exactly one update.
+Constant groups stay in the mean, where they contribute nothing, and the division compensates for them (``adjust``); if
+all groups are constant, the loss is 0. There is no ratio and no clipping, so each rollout is used for exactly one
+update.
 
-Deviations from the authors' code: the mean and the share are over the whole step, not over each micro-batch; a group is
-constant by max == min; unscorable completions are left out.
+Deviations from the authors' code: the mean and the share are taken over the whole step, not over each micro-batch; a
+group counts as constant if max == min; unscorable completions are left out.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
                        max(-A w, -A clip(w, 1 - epsilon_low, 1 + epsilon_high)) + beta k3
                 k3   = exp(ref - lp) - (ref - lp) - 1
 
-Deviations from the paper: beta is 0 unless asked for (the field's custom since), and unscorable completions are left
-out. Where the policy that samples is the one that is updated, w = 1 and, without beta, the gradient needs no log-probs.
+Deviations from the paper: beta defaults to 0 (now the usual choice), and unscorable completions are left out. If the
+policy that sampled is the one being updated, w = 1 and, without beta, the gradient needs no log-probs.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """LOOP, Leave-One-Out PPO (arXiv 2502.01600; authors' code: apple/ml-loop).
 
-    advantage   A[i] = r[i] - mean of the others; with scale_rewards divided by max(std, 1e-7), std that of the group's
-                       rewards with divisor G
+    advantage   A[i] = r[i] - mean of the others; with scale_rewards divided by max(std, 1e-7), where std is that of the
+                       group's rewards, computed with divisor G
     ratio       w    = exp(lp - old) of a token, or of a whole row's sums (``ratio: trajectory``)
     loss        L    = sum over rows of the row's token mean of max(-A w, -A clip(w, 1/(1 + epsilon), 1 + epsilon)),
                        divided by ``loss_div_factor``; a trajectory has one such term
 
-Deviations from the authors' code: the divisor is the step's number of rows unless another is given; each update is over
-the whole rollout, not over parts of it; unscorable completions are left out.
+Deviations from the authors' code: the divisor defaults to the number of rows in the step; each update is over the whole
+rollout, not over parts of it; unscorable completions are left out.
 """
 
 from __future__ import annotations

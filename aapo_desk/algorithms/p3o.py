@@ -1,17 +1,18 @@
 """P3O, Pairwise Proximal Policy Optimization (arXiv 2310.00212).
 
     pairs       of completions 1, 2 of one prompt: ``all``, or ``adjacent`` (1 2, 3 4, ...)
-    row         s = sum of lp,  W = exp(s - s_old),  c = W held to [1/C, C],  lr = sum(lp - ref)
-    reward      q = r1 - r2 - beta (lr1 - lr2)                                    q, c carry no gradient
+    row         s = sum of lp,  W = exp(s - s_old),  c = W clamped to [1/C, C],  lr = sum(lp - ref)
+    reward      q = r1 - r2 - beta (lr1 - lr2)                                    no gradient flows through q and c
     v1          L = mean over pairs of half of
                     max(-q c2 W1, -q c2 clip(W1, 1 - e, 1 + e)) + max(q c1 W2, q c1 clip(W2, 1 - e, 1 + e))
     v2          L = mean over pairs of half of max(-q c D, -q c clip(D, D_old - e, D_old + e)),
-                    D = lr1 - lr2,  c = W1 W2 held to [1/C, C]
+                    D = lr1 - lr2,  c = W1 W2 clamped to [1/C, C]
 
 e: cliprange, C: cliprange_ratio. There is no advantage.
 
-Deviations from the paper: more than two completions a prompt, paired as above; pairs with an unscorable completion are
-left out. Without beta no reference is computed, and v2's loss then stands without its constant part.
+Deviations from the paper: a prompt may have more than two completions, which are paired as above; pairs with an
+unscorable completion are left out. Without beta the reference is not computed, and the value of v2's loss then lacks
+its constant part.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def make(
 
 
 def _pairs(size: int, pairs: str) -> tuple[Tensor, Tensor]:
-    """Places of the first and of the second of each pair in a group."""
+    """Return the indices in a group of the first and of the second completion of each pair."""
     if pairs == "adjacent":
         return torch.arange(0, size - 1, 2), torch.arange(1, size, 2)
     one, two = torch.triu_indices(size, size, 1)

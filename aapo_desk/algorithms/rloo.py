@@ -6,9 +6,9 @@
                 ppo_seq     L = mean over rows of max(-A w, -A clip(w, 1 - epsilon_low, 1 + epsilon_high)),
                                 w = exp(s - s_old)
 
-Only ``ppo_seq`` may update more than once a rollout: the other has no ratio.
+Only ``ppo_seq`` may update more than once per rollout, since ``reinforce`` has no ratio.
 
-Deviations from the code: beta is 0 unless asked for; unscorable completions are left out, of the others' mean too.
+Deviations from the code: beta defaults to 0; unscorable completions are left out, also from the mean of the others.
 """
 
 from __future__ import annotations

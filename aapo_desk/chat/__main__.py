@@ -1,4 +1,4 @@
-"""The model process; the package says how it is spoken to."""
+"""The model process. The package's docstring describes its messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aapo_desk.store import RunDirectory, StoreError
 
 
 class Voice:
-    """Says messages on what was standard output."""
+    """Writes messages to the original standard output."""
 
     def __init__(self, replies: IO[str]) -> None:
         self._replies = replies
@@ -32,8 +32,8 @@ class Voice:
 
 
 class Ears:
-    """Hears standard input in a thread of its own, so that an answer can be cancelled, and the process ended, in the
-    middle of whatever it does."""
+    """Reads standard input in a thread of its own, so that an answer can be cancelled, or the process ended, while the
+    main thread is busy."""
 
     def __init__(self, requests: IO[bytes]) -> None:
         self.asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -51,7 +51,7 @@ class Ears:
                 self._cancelled = max(self._cancelled, int(request["cancel"]))
             else:
                 self.asked.put(request)
-        os._exit(0)  # whoever asked has gone: nobody waits for the model that is being loaded, or for its answer
+        os._exit(0)  # the parent has ended, so nobody waits for the model or its answer
 
 
 def main() -> int:
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def _is_told(error: Exception) -> bool:
-    """Whether it is an error whose text is for the user."""
+    """Return whether the error's message is written for the user."""
     from aapo_desk.checkpoint import CheckpointError
     from aapo_desk.models.sources import ModelError
 
@@ -101,9 +101,10 @@ def _serve(setup: Mapping[str, Any], ears: Ears, say: Voice) -> int:
     try:
         policy = load(source, tell)
     except torch.OutOfMemoryError as error:
-        beside = " beside the training" if live else ""
+        beside = " next to the training" if live else ""
         raise ModelError(
-            f"the GPU's memory is too small for the model{beside}; free some, or use the CPU: CUDA_VISIBLE_DEVICES="
+            f"the GPU does not have enough memory for the model{beside}; free some, or use the CPU by setting "
+            "CUDA_VISIBLE_DEVICES="
         ) from error
     own = own_problems(run, source.config)
     conversation = Conversation(policy, source.config, setup["sides"], own.problems, say)

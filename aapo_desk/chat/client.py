@@ -1,4 +1,4 @@
-"""The model process as the CLI and the screen see it. Loads nothing of what runs in there."""
+"""The model process as the CLI and the screen see it. Imports none of the code that runs inside the process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from aapo_desk.launch.child import environment, python
 from aapo_desk.store import RunDirectory
 
 Said = dict[str, Any]
-"""A message of the process; see the package."""
+"""A message to or from the process; see the package's docstring."""
 Hear = Callable[[Said], None]
 
 
 class ChatProcess:
-    """A model process of its own, started at once. What it says goes to ``hear``, in another thread, in order.
+    """A model process, started immediately. Its messages are passed in order to ``hear``, called in another thread.
 
-    Where it ends without a last word, ``hear`` is told ``failed`` with what is known of its end.
+    If the process ends without a ``failed`` message, ``hear`` gets one that says what is known about its end.
     """
 
     def __init__(self, run: RunDirectory, step: str | None, sides: Sequence[Side], hear: Hear) -> None:
@@ -37,7 +37,7 @@ class ChatProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=environment(),
-            process_group=0,  # Ctrl-C is for the terminal's own process; what this one starts is ended with it
+            process_group=0,  # Ctrl-C must reach only the terminal's process; ``end`` kills the group
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -48,14 +48,14 @@ class ChatProcess:
         return self._process.pid
 
     def send(self, message: Said) -> None:
-        """Tell it something. Where it has ended, ``hear`` was told so."""
+        """Send a message to the process. If it has ended, nothing happens: ``hear`` gets a ``failed`` message."""
         assert self._process.stdin
         with contextlib.suppress(BrokenPipeError, ValueError):
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
 
     def end(self) -> None:
-        """Kill the process and what it started; nothing is heard of it any more."""
+        """Kill the process and its children; ``hear`` gets no more messages."""
         self._over = True
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -82,8 +82,8 @@ class ChatProcess:
     def _how_it_ended(self) -> str:
         status = self._process.wait()
         if status == -signal.SIGKILL:
-            return "the model process was killed, perhaps by the system for want of memory"
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            return "the model process was killed, possibly by the system because memory ran out"
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - 2000))
         lines = self._errors.read().decode(errors="replace").strip().splitlines()

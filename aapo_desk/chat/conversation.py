@@ -1,4 +1,4 @@
-"""A conversation with both sides: each has its own history, and both answer a question in one batch."""
+"""A conversation with both models: each side has its own history, and both answer a question in one batch."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from aapo_desk.tasks.prompts import render
 from aapo_desk.tasks.records import Turn
 
 Say = Callable[..., None]
-"""Says a message: its kind, and what belongs to it by name."""
+"""Sends a message: its kind, and its fields as keyword arguments."""
 Cancelled = Callable[[], bool]
 
 
 class RefusedError(ValueError):
-    """A question that is not answered; the message says why and what to do."""
+    """A question cannot be answered; the message says why and what to do."""
 
 
 class Conversation:
-    """What was said so far, and the next answers. ``problems`` are the run's own."""
+    """The conversation so far, to which further questions are added. ``problems`` are the run's own."""
 
     def __init__(
         self, policy: Policy, config: RunConfig, sides: Sequence[Side], problems: Sequence[Problem], say: Say
@@ -45,11 +45,11 @@ class Conversation:
         self._before: dict[Side, tuple[Turn, ...]] = dict.fromkeys(sides, ())
 
     def reset(self) -> None:
-        """Forget what was said."""
+        """Forget the conversation."""
         self._before = dict.fromkeys(self._before, ())
 
     def ask(self, request: Mapping[str, Any], cancelled: Cancelled) -> None:
-        """Answer one question, or refuse it; says so as it goes. ``cancelled`` is asked after each token."""
+        """Answer or refuse one question, and send messages about it. ``cancelled`` is called after each token."""
         try:
             questions = self._questions(request)
             prompts = {side: self._prompt(question) for side, question in questions.items()}
@@ -62,7 +62,7 @@ class Conversation:
             texts = self._answer(request["ask"], prompts, answering, room, cancelled)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            small = "the GPU's memory is too small for this answer; begin anew, or ask for fewer tokens"
+            small = "the GPU ran out of memory for this answer; start a new conversation, or ask for fewer tokens"
             self._say("refused", id=request["ask"], error=small)
             return
         for side, question in questions.items():
@@ -73,15 +73,15 @@ class Conversation:
             )
 
     def _questions(self, request: Mapping[str, Any]) -> dict[Side, Problem]:
-        """The question as each side is asked it, behind what was said to it."""
+        """Return the question for each side, with that side's history."""
         if "own" in request:
             place = request["own"]
             if not 0 <= place < len(self._problems):
-                raise RefusedError(f"there is no problem {place + 1}: this run has {len(self._problems)} at hand")
+                raise RefusedError(f"there is no problem {place + 1}: {len(self._problems)} are available")
             return dict.fromkeys(self._before, self._problems[place])
         text = str(request["text"])
         if not text.strip():
-            raise RefusedError("there is nothing in this question")
+            raise RefusedError("the question is empty")
         return {side: Problem("question", text, "", before) for side, before in self._before.items()}
 
     def _prompt(self, question: Problem) -> list[int]:
@@ -91,14 +91,17 @@ class Conversation:
             raise RefusedError(error.problems[0].message) from error
 
     def _room(self, prompt: int, wanted: int | None) -> _Room:
-        """Behind a prompt of so many tokens. Raises RefusedError where there is none."""
+        """Return how many tokens the answer to a prompt of ``prompt`` tokens may have.
+
+        Raises RefusedError if the prompt fills the model's context.
+        """
         width = wanted or self.longest
         if self.context is None or prompt + width <= self.context:
             return _Room(width, "length")
         if prompt >= self.context:
             raise RefusedError(
-                f"with what was said before, this is {prompt} tokens; the model takes {self.context} with its answer: "
-                "begin anew, or ask something shorter"
+                f"together with the conversation so far this is {prompt} tokens, but the model's context is "
+                f"{self.context} tokens including its answer; start a new conversation, or ask a shorter question"
             )
         return _Room(self.context - prompt, "context")
 
@@ -110,13 +113,13 @@ class Conversation:
         room: _Room,
         cancelled: Cancelled,
     ) -> dict[Side, str]:
-        """Both answers, said as they come; gives their texts."""
+        """Generate both answers, sending each piece as it is drawn, and return their texts."""
         began, first = time.perf_counter(), None
         self._say("begun", id=number, prompt_tokens={side: len(prompt) for side, prompt in prompts.items()})
         answers = [_Answer(number, side, Words(self.policy.tokenizer), began, self._say) for side in prompts]
         rows = [Row(place, answer.side == "tuned") for place, answer in enumerate(answers)]
         self._asked += 1
-        # Both sides draw by the same numbers, and a new process that is asked the same gives the same answers.
+        # Both sides use the same uniforms, and a new process that is asked the same questions gives the same answers.
         drawn = uniforms(1, room.width, derive_seed(self._config.run.seed, "chat", self._asked)).expand(len(rows), -1)
         sampling = Sampling(answering.temperature, answering.top_p)
         with closing(stream(self.policy, list(prompts.values()), rows, room.width, sampling, drawn)) as steps:
@@ -136,7 +139,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class _Room:
-    """How many tokens an answer may have, and what its end there is called."""
+    """The maximum length of an answer in tokens, and the reason reported for an answer that ends there."""
 
     width: int
     why: Literal["length", "context"]
@@ -144,7 +147,7 @@ class _Room:
 
 @dataclass
 class _Answer:
-    """One side's answer as it grows."""
+    """One side's answer while it is being generated."""
 
     number: int
     side: Side
@@ -156,7 +159,7 @@ class _Answer:
 
     def add(self, token: int, ended: bool) -> None:
         self.tokens += 1
-        if not ended and (piece := self.words.add(token)):  # the token that ends it may not be flagged as special
+        if not ended and (piece := self.words.add(token)):  # the end token may not be flagged as special
             self.say("piece", id=self.number, side=self.side, text=piece)
         if ended:
             self.end("end")

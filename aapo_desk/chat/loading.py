@@ -1,4 +1,4 @@
-"""Load a run's base with the adapter of one of its checkpoints, and find the run's own problems."""
+"""Load a run's base model with the adapter of one of its checkpoints, and find the run's own problems."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aapo_desk.tasks import Problem
 Tell = Callable[[str], None]
 
 MOST_PROBLEMS = 100
-"""The run's own problems that are at hand."""
+"""The maximum number of the run's own problems to offer."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class OwnProblems:
 
 
 def load(source: Source, tell: Tell) -> Policy:
-    """The policy as it was trained up to this checkpoint, on what devices there are here.
+    """Load the policy as trained up to this checkpoint, on a device that this machine has.
 
     Raises ModelError, ConfigError and CheckpointError.
     """
     checkpoint = Checkpoint(source.run.checkpoints / checkpoint_name(source.step), source.step)
     state = checkpoint.read_asked_state()
     config = source.config
-    # A run of a GPU may be talked to where there is none.
+    # A run that was trained on a GPU can also be loaded on a machine without one.
     model = config.model.model_copy(update={"device": "cpu" if config.model.device == "cpu" else "auto"})
     sources.check_id(model)
     resolved = sources.resolve(model, lambda text, _share=None, /: tell(text))
@@ -50,29 +50,30 @@ def load(source: Source, tell: Tell) -> Policy:
     policy = load_policy(model, config.lora, resolved, config.run.seed)
     try:
         load_adapter(checkpoint, policy)
-    except RuntimeError as error:  # torch's word for other shapes; CheckpointError is one too
+    except RuntimeError as error:  # raised by torch for other shapes; CheckpointError is one too
         first = str(error).splitlines()[0]
         raise CheckpointError(f"the adapter of {source.name} does not fit this model: {first}") from error
     policy.masks_rows = bool(state.get("choices", {}).get("row_mask", 1))
-    # No shadow weights: for two rows they gain a tenth or so, and to make them takes as long as to load the model.
+    # No dequantized weights: for two rows they save about a tenth of the time, and making them takes as long as loading
+    # the model.
     return policy
 
 
 def own_problems(run: RunDirectory, config: RunConfig) -> OwnProblems:
-    """The held-out problems, which the run never trained on; else those that it was last asked."""
+    """Return the held-out problems, which the run never trained on; if it has none, those of its last steps."""
     try:
         held_out = tasks.load(config.task, config.run.seed).held_out
         if held_out:
             return OwnProblems(held_out[: config.evaluated_problems or MOST_PROBLEMS][:MOST_PROBLEMS])
-        why = "this run holds no problems out"
+        why = "this run has no held-out problems"
     except (ConfigError, HubError, OSError) as error:
         why = f"its data cannot be read ({str(error).splitlines()[0]})"
     trained = _sampled(run)
-    return OwnProblems(trained, f"{why}: these were trained on" if trained else why)
+    return OwnProblems(trained, f"{why}; these were trained on" if trained else why)
 
 
 def _sampled(run: RunDirectory) -> list[Problem]:
-    """The problems of the last steps, from the completions that the run stored."""
+    """Return the problems of the last steps, from the completions that the run stored; empty if they cannot be read."""
     found: dict[str, Problem] = {}
     try:
         reader = RunReader(run)
@@ -89,5 +90,5 @@ def _sampled(run: RunDirectory) -> list[Problem]:
 
 
 def device_name(policy: Policy) -> str:
-    """``CPU``, or the GPU's name."""
+    """Return ``CPU``, or the GPU's name."""
     return "CPU" if policy.device.type == "cpu" else str(torch.cuda.get_device_name(policy.device))

@@ -1,4 +1,4 @@
-"""Who is asked, and how answers are sampled."""
+"""The checkpoint to talk to, and how answers are sampled."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from aapo_desk.store import RunDirectory
 __all__ = ["MAX_NEW_TOKENS", "SIDES", "Answering", "Side", "choose"]
 
 MAX_NEW_TOKENS = 256
-"""The longest answer, unless the run's own are longer or something else is wished."""
+"""The default maximum length of an answer in tokens, unless the run's own evaluations allow longer ones."""
 HOTTEST = 5.0
 NAMES = {"temperature": "temperature", "top-p": "top_p", "tokens": "max_new_tokens"}
-"""What a user calls the settings of an answer."""
+"""The fields of ``Answering`` by the names that the user types."""
 
 
 @dataclass(frozen=True)
 class Answering:
-    """How a question is answered. ``temperature`` 0 is greedy; ``max_new_tokens`` None leaves it to the process."""
+    """How answers are sampled. ``temperature`` 0 is greedy; ``max_new_tokens`` None uses the process's maximum."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int | None = None
 
     def check(self) -> None:
-        """Raises ConfigError with all that is wrong."""
+        """Check the values. Raises ConfigError with all values that are not allowed."""
         if problems := list(self._problems()):
             raise ConfigError(*problems)
 
@@ -45,15 +45,20 @@ class Answering:
             yield Problem("--max-new-tokens", "must be 1 or more", self.max_new_tokens)
 
     def changed(self, text: str) -> Answering:
-        """With what ``text`` names: pairs such as ``temperature 0.7 top-p 0.9 tokens 100``. Raises ConfigError."""
+        """Return a copy with the values in ``text``, pairs such as ``temperature 0.7 top-p 0.9 tokens 100``.
+
+        Raises ConfigError if the text cannot be read or a value is not allowed.
+        """
         words = text.replace("=", " ").split()
         allowed = ", ".join(NAMES)
         if len(words) % 2 or not words:
-            raise ConfigError(Problem("sampling", f"say a name and a number, of {allowed}", text.strip()))
+            raise ConfigError(
+                Problem("sampling", f"must be pairs of a name and a number; the names are {allowed}", text.strip())
+            )
         changes: dict[str, Any] = {}
         for name, value in zip(words[::2], words[1::2], strict=True):
             if name not in NAMES:
-                raise ConfigError(Problem("sampling", f"there are {allowed}", name))
+                raise ConfigError(Problem("sampling", f"unknown name; allowed are {allowed}", name))
             changes[NAMES[name]] = _number(name, value)
         made = replace(self, **changes)
         made.check()
@@ -63,7 +68,7 @@ class Answering:
         return {"temperature": self.temperature, "top_p": self.top_p, "max_new_tokens": self.max_new_tokens}
 
     def words(self, longest: int | None = None) -> str:
-        """For people. ``longest``: the process's own longest answer, in tokens."""
+        """Describe the settings for the user. ``longest`` is the process's maximum answer length in tokens."""
         how = "greedy" if self.temperature == 0 else f"temperature {self.temperature:g}"
         if self.temperature and self.top_p < 1:
             how += f", top-p {self.top_p:g}"
@@ -83,9 +88,9 @@ def _number(name: str, text: str) -> float | int:
 
 
 def choose(run: RunDirectory, step: str | None, live: bool) -> Source:
-    """The checkpoint that is talked to: by default the best; of a run that is still training the last.
+    """Return the checkpoint to talk to: by default the best; for a run that is still training, the last.
 
-    Raises ConfigError where there is none, StoreError where the run cannot be read.
+    Raises ConfigError if there is none, StoreError if the run cannot be read.
     """
     if not any(run.checkpoints.glob("step_*")):
         name = run.name
@@ -93,11 +98,11 @@ def choose(run: RunDirectory, step: str | None, live: bool) -> Source:
             every = run.read_config().run.checkpoint_every
             then = f"it writes one every {every} steps, or after this step with: aapo-desk checkpoint {name}"
         else:
-            then = f"train it until it has, with: aapo-desk resume {name}"
-        raise ConfigError(Problem("RUN", f"has no checkpoint yet, so nothing in it is tuned; {then}", name))
+            then = f"continue its training until it has one, with: aapo-desk resume {name}"
+        raise ConfigError(Problem("RUN", f"has no checkpoint yet, so there is no tuned model; {then}", name))
     return choose_checkpoint(run, step or ("last" if live else "best"))
 
 
 def is_live(run: RunDirectory) -> bool:
-    """Whether the run is being trained now."""
+    """Return whether the run is being trained now."""
     return launch.is_alive(run)

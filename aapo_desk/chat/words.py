@@ -1,38 +1,38 @@
-"""Tokens become text as they come, a character never in halves."""
+"""Turn tokens into text as they arrive, never splitting a character."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 HALF = "\ufffd"
-"""What a decoder puts for bytes that are no character, or not yet."""
+"""The character that a decoder writes for bytes that are not a character, or not a complete one yet."""
 LONGEST_CHARACTER = 4
-"""Bytes, and so tokens at the most."""
+"""The most bytes of a character, and so the most tokens that it can be split into."""
 
 
 class Decoder(Protocol):
-    """What is needed of a transformers tokenizer."""
+    """The part of a transformers tokenizer that is used here."""
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
 
 
 class Words:
-    """The text of one answer that is being made.
+    """The text of one answer while it is being generated.
 
-    A piece is what the newest tokens add to the text of those shortly before them: alone they would be decoded
-    otherwise (a blank in front, half a character). What ends in half a character waits for the rest of it.
+    A piece of text is what the newest tokens add to the text of the tokens just before them, since alone they would be
+    decoded differently (a leading blank, half a character). A piece that ends in half a character waits for the rest.
     """
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._tokens: list[int] = []
         self._before = 0
-        """From here on tokens are decoded together with the new ones."""
+        """The index from which earlier tokens are decoded together with the new ones."""
         self._told = 0
-        """So many tokens' text has been given."""
+        """The number of tokens whose text has been returned."""
 
     def add(self, token: int) -> str:
-        """The text that this token completes; "" where there is none yet."""
+        """Add a token, and return the text that it completes; "" if there is none yet."""
         self._tokens.append(token)
         text = self._text(self._tokens[self._before :])
         waits = text.endswith(HALF) and len(self._tokens) - self._told < LONGEST_CHARACTER
@@ -43,7 +43,7 @@ class Words:
         return text[len(told) :]
 
     def whole(self) -> str:
-        """All of it so far, as the tokens are decoded together."""
+        """Return the whole text so far, with all tokens decoded together."""
         return self._text(self._tokens)
 
     def _text(self, tokens: list[int]) -> str:

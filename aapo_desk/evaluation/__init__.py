@@ -1,11 +1,11 @@
-"""Is it better than its base? Held-out accuracy with intervals.
+"""Evaluation: the accuracy of a model and of its base on held-out problems, with confidence intervals.
 
-accuracy, intervals             right answers among all answers; what a number of problems can tell
-benchmarks, request, results    the named tasks; what is asked for; what was answered, and where it lies
-asking, held_out, batches       a model answers: the trainer's evaluations, and any other
-work                            the whole of ``aapo-desk eval``
+accuracy, intervals             the share of right answers, and confidence intervals
+benchmarks, request, results    the named tasks; what to evaluate; the answers and the files they are stored in
+asking, held_out, batches       generate and score answers: for the trainer's evaluations, and for all others
+work                            run a complete evaluation (``aapo-desk eval``)
 
-Those of the last two lines load torch and are imported by name.
+The modules of the last two lines load torch and are imported by name only.
 """
 
 from aapo_desk.evaluation.intervals import (

@@ -1,9 +1,9 @@
 """Accuracy: the share of all answers that are right. An answer that could not be scored counts as wrong.
 
-An answer is unscorable (its score is None) where the verifier hung or crashed on it. If such answers were left out, a
-policy that learns to break the verifier would look better with every right answer it never had to give. The stored
-scores keep None, so that an accuracy can always be computed again. What older versions measured differently is
-described in ``aapo_desk.store.unscorable``.
+An answer is unscorable (its score is None) if the verifier hung or crashed on it. If such answers were left out, a
+policy that learns to break the verifier would look better than it is: every answer that breaks it would be one fewer
+wrong answer. The stored scores keep None, so that an accuracy can always be computed again. What older versions
+measured differently is described in ``aapo_desk.store.unscorable``.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from aapo_desk.evaluation.intervals import Estimate, paired_difference, proporti
 from aapo_desk.store.unscorable import RECOUNTED, UNSCORABLE_AS, WRONG, leaves_out
 
 DIFFERENCES = {"greedy": "difference", "sampled": "difference_sampled"}
-"""By the side of an ``evaluations`` row, the field of its paired difference to the base model."""
+"""For each side of an ``evaluations`` row, the field with its paired difference from the base model."""
 
 Evaluation = Mapping[str, Any]
 
 
 def as_wrong(scores: Sequence[float | None]) -> list[float]:
-    """The scores, with 0 for each answer that could not be scored."""
+    """Return the scores, with 0 for each answer that could not be scored."""
     return [0.0 if score is None else score for score in scores]
 
 
 def measure(scores: Sequence[float | None]) -> dict[str, Any]:
-    """The accuracy over all answers with its 95 % interval, and how many were unscorable. ``scores`` stay as they are.
+    """Return the accuracy over all answers with its 95 % interval, the number of unscorable answers, and the scores.
 
-    Raises ValueError for no scores.
+    The scores are returned unchanged, with None for unscorable answers. Raises ValueError if there are no scores.
     """
     found = proportion(as_wrong(scores))
     return {
@@ -42,24 +42,24 @@ def measure(scores: Sequence[float | None]) -> dict[str, Any]:
 
 
 def difference(before: Sequence[float | None], after: Sequence[float | None]) -> Estimate:
-    """``paired_difference`` over all problems; a problem without a score counts as answered wrong on that side."""
+    """Return ``paired_difference`` over all problems; a problem without a score counts as wrong on that side."""
     return paired_difference(as_wrong(before), as_wrong(after))
 
 
 def recounted(evaluations: Mapping[int, Evaluation]) -> dict[int, dict[str, Any]]:
-    """A run's evaluations by step (0 is the base model's), all of them over all answers.
+    """Return a run's evaluations by step (0 is the base model's), with every accuracy taken over all answers.
 
-    Rows of older versions that left unscorable answers out are computed again from their scores, and so are the
-    differences to the base model. A row without the scores for that stays as it was measured.
+    Rows from older versions, which left unscorable answers out, are computed again from their scores, and so are the
+    differences from the base model. A row that does not have the scores for that stays as it was measured.
     """
     base = evaluations.get(0)
     return {step: _recounted(row, base if step else None) for step, row in evaluations.items()}
 
 
 def on_one_rule(evaluations: Mapping[int, Evaluation]) -> Mapping[int, Evaluation]:
-    """The evaluations as they were measured where all left unscorable answers out; else ``recounted``.
+    """Return the evaluations as they were measured if all of them left unscorable answers out, else ``recounted``.
 
-    A run that an older version began and this one continued has rows of both kinds.
+    A run that an older version began and this version continued has rows of both kinds.
     """
     marked = any(UNSCORABLE_AS in (row.get(side) or {}) for row in evaluations.values() for side in DIFFERENCES)
     return recounted(evaluations) if marked else evaluations
@@ -83,7 +83,7 @@ def _recounted(row: Evaluation, base: Evaluation | None) -> dict[str, Any]:
 
 
 def _scores_of_same_problems(base: Evaluation | None, row: Evaluation, side: str) -> Sequence[float | None]:
-    """The base model's scores, problem by problem as in ``row``; empty where it was asked other problems."""
+    """Return the base model's scores in the order of ``row``'s problems; empty if it was asked other problems."""
     if base is None or base.get("ids") != row.get("ids"):
         return []
     return (base.get(side) or {}).get("scores") or []

@@ -1,4 +1,4 @@
-"""A model answers problems, and its answers are scored as in training."""
+"""Let a model answer problems, and score the answers as in training."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from aapo_desk.rollout import Row, Sampling, decode
 from aapo_desk.tasks import Problem
 
 READABLE = "readable"
-"""The reward that tells whether there is an answer at all."""
+"""The reward that measures whether the completion contains an answer at all."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One completion and what the judge made of it."""
+    """One completion with its score."""
 
     text: str
     read: str | None
-    """The answer that the judge found in the text, where it tells."""
+    """The answer that the judge extracted from the text; None if it does not report one."""
     score: float | None
-    """None: it could not be scored, and ``error`` says why."""
+    """None if the completion could not be scored; ``error`` then gives the reason."""
     readable: float
-    """1 where an answer could be read at all."""
+    """1 if an answer could be extracted at all, else 0."""
     tokens: int
     truncated: bool
     error: str | None
@@ -45,10 +45,10 @@ def ask(
     progress: Callable[[float], None] = lambda _: None,
     fixed: bool = False,
 ) -> list[Answer]:
-    """The answer of each of ``rows``, which name places in ``problems`` and ``prompts``; scored by a pool of
-    ``judged_by``'s rewards.
+    """Return one scored answer for each of ``rows``, whose ``prompt`` is an index into ``problems`` and ``prompts``.
 
-    ``uniforms`` [R, T], ``batch_rows``, ``progress`` and ``fixed`` are as in ``decode``. Raises RewardError.
+    ``pool`` runs the rewards that ``judged_by`` returns. ``uniforms`` [R, T], ``batch_rows``, ``progress`` and
+    ``fixed`` are as in ``decode``. Raises RewardError.
     """
     done = decode(policy, prompts, rows, max_new_tokens, sampling, uniforms, batch_rows, progress, fixed)
     texts = policy.tokenizer.batch_decode([done.content(row) for row in range(len(rows))], skip_special_tokens=True)

@@ -1,8 +1,8 @@
-"""A loaded policy answers any problems, base and tuned in the same batches.
+"""Let a loaded policy answer problems in batches, base and tuned model in the same batch.
 
-The batches follow from the problems and their size alone, so an evaluation that goes on computes those that one left
-alone would have computed, to the last bit on the same device. What is drawn for a problem's sample follows from the
-seed, the problem and the sample's number, whatever batch it is in; base and tuned draw by the same uniforms.
+The batches depend only on the problems and on the batch size, so a resumed evaluation computes the same batches as an
+uninterrupted one, bit for bit on the same device. The sample drawn for a problem depends on the seed, the problem and
+the sample's number, not on its batch; base and tuned model use the same uniforms.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Asked:
-    """Problems with their prompts' token ids, and how each is answered. ``sampling`` None: greedily, one answer."""
+    """Problems with their prompts' token ids, and how to answer them. If ``sampling`` is None, greedily and once."""
 
     problems: Sequence[Problem]
     prompts: Sequence[Sequence[int]]
@@ -38,11 +38,11 @@ class Asked:
     sampling: Sampling | None = None
     seed: int = 0
     sides: Sequence[Side] = SIDES
-    """Who answers: the base model, and the one with its adapter."""
+    """Which models answer: the base model, and the model with its adapter."""
 
     @property
     def rows(self) -> int:
-        """Rows a problem."""
+        """Return the number of rows per problem."""
         return self.samples * len(self.sides)
 
 
@@ -54,9 +54,10 @@ def evaluate(
     fixed: bool = False,
     progress: Progress = lambda _: None,
 ) -> tuple[dict[str, Any], list[Line]]:
-    """All of it at once: the summary (see ``results``) and a line a problem.
+    """Evaluate all problems in one call, and return the summary (see ``results``) and one line per problem.
 
-    ``pool`` is of the rewards that ``judged_by`` names; ``fixed`` is as in ``decode``. Raises RewardError.
+    ``pool`` runs the rewards that ``judged_by`` returns; ``fixed`` is as in ``decode``. Raises RewardError, and
+    EvaluationError if not even one row fits in memory.
     """
     lines: list[Line] = []
     for batch in answered(policy, asked, pool, batch_rows, fixed, 0, progress):
@@ -74,12 +75,12 @@ def answered(
     progress: Progress = lambda _: None,
     changed: Callable[[dict[str, int]], None] = lambda _: None,
 ) -> Iterator[list[Line]]:
-    """The lines of one batch of problems after the other, those with the longest prompts first.
+    """Yield the lines of one batch of problems after the other, the longest prompts first.
 
-    ``done``: so many problems were answered before, in whole batches of the same size. ``progress`` hears the share of
-    all problems that is done. If a GPU's memory is too small for a batch, batches become half as large; if the decode
-    step cannot be captured as a CUDA graph, no further capture is tried. ``changed`` hears of the new choices. Raises
-    RewardError, and EvaluationError if not one row fits.
+    ``done`` problems were answered earlier, in whole batches of the same size, and are skipped. ``progress`` is called
+    with the share of all problems that is done. If the GPU runs out of memory, the batch size is halved; if the decode
+    step cannot be captured as a CUDA graph, no further capture is tried. ``changed`` is called with such new choices.
+    Raises RewardError, and EvaluationError if not even one row fits in memory.
     """
     order = sorted(range(len(asked.problems)), key=lambda place: (-len(asked.prompts[place]), place))
     ids = content_ids(asked.problems)
@@ -93,10 +94,10 @@ def answered(
             answers = _ask(policy, asked, batch, pool, batch_rows, report, fixed)
         except torch.OutOfMemoryError:
             if batch_rows == 1:
-                message = "the device's memory is too small for one answer at a time; lower --max-new-tokens"
+                message = "the device ran out of memory with a single answer at a time; lower --max-new-tokens"
                 raise EvaluationError(message) from None
             batch_rows //= 2
-            log.warning("the device's memory is too small: from here on %d rows at once", batch_rows)
+            log.warning("the device ran out of memory; the batch size is now %d rows", batch_rows)
             changed({"batch_rows": batch_rows})
             torch.cuda.empty_cache()
             continue
@@ -118,7 +119,7 @@ def _ask(
     progress: Progress,
     fixed: bool,
 ) -> list[list[Answer]]:
-    """Each problem's answers, by side and sample."""
+    """Return each problem's answers, ordered by side, then by sample."""
     greedy = asked.sampling is None
     rows = [
         Row(place, side == "tuned", greedy) for place in batch for side in asked.sides for _ in range(asked.samples)
@@ -134,7 +135,7 @@ def _ask(
             for sample in range(asked.samples)
         ]
         numbers = torch.cat([uniforms(1, width, seed) for seed in seeds])
-    # At temperature 0 nothing is sorted or drawn.
+    # At temperature 0 ``draw`` takes the argmax, without sorting or sampling.
     sampling = asked.sampling or Sampling(temperature=0.0)
     answers = ask(
         policy, asked.problems, asked.prompts, rows, width, sampling, numbers, pool, batch_rows, progress, fixed

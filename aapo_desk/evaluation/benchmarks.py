@@ -1,8 +1,9 @@
-"""The tasks that ``--task`` knows by name: where they are on the hub, which columns, how long an answer may be.
+"""The tasks that ``--task`` knows by name: their data sets on the hub, their columns, and how long an answer may be.
 
-The five that AAPO's authors report (arXiv 2505.14264) are read from the very data sets that their evaluation reads
-(JianxXiong/AAPO, open-rs/evaluate.py). Their figures come from 32768 new tokens at temperature 0.6 and top-p 0.95, and
-from a prompt of their own: ours say what they were taken with, and are not theirs.
+The five tasks that AAPO's authors report (arXiv 2505.14264) are read from the same data sets that the authors'
+evaluation reads (JianxXiong/AAPO, open-rs/evaluate.py). Their figures were measured with 32768 new tokens at
+temperature 0.6 and top-p 0.95, and with a prompt of their own. Our results record the settings that they were measured
+with and are not comparable to theirs.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from dataclasses import dataclass, field
 
 SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
 MAX_PROMPT_TOKENS = 4096
-"""Beyond the longest prompt of any of them: a problem that is left out would make another benchmark of it."""
+"""Longer than the longest prompt of every benchmark: leaving a problem out would change the benchmark."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One named task. ``options`` are those of ``task.options``."""
+    """One named task. ``options`` become the configuration's ``task.options``."""
 
     name: str
     title: str
@@ -28,7 +29,7 @@ class Benchmark:
     max_new_tokens: int = 4096
     options: Mapping[str, str] = field(default_factory=dict)
     in_box: bool = False
-    """The answer column holds a worked solution; the answer is what stands in its last box."""
+    r"""Whether the answer column holds a worked solution, whose last ``\boxed{}`` contains the answer."""
 
 
 BENCHMARKS = {
@@ -44,7 +45,7 @@ BENCHMARKS = {
             options={"config": "main"},
         ),
         Benchmark("svamp", "short word problems, 300", "hub:ChilleD/SVAMP", "test", "question_concat", "Answer", 256),
-        Benchmark("math500", "of the MATH test set, 500", "hub:HuggingFaceH4/MATH-500", "test", max_new_tokens=2048),
+        Benchmark("math500", "MATH test problems, 500", "hub:HuggingFaceH4/MATH-500", "test", max_new_tokens=2048),
         Benchmark("aime24", "AIME 2024, 30", "hub:HuggingFaceH4/aime_2024", "train"),
         Benchmark("amc23", "AMC 2023, 40", "hub:knoveleng/AMC-23", "train"),
         Benchmark(
@@ -62,7 +63,7 @@ BENCHMARKS = {
 
 
 def last_box(text: str) -> str:
-    r"""What stands in the last ``\boxed{}`` of a worked solution; the whole text where there is none."""
+    r"""Return the content of the last ``\boxed{}`` of a worked solution; the whole text if there is none."""
     start = text.rfind(r"\boxed{")
     if start < 0:
         return text

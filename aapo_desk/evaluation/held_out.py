@@ -1,4 +1,4 @@
-"""Accuracy on a run's held-out problems while it trains: greedy, and sampled at the rollout's temperature."""
+"""Accuracy on a run's held-out problems during training: greedy, and sampled at the rollout's temperature."""
 
 from __future__ import annotations
 
@@ -19,22 +19,26 @@ from aapo_desk.tasks import Problem
 
 NAME = "held_out"
 FOR_THE_FORM = ("countdown", "well_formed")
-"""The reward's option that pays an answer that is not right."""
+"""The reward and its option that gives points for a well-formed answer that is not right."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is asked: problems with their prompts' token ids, and how answers are scored."""
+    """The held-out problems with their prompts' token ids, and the pool that scores the answers."""
 
     problems: Sequence[Problem]
     prompts: Sequence[list[int]]
     pool: RewardPool
-    """Of the rewards that ``judged_by`` names."""
+    """Runs the rewards that ``judged_by`` returns."""
 
 
 def judged_by(rewards: Sequence[RewardConfig]) -> list[RewardConfig]:
-    """The rewards that an evaluation runs: the right answer (by the first of ``VERIFIERS``, else by the first reward
-    configured), unweighted and without what the form alone is worth, and whether an answer could be read at all."""
+    """Return the two rewards that an evaluation runs.
+
+    The first judges whether the answer is right: the first configured reward that is one of ``VERIFIERS``, else the
+    first configured reward, with weight 1 and without points for the form alone. The second measures whether an answer
+    could be read at all.
+    """
     judge = next((reward for reward in rewards if reward.name in VERIFIERS), rewards[0])
     options = {name: value for name, value in judge.options.items() if (judge.name, name) != FOR_THE_FORM}
     return [judge.model_copy(update={"weight": 1.0, "options": options}), RewardConfig(name=READABLE, weight=0.0)]
@@ -51,11 +55,11 @@ def evaluate(
     adapter: bool = True,
     asking: Callable[..., list[Answer]] = ask,
 ) -> dict[str, Any]:
-    """Ask every held-out problem twice, greedily and sampled, in one batch; each prompt is read once.
+    """Answer every held-out problem twice, greedily and sampled, in one batch with one prefill per prompt.
 
-    Gives the ``evaluations`` row's data. ``base`` is the base model's, for the paired differences; ``fixed`` is as in
-    ``decode``; without ``adapter`` the reference answers. The same uniforms serve every evaluation of a run, so that
-    two of them differ by the adapter alone. ``asking`` takes the place of ``ask`` where several processes do it.
+    Returns the data of an ``evaluations`` row. ``base`` is the base model's row, for the paired differences; ``fixed``
+    is as in ``decode``; without ``adapter`` the reference answers. All evaluations of a run use the same uniforms, so
+    that two of them differ by the adapter alone. ``asking`` replaces ``ask`` if several processes share the work.
     """
     started = time.perf_counter()
     rows = [Row(number, adapter, greedy) for number in range(len(asked.problems)) for greedy in (True, False)]
@@ -86,7 +90,7 @@ def evaluate(
 
 
 def _summary(answers: Sequence[Answer]) -> dict[str, Any]:
-    """The accuracy over all answers, the number of unscorable ones, and what was answered."""
+    """Return the accuracy over all answers, the number of unscorable ones, and the answers' texts."""
     return {
         **measure([answer.score for answer in answers]),
         "readable": sum(answer.readable for answer in answers) / len(answers),
@@ -95,5 +99,8 @@ def _summary(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def _difference(base: dict[str, Any] | None, side: str, after: dict[str, Any]) -> dict[str, float] | None:
-    """The change from the base model, paired by problem; from the scores, so that an older version's base serves."""
+    """Return the change from the base model, paired by problem.
+
+    It is computed from the scores, so that a base row from an older version can be used too.
+    """
     return difference(base[side]["scores"], after["scores"]).as_json() if base else None

@@ -1,4 +1,4 @@
-"""Intervals that say how much a number of problems can tell."""
+"""Confidence intervals for accuracies and their differences."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Estimate:
 
 
 def proportion(scores: Sequence[float]) -> Estimate:
-    """The mean of scores in 0..1 with Wilson's score interval (1927), which holds near 0 and 1 as well.
+    """Return the mean of scores in 0..1 with Wilson's score interval (1927), which is valid near 0 and 1 as well.
 
-    For scores between 0 and 1 it is wider than needed. Raises ValueError for no scores.
+    For fractional scores it is wider than needed. Raises ValueError if there are no scores.
     """
     if not scores:
         raise ValueError("no scores")
@@ -34,17 +34,17 @@ def proportion(scores: Sequence[float]) -> Estimate:
 def _wilson(p: float, n: float) -> Estimate:
     centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(max(p * (1 - p), 0.0) / n + Z95**2 / (4 * n * n))
-    # At 0 and 1 the bound is the mean itself; rounding must not push it past.
+    # At a mean of 0 or 1 the bound equals the mean; rounding must not push it beyond.
     return Estimate(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
 
 
 def mean_of_means(scores: Sequence[Sequence[float]]) -> Estimate:
-    """The mean over problems of each problem's mean score in 0..1, with a 95 % interval.
+    """Return the mean over problems of each problem's mean score in 0..1, with a 95 % interval.
 
-    A problem's samples are alike, so the problems are what is drawn: Wilson's interval at the effective number of
-    samples, p (1 - p) over the variance of the mean between problems (as Korn and Graubard, 1998, for surveys). It is
-    taken to be no less than the number of problems and no more than that of the samples; with one 0/1 score a problem
-    this is ``proportion``. Raises ValueError for no problems or one without scores.
+    The samples of one problem are correlated, so the problem is the sampling unit. The interval is Wilson's at the
+    effective number of samples: p (1 - p) divided by the between-problem variance of the mean (as Korn and Graubard,
+    1998, for surveys). That number is clamped between the number of problems and the number of samples; with one 0/1
+    score per problem the result equals ``proportion``. Raises ValueError if there are no problems or one has no scores.
     """
     if not scores or not all(scores):
         raise ValueError("no scores")
@@ -58,26 +58,27 @@ def mean_of_means(scores: Sequence[Sequence[float]]) -> Estimate:
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estimate:
-    """The mean of after - before, problem by problem, with a 95 % interval. Scores, or mean scores, in 0..1.
+    """Return the mean of after - before, paired by problem, with a 95 % interval. Scores or mean scores are in 0..1.
 
     The interval is Bonett and Price's adjusted Wald interval for paired proportions (2012): one pair of each kind of
-    disagreement is added, so that it does not shrink to nothing where none disagree. Raises ValueError for no pairs.
+    disagreement is added, so that its width does not become 0 if no pair disagrees. Raises ValueError if there are no
+    pairs.
     """
     n = len(before)
     if not n:
         raise ValueError("no pairs")
     differences = [b - a for a, b in zip(before, after, strict=True)]
     centre = sum(differences) / (n + 2)
-    # The two pairs that are added have the squares 1 and 1. For scores of 0 and 1 this is their formula.
+    # The two added pairs contribute a square of 1 each. For scores of 0 and 1 this is Bonett and Price's formula.
     squares = (sum(d * d for d in differences) + 2) / (n + 2)
     half = Z95 * math.sqrt((squares - centre**2) / (n + 2))
     return Estimate(sum(differences) / n, max(-1.0, centre - half), min(1.0, centre + half))
 
 
 def unpaired_difference(before: Estimate, after: Estimate) -> Estimate:
-    """after - before of two proportions over different problems, with a 95 % interval.
+    """Return after - before for two proportions over different problems, with a 95 % interval.
 
-    Newcombe's hybrid score interval (1998, method 10), made of the two Wilson intervals.
+    The interval is Newcombe's hybrid score interval (1998, method 10), built from the two Wilson intervals.
     """
     difference = after.mean - before.mean
     low = difference - math.hypot(after.mean - after.low, before.high - before.mean)

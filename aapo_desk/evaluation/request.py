@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, checked as far as it can be without a model; and its problems."""
+"""The request for an evaluation, checked as far as possible without loading a model, and its problems."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from aapo_desk.tasks import Problem
 OWN = "own"
 BEST, LAST = "best", "last"
 Columns = tuple[str | None, str | None]
-"""Of problem and answer; None: the likeliest there is."""
+"""The columns of problem and answer; None means the most likely column that exists."""
 COLUMNS: tuple[Columns, ...] = (("problem", "answer"), ("question", "answer"), (None, None))
-"""What data sets mostly call them."""
+"""The names that most data sets use, tried in this order."""
 MAX_NEW_TOKENS = 512
 SETTABLE = ("model.", "task.", "rewards", "rollout.top_p", "rollout.top_k", "rollout.weights", "rollout.capture")
 SEED = "run.seed"
@@ -35,12 +35,12 @@ SAID_OTHERWISE = {
     "task.source": "--task",
     "task.split": "--split",
 }
-"""Settings that an option of the command stands for."""
+"""Settings that have an option of their own in ``aapo-desk eval``."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The command line's words. ``reference`` is a run or a model; no ``temperature`` means greedy."""
+    """The options of the command line. ``reference`` is a run or a model; no ``temperature`` means greedy."""
 
     reference: str
     task: str | None = None
@@ -56,31 +56,37 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be evaluated. ``config`` holds the model, the task, the rewards and the longest answer."""
+    """A checked request. ``config`` holds the model, the task, the rewards and the maximum answer length."""
 
     config: RunConfig
     task: str
     benchmark: Benchmark | None
     run: RunDirectory | None
-    """None: a bare model."""
+    """None if a model without a run is evaluated."""
     step: str
-    """Of the run's checkpoint: a number, ``best`` or ``last``."""
+    """The step of the run's checkpoint: a number, ``best`` or ``last``."""
     problems: int | None
     samples: int
     greedy: bool
     length_given: bool
-    """Whether the longest answer was asked for, or may be less where the model's context ends."""
+    """Whether the user set the maximum answer length. If not, it may be shortened to fit the model's context."""
     columns: Sequence[Columns]
-    """What may be there, the likeliest first."""
+    """The column names to try, most likely first."""
 
     @property
     def most(self) -> int | None:
-        """A run evaluates itself on the first of its held-out problems whose prompts fit: so many."""
+        """Return how many problems to evaluate at most; None for all.
+
+        A run's own held-out problems are limited as in its training: to the first ones whose prompts fit.
+        """
         return self.config.evaluated_problems or None if self.task == OWN else None
 
 
 def request(wanted: Wanted) -> Request:
-    """Raises ConfigError with what was given, what is allowed and what to do."""
+    """Check the command line's options and turn them into a request.
+
+    Raises ConfigError with what was given, what is allowed and what to do.
+    """
     _check_sampling(wanted)
     _check_sets(wanted.sets)
     run = _run(wanted.reference)
@@ -114,16 +120,17 @@ def request(wanted: Wanted) -> Request:
 
 
 def read_problems(asked: Request) -> tuple[list[Problem], int]:
-    """The problems to ask, and how many there are; the same ones for the same number, whatever their order.
+    """Return the problems to evaluate, and how many the task has in total.
 
-    Raises ConfigError and HubError as ``tasks.load`` does; of a named task's, HubError says how to do without the hub.
+    A subset of a given size is always the same one, whatever the order of the file. Raises ConfigError and HubError as
+    ``tasks.load`` does; for a named task, HubError also says how to use a local copy.
     """
     try:
         problems = _own(asked) if asked.task == OWN else _of_source(asked)
     except HubError as error:
         if asked.benchmark is None:
             raise
-        raise HubError(f"{error}; of --task {asked.task} a local copy is: --data PATH") from error
+        raise HubError(f"{error}; to use a local copy with --task {asked.task}, add --data PATH") from error
     if asked.benchmark and asked.benchmark.in_box:
         problems = [replace(problem, answer=last_box(problem.answer)) for problem in problems]
     chosen = set(range(len(problems)))
@@ -134,13 +141,13 @@ def read_problems(asked: Request) -> tuple[list[Problem], int]:
 
 
 def content_id(problem: Problem) -> str:
-    """Names a problem by its words and its answer, wherever it is read from."""
+    """Return an id made from a problem's text and answer, independent of the file it was read from."""
     text = f"{' '.join(problem.problem.split())}\0{problem.answer}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def content_ids(problems: Sequence[Problem]) -> list[str]:
-    """``content_id`` of each; the second of the same problem is told apart by its number."""
+    """Return the ``content_id`` of each problem; repetitions of a problem get the suffix -2, -3 and so on."""
     seen: Counter[str] = Counter()
     ids = []
     for problem in problems:
@@ -151,15 +158,18 @@ def content_ids(problems: Sequence[Problem]) -> list[str]:
 
 
 def _own(asked: Request) -> list[Problem]:
-    """A run's held-out problems."""
+    """Return a run's held-out problems."""
     problems = tasks.load(asked.config.task, asked.config.run.seed).held_out
     if not problems:
-        raise ConfigError(Refusal("--task", "this run holds no problems out; name another task", OWN))
+        raise ConfigError(Refusal("--task", "this run has no held-out problems; name another task", OWN))
     return problems
 
 
 def _of_source(asked: Request) -> list[Problem]:
-    """Every problem of the split, by the first columns that are there. Raises for the last ones where none are."""
+    """Return every problem of the split, read with the first pair of columns that exists.
+
+    If none exists, raises the error of the last pair.
+    """
     refused: ConfigError | None = None
     for problem_column, answer_column in asked.columns:
         columns = {"problem_column": problem_column, "answer_column": answer_column}
@@ -175,27 +185,27 @@ def _of_source(asked: Request) -> list[Problem]:
 
 def _check_sampling(wanted: Wanted) -> None:
     if wanted.temperature is not None and wanted.temperature <= 0:
-        message = "must be above 0; leave it out for the one greedy answer"
+        message = "must be above 0; leave it out for one greedy answer"
         raise ConfigError(Refusal("--temperature", message, wanted.temperature))
     if wanted.samples > 1 and wanted.temperature is None:
-        message = "several greedy answers would all be the same; say how to sample, such as --temperature 0.6"
+        message = "several greedy answers would all be the same; set a temperature, such as --temperature 0.6"
         raise ConfigError(Refusal("--samples", message, wanted.samples))
 
 
 def _check_sets(sets: Mapping[str, Any]) -> None:
-    """Refuse settings that would be read and do nothing."""
+    """Refuse settings that would have no effect."""
     known = set(field_paths())
     for path, value in sets.items():
         if path in SAID_OTHERWISE:
-            raise ConfigError(Refusal(path, f"say it with {SAID_OTHERWISE[path]}", value, "--set"))
+            raise ConfigError(Refusal(path, f"use {SAID_OTHERWISE[path]} instead", value, "--set"))
         if not path.startswith(SETTABLE) and path != SEED:
             allowed = ", ".join(f"{name}*" if name.endswith(".") else name for name in (*SETTABLE, SEED))
-            message = f"does nothing in an evaluation; what does: {allowed}"
+            message = f"has no effect in an evaluation; these have: {allowed}"
             raise ConfigError(Refusal(path, message, value, "--set", nearest_key(path) if path not in known else None))
 
 
 def _run(reference: str) -> RunDirectory | None:
-    """The run that is meant; None where it is a model: a folder, a wheel's file, or owner/name on the hub."""
+    """Return the run that is meant; None if it is a model: a folder, a file in a wheel, or owner/name on the hub."""
     if any(reference in (run.id, run.name) for run in list_runs()):
         return find_run(reference)
     if reference.startswith(("pip:", "~", ".")) or "/" in reference or Path(reference).is_dir():
@@ -205,7 +215,7 @@ def _run(reference: str) -> RunDirectory | None:
 
 def _tasks(run: RunDirectory | None) -> str:
     own = f"{OWN} (the run's held-out problems), " if run else ""
-    return f"there are {', '.join(BENCHMARKS)}, {own}file:PATH and hub:OWNER/DATASET"
+    return f"allowed are {', '.join(BENCHMARKS)}, {own}file:PATH and hub:OWNER/DATASET"
 
 
 def _check_task(wanted: Wanted, task: str, run: RunDirectory | None) -> None:
@@ -215,10 +225,10 @@ def _check_task(wanted: Wanted, task: str, run: RunDirectory | None) -> None:
         nearest = f"file:{task}" if user_path(task).exists() else close[0] if close else None
         raise ConfigError(Refusal("--task", f"there is no such task; {_tasks(run)}", task, nearest=nearest))
     if task == OWN and run is None:
-        message = "a bare model has no held-out problems; name another task, or a run"
+        message = "a model has no held-out problems; name another task, or a run"
         raise ConfigError(Refusal("--task", message, task))
     if wanted.data is not None and not named:
-        message = "is the local copy of a named task; a file of your own is --task file:PATH"
+        message = "is for a local copy of a named task; for a file of your own use --task file:PATH"
         raise ConfigError(Refusal("--data", message, wanted.data))
     if wanted.data is not None and not user_path(wanted.data).exists():
         raise ConfigError(Refusal("--data", "there is no such file or folder", wanted.data))
@@ -241,7 +251,10 @@ def _columns(wanted: Wanted, benchmark: Benchmark | None, known: RunConfig | Non
 def _task_section(
     wanted: Wanted, task: str, benchmark: Benchmark | None, known: RunConfig | None, columns: Columns
 ) -> dict[str, Any]:
-    """``task`` as a configuration holds it. A file of one's own is asked as the run's problems were."""
+    """Return the ``task`` section of the configuration.
+
+    For a file or data set of the user's own, the system prompt is the one that the run was trained with.
+    """
     source = f"file:{wanted.data}" if wanted.data is not None else benchmark.source if benchmark else task
     local = tasks.local_path(TaskConfig(source=source))
     single = local is not None and not local.is_dir()
@@ -268,7 +281,7 @@ def _step(step: str | None, run: RunDirectory | None) -> str:
     if step is None:
         return LAST
     if run is None:
-        raise ConfigError(Refusal("--step", "a bare model has no checkpoints; leave it out, or name a run", step))
+        raise ConfigError(Refusal("--step", "a model has no checkpoints; leave it out, or name a run", step))
     if step not in (BEST, LAST) and not step.isdecimal():
-        raise ConfigError(Refusal("--step", f"must be a step's number, {BEST} or {LAST}", step))
+        raise ConfigError(Refusal("--step", f"must be a step number, {BEST} or {LAST}", step))
     return step

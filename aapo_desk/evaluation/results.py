@@ -1,15 +1,16 @@
-"""What was answered, and where it lies: a small head and a line a problem, and what the lines come to.
+"""The files of an evaluation: a small head, one line per problem, and the summary of the lines.
 
     evaluations/gsm8k-greedy-1a2b3c4d/
-        evaluation.json     what was asked of whom, how far it is, and at the end the accuracies
-        results.jsonl       a problem a line: {"id", "source_id", "problem", "answer", "prompt_tokens",
+        evaluation.json     the head: what was asked of which model, the progress, and at the end the accuracies
+        results.jsonl       one problem per line: {"id", "source_id", "problem", "answer", "prompt_tokens",
                             "base": [{"completion", "read", "score", "tokens", "truncated", ...}], "tuned": [...]}
 
-A batch's lines are on the disk before the head counts them, so lines beyond the head's count are those of a batch that
-was not kept whole, and are written again. ``id`` names a problem by its content: two evaluations pair up by it.
+A batch's lines are written to disk before the head counts them. Lines beyond the head's count therefore belong to a
+batch that was interrupted, and are written again. ``id`` is derived from a problem's content; two evaluations are
+paired by it.
 
-The accuracies count unscorable answers as wrong. A head of an older version, which left them out (see
-``aapo_desk.store.unscorable``), is summarised again from its lines before it is compared or shown by a new evaluation.
+The accuracies count unscorable answers as wrong. The head of an older version, which left them out (see
+``aapo_desk.store.unscorable``), is summarised again from its lines before a new evaluation compares or shows it.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ Line = dict[str, Any]
 
 
 class EvaluationError(StoreError):
-    """Results that cannot be used; the message says which, why and what to do."""
+    """The results of an evaluation cannot be used; the message says which, why and what to do."""
 
 
 @dataclass
 class Results:
-    """An evaluation's folder, held by this process. ``lines`` are those that are kept."""
+    """An evaluation's folder, locked by this process. ``lines`` are the lines stored so far."""
 
     folder: Path
     head: Head
@@ -52,7 +53,7 @@ class Results:
     _file: IO[bytes]
 
     def add(self, lines: Sequence[Line], seconds: float) -> None:
-        """Keep a batch's lines: on the disk when this returns."""
+        """Append a batch's lines and sync them to disk."""
         self._file.write(
             b"".join(json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n" for line in lines)
         )
@@ -70,7 +71,7 @@ class Results:
         self.change(finished=time.time(), summary=summarise(self.lines))
 
     def count_again(self) -> bool:
-        """Replace a summary that left unscorable answers out; whether there was one."""
+        """Replace the summary if it left unscorable answers out, and return whether it did."""
         if not measured_before(self.head["summary"]):
             return False
         self.change(summary=summarise(self.lines))
@@ -79,18 +80,18 @@ class Results:
 
 @contextmanager
 def opened(folder: Path, head: Head) -> Iterator[Results]:
-    """The results in ``folder`` to go on with, where they are of the same ``key``, else new ones under ``head``.
+    """Open the results in ``folder`` to continue them if their ``key`` is the same, else start new ones with ``head``.
 
-    Raises EvaluationError where another process is at work on them, or lines are missing.
+    Raises EvaluationError if another process is using them, or if lines are missing.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # of folders in between, mkdir would not use the mode
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # mkdir applies the mode to the last folder only
     folder.mkdir(exist_ok=True, mode=0o700)
     (folder / ROWS).touch(mode=0o600)
     with (folder / ROWS).open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise EvaluationError(f"another process is at work on {folder}; wait for its end") from None
+            raise EvaluationError(f"another process is using {folder}; wait until it has finished") from None
         kept = read_head(folder)
         same = kept is not None and (kept["format"], kept["key"]) == (FORMAT, head["key"])
         results = Results(folder, kept if kept and same else head, [], file)
@@ -105,19 +106,19 @@ def opened(folder: Path, head: Head) -> Iterator[Results]:
 
 
 def read_head(folder: Path) -> Head | None:
-    """None where there is none that this version reads."""
+    """Return the head in ``folder``; None if there is none that this version can read."""
     head = read_json(folder / HEAD)
     return head if head and head.get("format") == FORMAT else None
 
 
 def read_lines(folder: Path) -> list[Line]:
-    """The lines that the head counts. Raises EvaluationError where some are missing."""
+    """Return the lines that the head counts. Raises EvaluationError if some are missing."""
     head = read_head(folder)
     return _read(folder, head["done"])[0] if head else []
 
 
 def finished(evaluations: Path) -> list[tuple[Path, Head]]:
-    """The evaluations in a folder that came to their end, the oldest first."""
+    """Return the completed evaluations in a folder, oldest first."""
     found = [(head.parent, read_head(head.parent)) for head in evaluations.glob(f"*/{HEAD}")]
     return sorted(
         ((folder, head) for folder, head in found if head and head["finished"]), key=lambda item: item[1]["finished"]
@@ -125,7 +126,7 @@ def finished(evaluations: Path) -> list[tuple[Path, Head]]:
 
 
 def _read(folder: Path, count: int) -> tuple[list[Line], int]:
-    """The first ``count`` lines and the byte behind them."""
+    """Return the first ``count`` lines and the byte offset after them."""
     lines: list[Line] = []
     end = 0
     try:
@@ -135,14 +136,14 @@ def _read(folder: Path, count: int) -> tuple[list[Line], int]:
             end = file.tell()
     except (OSError, ValueError) as error:
         raise EvaluationError(
-            f"{folder / ROWS} does not hold the {count} problems that {HEAD} counts ({error}); "
-            "remove the folder to begin anew"
+            f"{folder / ROWS} does not have the {count} problems that {HEAD} counts ({error}); "
+            "remove the folder to start again"
         ) from error
     return lines, end
 
 
 def summarise(lines: Sequence[Line]) -> dict[str, Any]:
-    """The accuracy of each side with its interval, and the paired difference where there are two.
+    """Return the accuracy of each side with its interval, and the paired difference if there are two sides.
 
     Unscorable answers count as wrong; ``unscorable`` is their number.
     """
@@ -164,7 +165,7 @@ def measured_before(summary: Mapping[str, Any]) -> bool:
 
 
 def score(line: Mapping[str, Any], side: Side) -> float:
-    """A problem's mean score over its samples; one that could not be scored counts as wrong."""
+    """Return a problem's mean score over its samples; a sample that could not be scored counts as wrong."""
     scores = _scores(line[side])
     return sum(scores) / len(scores)
 

@@ -1,4 +1,4 @@
-"""The whole of an evaluation: problems, model, adapter, choices for the device; answers kept as they come."""
+"""Run a complete evaluation: load problems, model and adapter, choose how to compute, and store answers by batch."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ from aapo_desk.tasks import Problem
 from aapo_desk.tasks.prompts import Fit, fit
 
 MOST_ROWS = {"cpu": 64, "cuda": 256}
-"""Rows at once beyond which little time is saved; what an interruption loses grows with them."""
+"""The maximum batch size, in rows. Larger batches save little time, and an interruption loses more work."""
 
 Tell = Callable[[str], None]
 Progress = Callable[[float, float | None], None]
-"""Hears the share that is done and the seconds that are left, where that can be told."""
+"""Called with the share that is done and the seconds that are left (None if they cannot be estimated yet)."""
 
 
 class Interrupted(Exception):
-    """Ctrl-C, and what is kept. ``str()`` is one line for the user."""
+    """The evaluation was interrupted by Ctrl-C. ``str()`` is one line for the user that says what is stored."""
 
     def __init__(self, kept: Results) -> None:
-        done = f"{len(kept.lines)} of {kept.head['problems']} problems are kept in {kept.folder}"
-        super().__init__(f"interrupted: {done}; the same command goes on with them")
+        done = f"{len(kept.lines)} of {kept.head['problems']} problems are stored in {kept.folder}"
+        super().__init__(f"interrupted: {done}; run the same command again to continue")
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """Who is evaluated: the model as it lies there and, of a run, the checkpoint with the adapter."""
+    """What is evaluated: the model on disk and, for a run, the checkpoint with the adapter."""
 
     resolved: sources.ResolvedModel
     checkpoint: Checkpoint | None
@@ -65,10 +65,10 @@ class _Subject:
 
 
 def work(request: Request, tell: Tell = lambda _: None, progress: Progress = lambda *_: None) -> tuple[Path, Head]:
-    """Evaluate, or go on with what was evaluated before, and give the folder of the results and their head.
+    """Run or continue an evaluation, and return the folder of the results and their head.
 
-    Raises ConfigError for what the user can mend, ModelError, HubError, CheckpointError, RewardError and
-    EvaluationError for what fails, Interrupted on Ctrl-C.
+    Raises ConfigError for what the user can fix; ModelError, HubError, CheckpointError, RewardError and
+    EvaluationError for what fails; Interrupted on Ctrl-C.
     """
     config = request.config
     sources.check_id(config.model)
@@ -81,9 +81,9 @@ def work(request: Request, tell: Tell = lambda _: None, progress: Progress = lam
         head = _head(request, subject, problems, total, device, pool)
         with results.opened(_folder(request, subject, head), head) as kept:
             if kept.head["finished"]:
-                tell("evaluated before; this is what was kept")
+                tell("this was evaluated before; showing the stored results")
                 if kept.count_again():
-                    tell("accuracies counted again: unscorable answers, left out when it was evaluated, are wrong now")
+                    tell("accuracies recomputed: unscorable answers, left out when evaluated, now count as wrong")
             else:
                 try:
                     _answer(request, subject, problems, pool, kept, tell, progress)
@@ -101,7 +101,7 @@ def _answer(
     tell: Tell,
     progress: Progress,
 ) -> None:
-    """Load the model, ask what is not answered yet, and finish."""
+    """Load the model, answer the problems that have no answer yet, and write the summary."""
     config = request.config
     tell(f"loading {config.model.id}")
     policy = load_policy(config.model, config.lora, subject.resolved, config.run.seed)
@@ -124,10 +124,10 @@ def _answer(
     kept.change(choices=choices, **facts)
     done = len(kept.lines)
     if done:
-        tell(f"going on behind {done} of {len(asked.problems)} problems")
+        tell(f"continuing after {done} of {len(asked.problems)} problems")
     began = last = time.monotonic()
     before = done / len(asked.problems)
-    # The prompts of a batch are read before its first token: half a batch on, time follows the share well enough.
+    # A batch begins with the prefill, so time is proportional to the share only from about half a batch on.
     left = len(asked.problems) - done
     telling = before + min(choices["batch_rows"] // asked.rows, left) / len(asked.problems) / 2
 
@@ -147,14 +147,15 @@ def _answer(
 
 
 def _checkpoint(request: Request) -> tuple[Checkpoint | None, str | None]:
-    """The checkpoint that is asked for and its adapter's SHA-256. Raises ConfigError where there is no such."""
+    """Return the requested checkpoint and its adapter's SHA-256. Raises ConfigError if there is no such checkpoint."""
     run = request.run
     if run is None:
         return None, None
     there = list_checkpoints(run.checkpoints)
     if not there:
         message = (
-            f"has no checkpoint yet, so there is no adapter; its base alone: aapo-desk eval {request.config.model.id}"
+            "has no checkpoint yet, so there is no adapter; to evaluate its base model alone: "
+            f"aapo-desk eval {request.config.model.id}"
         )
         raise ConfigError(Refusal("RUN", message, run.name))
     if request.step == LAST:
@@ -166,17 +167,17 @@ def _checkpoint(request: Request) -> tuple[Checkpoint | None, str | None]:
         checkpoint = next((one for one in there if one.step == step), there[0])
         if checkpoint.step != step:
             steps = ", ".join(str(one.step) for one in reversed(there))
-            raise ConfigError(Refusal("--step", f"this step has no checkpoint; there are {steps}", request.step))
+            raise ConfigError(Refusal("--step", f"this step has no checkpoint; available are {steps}", request.step))
         state = checkpoint.read_asked_state()
     return checkpoint, state["checksums"]["adapter/adapter_model.safetensors"]
 
 
 def _best(run: RunDirectory) -> int:
-    """The step of the best evaluation, as the trainer named it."""
+    """Return the step of the best evaluation, as the trainer recorded it."""
     events = RunReader(run).overview(1, 1).events
     best = [event.data.get("best") for event in events if event.kind in ("checkpoint", "finished")]
     if not best or best[-1] is None:
-        raise ConfigError(Refusal("--step", f"this run has evaluated no step yet; name one, or {LAST}", BEST))
+        raise ConfigError(Refusal("--step", f"this run has no evaluated step yet; give a step number, or {LAST}", BEST))
     return int(best[-1])
 
 
@@ -188,7 +189,10 @@ def _head(
     device: torch.device,
     pool: RewardPool,
 ) -> Head:
-    """What tells this evaluation from every other. Two with equal ``asked`` pair up, whoever answered."""
+    """Return the head of the results, which identifies this evaluation.
+
+    Two evaluations with equal ``asked`` can be paired, whichever model answered.
+    """
     config = request.config
     ids = content_ids(problems)
     judge = judged_by(config.rewards)[0]
@@ -203,7 +207,7 @@ def _head(
     }
     end = read_ends(config.model, subject.resolved).template
     answering = {
-        # Only if there is one: the results of all other models from before it was looked for stay good.
+        # Only if there is one, so that older results of all other models, made before this field existed, stay valid.
         **({} if end is None else {"template_end": end}),
         "model": config.model.model_dump(mode="json"),
         "identity": sources.identity(config.model, subject.resolved),
@@ -239,24 +243,27 @@ def _folder(request: Request, subject: _Subject, head: Mapping[str, Any]) -> Pat
 
 
 def _short(name: str) -> str:
-    """The last part of a path or an id, as a file's name."""
+    """Return the last part of a path or an id, as part of a file name."""
     stem = re.sub(r"\.(jsonl?|csv|parquet|gguf)$", "", name.partition("#")[0].rstrip("/"))
     return re.sub(r"[^A-Za-z0-9._]+", "-", re.split(r"[/:]", stem)[-1])[:40].strip(".-") or "data"
 
 
 def _fit(policy: Policy, problems: Sequence[Problem], request: Request) -> Fit:
-    """The prompts. Raises ConfigError where none is short enough."""
+    """Return the problems with prompts that are short enough. Raises ConfigError if there are none."""
     task = request.config.task
     fitted = fit(policy.tokenizer, problems, task, request.config.model.chat_template_options)
     if not fitted.problems:
-        message = f"every prompt is longer than this; the shortest has {fitted.shortest} tokens"
+        message = f"every prompt is longer than this limit; the shortest has {fitted.shortest} tokens"
         raise ConfigError(Refusal("task.max_prompt_tokens", message, task.max_prompt_tokens))
     first = slice(request.most)
     return dataclasses.replace(fitted, problems=fitted.problems[first], prompts=fitted.prompts[first])
 
 
 def _longest_answer(policy: Policy, request: Request, fitted: Fit) -> int:
-    """Tokens; fewer than the task names where the context ends. Raises ConfigError where so many were asked for."""
+    """Return the maximum answer length in tokens, shortened to fit the model's context.
+
+    Raises ConfigError if the user set a length that does not fit, or if no token fits.
+    """
     wanted = request.config.evaluation_tokens
     context = getattr(policy.causal.config.get_text_config(), "max_position_embeddings", None)
     if context is None or fitted.longest + wanted <= context:
@@ -264,17 +271,17 @@ def _longest_answer(policy: Policy, request: Request, fitted: Fit) -> int:
     left = int(context) - fitted.longest
     if request.length_given or left < 1:
         message = (
-            f"with the longest prompt ({fitted.longest} tokens) it is more than the {context} tokens the model takes; "
-            f"{max(left, 0)} is the most"
+            f"together with the longest prompt ({fitted.longest} tokens) this exceeds the model's context of "
+            f"{context} tokens; the maximum is {max(left, 0)}"
         )
         raise ConfigError(Refusal("--max-new-tokens", message, wanted))
     return left
 
 
 def _settle(policy: Policy, request: Request, asked: Asked, kept: dict[str, int] | None, tell: Tell) -> dict[str, int]:
-    """How it is computed on this device: as it was when these results were begun, else chosen and proved now.
+    """Return the execution plan for this device: the one that these results were begun with, else a new, verified one.
 
-    Leaves ``policy`` and torch so.
+    Also applies the plan to ``policy`` and torch.
     """
     choices = kept or _choose(policy, request, asked)
     torch.set_num_threads(choices["threads"])
@@ -294,7 +301,7 @@ def _settle(policy: Policy, request: Request, asked: Asked, kept: dict[str, int]
 
 
 def _choose(policy: Policy, request: Request, asked: Asked) -> dict[str, int]:
-    """As much at once as the trainer would, at the lengths that there are."""
+    """Return the execution plan that the trainer would choose for the lengths that occur here."""
     config, kind = request.config, policy.device.type
     longest = max(map(len, asked.prompts))
     config = config.model_copy(

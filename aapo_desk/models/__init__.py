@@ -1,1 +1,1 @@
-"""Where a model comes from, how it is loaded, and what it says about completions."""
+"""Models: where they come from, how they are loaded, and the log-probs that they give completions."""

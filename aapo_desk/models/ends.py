@@ -1,8 +1,8 @@
 """The tokens that end a completion: those that the model and its tokenizer name, and the chat template's end of turn.
 
-Base models often come with a chat template whose end of turn none of their files names: Qwen2.5-Math's configuration
-and tokenizer name ``<|endoftext|>``, its template ends a turn with ``<|im_end|>``. If only the named tokens ended a
-completion, an answer that ends as the template has it would run to the longest length all the same.
+Base models often come with a chat template whose end-of-turn token is not named in any of their files: Qwen2.5-Math's
+configuration and tokenizer name ``<|endoftext|>``, but its template ends a turn with ``<|im_end|>``. If only the named
+tokens ended a completion, an answer that ends with the template's token would still run to the maximum length.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from aapo_desk.config import ModelConfig
 from aapo_desk.models.sources import ModelError, ResolvedModel, load_config, load_tokenizer
 
 TEMPLATE_END = (
-    "the chat template ends a turn with {}, which neither the model nor its tokenizer names as an end: answers stop "
-    "there too"
+    "the chat template ends a turn with {}, which neither the model nor its tokenizer names as an end token; answers "
+    "stop there too"
 )
 
 QUESTION, ANSWER, AGAIN = "markquestion", "markanswer", "markagain"
 TEMPLATE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What a template can raise beside jinja2's own errors, when it is given a conversation that it is not written for."""
+"""The errors, besides jinja2's own, that a template can raise on a conversation that it is not written for."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Ends:
     """The tokens that end a completion."""
 
     ids: tuple[int, ...]
-    """All of them: at least one, those that are named first."""
+    """All end tokens, at least one; those that the model or its tokenizer names come first."""
     template: int | None
     """The one of them that only the chat template writes; None if there is no such token."""
 
@@ -46,19 +46,23 @@ def find_ends(generation_config: Any, config: Any, tokenizer: Any, template_opti
     end = template_end(tokenizer, template_options)
     added = None if end in named else end
     if not named and added is None:
-        raise ModelError("the model names no token that ends a text (eos_token_id)")
+        raise ModelError(
+            "the model names no token that ends a text: set eos_token_id in its config.json, or choose another model"
+        )
     return Ends((*named, *([] if added is None else [added])), added)
 
 
 def read_ends(model: ModelConfig, resolved: ResolvedModel) -> Ends:
-    """Find the ends from a model's files, without its weights. Raises ModelError as ``find_ends``, and if the files
-    cannot be read."""
+    """Find the end tokens from a model's files, without its weights.
+
+    Raises ModelError as ``find_ends`` does, and if the files cannot be read.
+    """
     from transformers import GenerationConfig
 
     config = load_config(resolved, model.trust_remote_code)
     try:
         generation_config = GenerationConfig.from_pretrained(resolved.path)
-    except (OSError, ValueError):  # the file is optional: transformers then goes by the configuration
+    except (OSError, ValueError):  # the file is optional; transformers then uses the configuration
         generation_config = None
     tokenizer = load_tokenizer(resolved, model.trust_remote_code)
     return find_ends(generation_config, config, tokenizer, model.chat_template_options)
@@ -66,7 +70,7 @@ def read_ends(model: ModelConfig, resolved: ResolvedModel) -> Ends:
 
 def end_token(tokenizer: Any, eos_ids: Sequence[int], template_options: Mapping[str, Any]) -> int:
     """Return the one of ``eos_ids`` that ends an assistant's turn: the chat template's, else the tokenizer's, else the
-    first. They may be several: Gemma's template writes ``<end_of_turn>``, its tokenizer names ``<eos>``."""
+    first. They can differ: Gemma's template writes ``<end_of_turn>``, its tokenizer names ``<eos>``."""
     preferred = (template_end(tokenizer, template_options), getattr(tokenizer, "eos_token_id", None))
     return next((token for token in preferred if token is not None and token in eos_ids), eos_ids[0])
 
@@ -93,7 +97,7 @@ def template_end(tokenizer: Any, template_options: Mapping[str, Any]) -> int | N
     last, between = (
         texts.first_added(text.rpartition(ANSWER)[2]) if ANSWER in text else None for text in (alone, followed)
     )
-    # A token that begins turns ends none: it may follow an answer as the beginning of the next turn.
+    # A token that begins turns does not end them: it may follow an answer as the beginning of the next turn.
     begins = {tokenizer.bos_token_id, texts.first_added(opening), texts.last_added(opening)}
     if last is not None and last == texts.last_added(header) and last != between:
         begins.add(last)
@@ -101,7 +105,7 @@ def template_end(tokenizer: Any, template_options: Mapping[str, Any]) -> int | N
 
 
 def _render(tokenizer: Any, conversation: Sequence[Mapping[str, str]], template_options: Mapping[str, Any]) -> str:
-    """The conversation's text up to its last turn's end; empty if the template refuses it."""
+    """Return the conversation's text up to the end of its last turn; empty if the template refuses it."""
     from jinja2 import TemplateError
 
     options = {
@@ -118,10 +122,10 @@ def _render(tokenizer: Any, conversation: Sequence[Mapping[str, str]], template_
 
 
 class _Texts:
-    """Pieces of a rendered conversation as tokens, the tokenizer's added ones told from the others.
+    """Finds the tokenizer's added tokens in pieces of a rendered conversation.
 
-    Not all of these are flagged as special, and some stand for white space (Gemma's for several newlines), which ends
-    no turn.
+    Added tokens are not always flagged as special, and some represent white space (Gemma has some for several
+    newlines). The latter do not end a turn and are ignored.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -130,14 +134,14 @@ class _Texts:
         self._added = {token: str(found) for token, found in added.items() if str(found).strip()}
 
     def first_added(self, text: str) -> int | None:
-        """The added token that the text begins with, white space aside."""
+        """Return the added token that the text begins with, white space aside; None if it begins with another one."""
         text = text.lstrip()
         token = next((token for token in self._encode(text) if self._tokenizer.decode([token]).strip()), None)
-        # The text is compared too: an unknown word becomes an added token as well.
+        # Compare the text too, because an unknown word is also encoded as an added token.
         return token if token in self._added and text.startswith(self._added[token]) else None
 
     def last_added(self, text: str) -> int | None:
-        """The last added token in the text."""
+        """Return the last added token in the text; None if there is none."""
         return next((token for token in reversed(self._encode(text)) if token in self._added), None)
 
     def _encode(self, text: str) -> list[int]:

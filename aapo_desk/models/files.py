@@ -1,4 +1,4 @@
-"""Which files of a model's repository a run needs: settings, tokenizer and safetensors. Pickles are never read."""
+"""Select the files of a model's repository that a run needs: settings, tokenizer, safetensors. Never pickles."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def settings_files(names: Iterable[str], with_code: bool = False) -> list[str]:
-    """The model's and the tokenizer's settings, and the list of the weights where they are in several files.
+    """Return the settings files of model and tokenizer, and the index of the weights if they are in several files.
 
-    Those of other formats' weights are left out; ``with_code`` takes the Python files too.
+    Indexes of weights in other formats are left out; ``with_code`` includes the Python files too.
     """
     suffixes = (*SETTINGS, ".py") if with_code else SETTINGS
     found = []
@@ -30,9 +30,9 @@ def settings_files(names: Iterable[str], with_code: bool = False) -> list[str]:
 
 
 def weight_files(names: Iterable[str], folder: Path) -> list[str]:
-    """The safetensors files that make up the weights; none where there are none. The list, if any, is in ``folder``.
+    """Return the safetensors files of the weights; empty if there are none. The index, if any, is in ``folder``.
 
-    Raises ValueError for a list that cannot be read.
+    Raises ValueError if the index cannot be read.
     """
     names = set(names)
     if WEIGHTS in names:
@@ -47,6 +47,6 @@ def weight_files(names: Iterable[str], folder: Path) -> list[str]:
 
 
 def other_weights(names: Iterable[str]) -> list[str]:
-    """Weights in a form that is not read, for the line that says so."""
+    """Return the names of weights in formats that are not supported, for the error message."""
     found = [name for name in names if "/" not in name and name.endswith((*PICKLES, ".gguf", ".h5", ".msgpack"))]
     return [name for name in found if name != "training_args.bin"]

@@ -1,4 +1,4 @@
-"""What a model's id means: a folder, a GGUF file in a wheel, else a name on the hub. Imports nothing heavy."""
+"""Model ids: a folder, a GGUF file in a wheel, or a name on the hub. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WHEEL_ID = re.compile(
 )
 
 NO_MODEL = "none"
-"""Where a configuration is about something else."""
+"""The id in a configuration for which the model does not matter."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class WheelModel:
 
     @property
     def folder(self) -> Path:
-        """Its place in the user's cache."""
+        """Return the model's folder in the user's cache."""
         stem = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(self.member).stem)
         return platformdirs.user_cache_path("aapo-desk") / "models" / f"{stem}-{self.sha256[:12]}"
 
 
 def is_folder(model_id: str) -> bool:
-    """Whether an id means a local folder: by its look, or because there is one."""
+    """Return whether an id means a local folder: because it looks like a path, or because the folder exists."""
     return model_id.startswith(("/", "./", "../", "~")) or Path(model_id).is_dir()
 
 

@@ -1,4 +1,4 @@
-"""Importing peft and bitsandbytes without the compiler, which takes a fifth of what a trainer needs to start."""
+"""Import peft and bitsandbytes without torch's compiler, whose import takes a fifth of a trainer's start-up time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 
 def import_peft() -> None:
-    """Import both, if that has not been done.
+    """Import peft and bitsandbytes, if bitsandbytes has not been imported yet.
 
-    bitsandbytes decorates, as it is imported, what it does on devices without kernels of its own with
-    ``torch.compile``, and each use of that imports torch's compiler: a second. AAPO Desk runs where it has kernels.
-    The functions stay what they are, and ``torch.compile`` is there again afterwards.
+    While it is imported, bitsandbytes decorates its fallback functions for devices without its own kernels with
+    ``torch.compile``, which imports torch's compiler and takes a second. AAPO Desk only runs on devices that have
+    kernels. So the functions are left undecorated, and ``torch.compile`` is restored afterwards.
     """
     if "bitsandbytes" in sys.modules:
         return

@@ -29,31 +29,32 @@ log = logging.getLogger(__name__)
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Raises ModelError where a GPU is demanded and there is none."""
+    """Return the device for ``model.device``. Raises ModelError if it is ``cuda`` and there is no CUDA GPU."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ModelError("model.device is cuda, but torch sees no CUDA GPU; try --set model.device=cpu")
+        raise ModelError("model.device is cuda, but torch finds no CUDA GPU; use the CPU with --set model.device=cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and (current := torch.cuda.current_device()):  # this process was given one of several
+    if wanted == "cuda" and (current := torch.cuda.current_device()):  # this process was assigned one of several GPUs
         return torch.device("cuda", current)
     return torch.device(wanted)
 
 
 def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """What the device does well: on a GPU bfloat16 from compute capability 8.0, else float16; on the CPU float32."""
+    """Return the compute dtype; ``auto`` is bfloat16 on a GPU from compute capability 8.0, float16 on an older GPU,
+    float32 on the CPU."""
     if wanted != "auto":
         dtype: torch.dtype = getattr(torch, wanted)
         return dtype
     if device.type == "cpu":
         return torch.float32
-    # Not torch.cuda.is_bf16_supported: it says yes where bfloat16 is emulated, many times slower.
+    # torch.cuda.is_bf16_supported does not serve: it also returns True if bfloat16 is emulated, many times slower.
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= BFLOAT16_FROM else torch.float16
 
 
 def check_dtype(model: ModelConfig, config: Any, device: torch.device) -> None:
-    """Refuse a model that would compute in float16 and cannot. ``config`` is its transformers configuration.
+    """Refuse a model that would compute in float16 although its family overflows it.
 
-    Raises ConfigError naming the family and what to do.
+    ``config`` is the model's transformers configuration. Raises ConfigError that names the family and what to do.
     """
     family = overflowing(config)
     if family and choose_dtype(model.compute_dtype, device) == torch.float16:
@@ -63,10 +64,10 @@ def check_dtype(model: ModelConfig, config: Any, device: torch.device) -> None:
 def load_policy(
     model: ModelConfig, lora: LoraConfig, resolved: ResolvedModel, seed: int, backend: Backend = "transformers"
 ) -> Policy:
-    """The model with a fresh adapter, which changes nothing yet (its B is zero). The adapter's A follows from ``seed``.
+    """Load the model with a fresh adapter, which has no effect yet (its B is zero). ``seed`` determines its A.
 
-    Raises ModelError where the model cannot be loaded and ConfigError where it has no such layers to adapt; with
-    unsloth UnslothError.
+    Raises ModelError if the model cannot be loaded, ConfigError if it does not have the layers that ``lora.targets``
+    names, and with unsloth UnslothError.
     """
     device = choose_device(model.device)
     dtype = choose_dtype(model.compute_dtype, device)
@@ -83,7 +84,7 @@ def load_policy(
 def make_policy(
     adapted: Any, tokenizer: Any, device: torch.device, model: ModelConfig, backend: Backend = "transformers"
 ) -> Policy:
-    """The policy of a PeftModel and its tokenizer. Raises ModelError if no token would end a completion."""
+    """Make the policy from a PeftModel and its tokenizer. Raises ModelError if no token would end a completion."""
     base = adapted.get_base_model()
     ends = find_ends(base.generation_config, base.config, tokenizer, model.chat_template_options)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends.ids[0]
@@ -136,7 +137,10 @@ def _by_transformers(
 
 
 def _outside_the_text(base: Any) -> str | None:
-    """Which modules of a multimodal model an adapter must not touch: all but its text part. A pattern of names."""
+    """Return a pattern of the module names in a multimodal model that get no adapter: all but those of the text part.
+
+    None if the model is not multimodal.
+    """
     if base.config.get_text_config() is base.config:
         return None
     decoder = base.get_decoder()
@@ -145,10 +149,10 @@ def _outside_the_text(base: Any) -> str | None:
 
 
 def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device, dtype: torch.dtype) -> Any:
-    """The transformers model, quantised as configured.
+    """Load the transformers model, quantised as configured.
 
-    Raises ModelError where it cannot be loaded, and ConfigError before anything of it is where it would compute in
-    float16 and cannot.
+    Raises ModelError if it cannot be loaded. Raises ConfigError, before any weights are read, if it would compute in
+    float16 although its family overflows it.
     """
     import_peft()
     from safetensors import SafetensorError
@@ -177,21 +181,24 @@ def load_base(model: ModelConfig, resolved: ResolvedModel, device: torch.device,
             )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(explain_load_failure(resolved, error)) from error
-    base.name_or_path = resolved.name  # what an adapter says it belongs to: no place in this machine's cache
+    base.name_or_path = (
+        resolved.name
+    )  # an adapter records this name as its base model; the path in this machine's cache would be useless
     _keep_weights_trainable(base)
     return base
 
 
 @contextmanager
 def _one_weight_at_a_time() -> Iterator[None]:
-    """Inside, transformers reads weights one by one instead of mapping their file.
+    """Make transformers read weights one by one inside this context, instead of memory-mapping their file.
 
-    What is read of a mapped file stays in memory until all is loaded: 4 bytes a weight where 4 bits are wanted.
+    The pages read from a mapped file stay in memory until the whole model is loaded: 4 bytes per weight, although only
+    4 bits are needed.
     """
     from safetensors import safe_open
     from transformers import modeling_utils
 
-    library: Any = modeling_utils  # it chooses how by the platform and takes no wish
+    library: Any = modeling_utils  # it chooses the backend by platform and has no option for it
 
     def plainly(*place: Any, **how: Any) -> Any:
         return safe_open(*place, **how | {"backend": "pread"})
@@ -204,10 +211,10 @@ def _one_weight_at_a_time() -> Iterator[None]:
 
 
 def _keep_weights_trainable(base: Any) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights at the first forward without gradient.
+    """Keep bitsandbytes from repacking 4-bit weights at the first forward pass without gradient.
 
-    On processors with AVX512-BF16 it does so for inference: from then on the layer computes in bfloat16 and has no
-    backward, so that an update after a rollout would silently get a wrong gradient.
+    On processors with AVX512-BF16 it repacks them for inference. From then on the layer computes in bfloat16 and has no
+    backward pass, so that an update after a rollout would silently get a wrong gradient.
     """
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -215,9 +222,10 @@ def _keep_weights_trainable(base: Any) -> None:
 
 
 def _leave_the_file(base: Any) -> None:
-    """Move the weights that are still pages of the mapped file into memory of their own.
+    """Copy the weights that are still pages of the memory-mapped file into memory of their own.
 
-    One that stays keeps the whole file mapped, and with it what was read only to be quantised: 4 bytes a weight.
+    A single remaining one keeps the whole file mapped, including the pages that were read only to be quantised: 4 bytes
+    per weight.
     """
     for parameter in base.parameters():
         if parameter.device.type == "cpu" and parameter.is_floating_point():

@@ -1,7 +1,7 @@
-"""Log-probs of given completions, a prompt read once for the completions that share it.
+"""Log-probs of given completions, with one pass over a prompt for all completions that share it.
 
-A pack is one row [prompt][c1]...[ck]: each completion sees the prompt and itself, positions start again behind the
-prompt. A pack of one completion is the plain, dense row, which needs no mask.
+A pack is one row [prompt][c1]...[ck]. Each completion attends to the prompt and to itself, and its positions start
+right after the prompt. A pack with one completion is a plain, dense row, which needs no mask.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from aapo_desk.models.policy import Policy
 from aapo_desk.models.shadow import even_length
 
 SHARING_MODELS = frozenset({"llama", "qwen2", "qwen3", "smollm3", "phi3", "granitemoehybrid"})
-"""Models that take a mask a pair of tokens for all their layers alike, and keep no other state."""
+"""Models that accept the same token-by-token attention mask for all their layers, and keep no other state."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """One prompt and the completions that are computed behind it, as token ids."""
+    """One prompt and the completions that follow it in the same row, as token ids."""
 
     prompt: Sequence[int]
     completions: Sequence[Sequence[int]]
@@ -34,7 +34,10 @@ class Pack:
 
 
 def can_share(policy: Policy) -> bool:
-    """Whether this model can compute several completions behind one prompt. Dropout is the caller's to look at."""
+    """Return whether this model can compute several completions of one prompt in one row.
+
+    The caller must check for dropout.
+    """
     config = policy.causal.config
     window = getattr(config, "sliding_window", None)
     whole = window is None or window >= config.max_position_embeddings
@@ -43,17 +46,17 @@ def can_share(policy: Policy) -> bool:
 
 
 def pack_logps(policy: Policy, packs: Sequence[Pack], width: int, temperature: float = 1.0) -> Tensor:
-    """Log-probs [rows, width] of the completions' tokens, in the packs' order; 0 past a completion's end.
+    """Return the log-probs [rows, width] of the completions' tokens, in the packs' order; 0 past a completion's end.
 
-    Of the distribution that was sampled from: logits divided by ``temperature``. Packs are padded on the right, where
-    nothing looks.
+    They are those of the distribution that was sampled from: logits divided by ``temperature``. Packs are padded on the
+    right, which no token attends to.
     """
     device = policy.device
     longest = max(pack.tokens for pack in packs)
     if policy.shadow and policy.shadow.packed:
         longest = even_length(len(packs), longest)
     ids = torch.full((len(packs), longest), policy.pad_id, device=device)
-    # Of each completion's token: its pack, its place there, and the place whose hidden state predicts it.
+    # For each token of a completion: its pack, its index there, and the index whose hidden state predicts it.
     pack_of: list[int] = []
     place: list[int] = []
     before: list[int] = []
@@ -75,16 +78,17 @@ def pack_logps(policy: Policy, packs: Sequence[Pack], width: int, temperature: f
             row += 1
     hidden = _hidden(policy, ids, packs)
     index = torch.tensor([pack_of, place, before, row_of, position], device=device)
-    # Not hidden[index]: on the way back that adds in whichever order threads come, and a resumed run must not differ.
+    # Not hidden[index]: its backward pass adds in an order that depends on the threads, and a resumed run must not
+    # differ from an uninterrupted one.
     predicting = hidden.flatten(0, 1).index_select(0, index[0] * longest + index[2])
     flat_logps = head_logps(policy, predicting, ids[index[0], index[1]], temperature)
     return flat_logps.new_zeros(row, width).index_put((index[3], index[4]), flat_logps)
 
 
 def _hidden(policy: Policy, ids: Tensor, packs: Sequence[Pack]) -> Tensor:
-    """Hidden states [packs, longest, H]."""
+    """Return the hidden states [packs, longest, H]."""
     settings: dict[str, Tensor] = {}
-    # Where every pack is dense, causal attention never looks to the right, where the padding is.
+    # If every pack is dense, no mask is needed: causal attention never sees the padding, which is on the right.
     if any(len(pack.completions) > 1 for pack in packs):
         mask, positions = block_mask(packs, ids.shape[1])
         settings = {"attention_mask": mask.to(policy.device), "position_ids": positions.to(policy.device)}
@@ -93,9 +97,10 @@ def _hidden(policy: Policy, ids: Tensor, packs: Sequence[Pack]) -> Tensor:
 
 
 def block_mask(packs: Sequence[Pack], longest: int) -> tuple[Tensor, Tensor]:
-    """Who sees whom, [packs, 1, longest, longest] bool, and positions [packs, longest].
+    """Return the attention mask [packs, 1, longest, longest] bool, and the positions [packs, longest].
 
-    A token sees what comes before it in its own block and in the prompt (block 0). Padding is a block of its own.
+    A token attends to the prompt (block 0), to the tokens before it in its own block, and to itself. Padding is a block
+    of its own.
     """
     blocks = torch.full((len(packs), longest), -1)
     positions = torch.zeros(len(packs), longest, dtype=torch.long)
@@ -114,7 +119,8 @@ def block_mask(packs: Sequence[Pack], longest: int) -> tuple[Tensor, Tensor]:
 
 
 def head_logps(policy: Policy, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Log-probs [N] of ``targets`` [N] from hidden states [N, H], with only a chunk's logits in memory at a time."""
+    """Return the log-probs [N] of ``targets`` [N] from hidden states [N, H], with one chunk's logits in memory at a
+    time."""
 
     def chunk(hidden: Tensor, targets: Tensor) -> Tensor:
         logits = policy.logits(hidden)
@@ -134,9 +140,9 @@ def head_logps(policy: Policy, hidden: Tensor, targets: Tensor, temperature: flo
 
 
 def _frozen_head(chunk: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
-    """A chunk's log-probs, and their gradient at once, so that no logits wait for the way back.
+    """Compute a chunk's log-probs together with their gradient, so that no logits are kept for the backward pass.
 
-    A token's log-prob depends on its own hidden state alone: the gradient of the sum holds each token's own.
+    A token's log-prob depends only on its own hidden state, so the gradient of the sum contains each token's own.
     """
     leaf = hidden.detach().requires_grad_()
     logps = chunk(leaf, targets)
@@ -147,7 +153,8 @@ def _frozen_head(chunk: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targ
 
 
 def _plain_head(policy: Policy, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """The same of a head that is one product, with one tensor of the logits' size instead of several.
+    """Do the same as ``_frozen_head`` for a head that is a single matrix product, with one tensor of the logits' size
+    instead of several.
 
     log p = z_t - log sum exp z        d log p / dh = (w_t - sum exp(z) w / sum exp(z)) / temperature
     """
@@ -165,6 +172,6 @@ def _plain_head(policy: Policy, hidden: Tensor, targets: Tensor, temperature: fl
 
 
 def _with_slope(logps: Tensor, slope: Tensor, hidden: Tensor) -> Tensor:
-    """``logps`` [N] whose gradients by the rows of ``hidden`` [N, H] are those of ``slope``."""
-    around = hidden - hidden.detach()  # zero, but with a gradient
+    """Return ``logps`` [N] with gradients by the rows of ``hidden`` [N, H] equal to the rows of ``slope`` [N, H]."""
+    around = hidden - hidden.detach()  # zero, but carries a gradient
     return logps + (slope.to(logps) * around.to(logps)).sum(1)

@@ -1,6 +1,6 @@
-"""The policy: one base model in memory with a LoRA adapter; the reference is the same model with the adapter off.
+"""The policy: one base model in memory with a LoRA adapter. The reference is the same model with the adapter off.
 
-Of a run that began from an existing adapter the reference is the base with that one, frozen as it was.
+If a run began from an existing adapter, its reference is the base model with that adapter, frozen as it was.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from aapo_desk.models.rows import ADAPTER, RowMask, StartWeights, adapted_layers
 from aapo_desk.models.shadow import Shadow, make_shadow
 
 Backend = Literal["transformers", "unsloth"]
-"""What loaded a model, and whose layers compute it."""
+"""The library that loaded a model and whose layers compute it."""
 
 
 @dataclass
 class Policy:
-    """A loaded model with its adapter, and what sampling from it needs to know."""
+    """A loaded model with its adapter, its tokenizer, and how it is to be computed."""
 
     model: Any
     """The PeftModel."""
@@ -34,46 +34,53 @@ class Policy:
     pad_id: int
     backend: Backend = "transformers"
     masks_rows: bool = True
-    """Whether policy and reference rows may share a batch; else each side is decoded with the model's own forward."""
+    """Whether policy and reference rows may share a batch. If not, each side is decoded with the model's own forward
+    pass."""
     own_update: bool = True
-    """Whether an update without shadow weights may compute the adapted layers by our own function; else peft does."""
+    """Whether an update without dequantized weights may compute the LoRA layers with our own autograd function instead
+    of peft's."""
     shadow: Shadow | None = None
-    """Base weights at hand (``use_shadow``); None: they are made of their 4 bits at each use."""
+    """Dequantized base weights (``use_shadow``); None: each layer dequantizes its 4-bit weights at every use."""
 
     template_end: int | None = None
     """The one of ``eos_ids`` that only the chat template writes; None if there is no such token."""
 
     start: StartWeights | None = None
-    """What the reference has on (``starting.start_from``); None: nothing, it is the base."""
+    """The adapter of the reference (``starting.start_from``); None: the reference is the base model."""
 
     @property
     def causal(self) -> Any:
-        """The transformers model inside, its linear layers wrapped by peft."""
+        """Return the transformers model inside, with its linear layers wrapped by peft."""
         return self.model.get_base_model()
 
     @property
     def decoder(self) -> Any:
-        """The causal model without its head: token ids -> hidden states."""
+        """Return the causal model without its head: token ids -> hidden states."""
         return self.causal.base_model
 
     @property
     def ours(self) -> bool:
-        """Whether functions of ours may stand in for the adapted layers' forward: kernels that read the adapter's
-        weights themselves, as unsloth's do, would pass them by without a word."""
+        """Return whether our own functions may replace the forward pass of LoRA layers.
+
+        Kernels that read the adapter's weights themselves, such as unsloth's, would silently bypass them.
+        """
         return self.backend == "transformers"
 
     @property
     def patched(self) -> bool:
-        """Whether the decoder's forward is unsloth's: it takes and gives its cache as a tuple of keys and values a
-        layer, and looks at no mask in train mode."""
+        """Return whether the decoder's forward pass is unsloth's.
+
+        It takes and returns its KV cache as one tuple of keys and values per layer, and ignores the attention mask in
+        training mode.
+        """
         return "causal_mask" in inspect.signature(type(self.decoder).forward).parameters
 
     def use_shadow(self) -> None:
-        """Keep shadow weights from now on. On the CPU they take 8 bytes a weight (two packings), in 16 bits 2."""
+        """Keep dequantized weights from now on: 8 bytes per weight on the CPU (two packings), 2 bytes in 16 bits."""
         self.shadow = make_shadow(adapted_layers(self.model), self.causal.get_output_embeddings())
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [..., H] -> logits [..., V], as the model's own forward makes them."""
+        """Compute logits [..., V] from hidden states [..., H], as the model's own forward pass does."""
         head = (self.shadow and self.shadow.head) or self.causal.get_output_embeddings()
         logits: Tensor = head(hidden)
         config = self.causal.config.get_text_config()
@@ -85,13 +92,13 @@ class Policy:
 
     @property
     def head_is_plain(self) -> bool:
-        """Whether logits are hidden states times the head's weight and nothing else."""
+        """Return whether logits are the product of hidden states and the head's weight, with nothing else applied."""
         head, config = self.causal.get_output_embeddings(), self.causal.config.get_text_config()
         bent = getattr(config, "logits_scaling", None) or getattr(config, "final_logit_softcapping", None)
         return type(head) is nn.Linear and head.bias is None and not bent
 
     def head_backward(self, gradient: Tensor) -> Tensor:
-        """What a gradient [..., V] of a plain head's logits is for the hidden states [..., H]."""
+        """Return the gradient by hidden states [..., H] from the gradient by a plain head's logits [..., V]."""
         if self.shadow and self.shadow.head:
             return self.shadow.head.backward(gradient)
         weight: Tensor = self.causal.get_output_embeddings().weight
@@ -99,16 +106,17 @@ class Policy:
 
     @property
     def computes_exactly(self) -> bool:
-        """Whether the model computes in float32 or better."""
+        """Return whether the model computes in float32 or float64."""
         return torch.finfo(self.causal.dtype).bits >= 32
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
-        """The trained weights by name, in a fixed order."""
+        """Return the trained weights by name, in a fixed order."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
-        """Inside, the adapter is off, or as the run began with it: the frozen reference speaks. No gradient flows."""
+        """Make the model the frozen reference inside this context: the adapter is off, or the one that the run began
+        with. No gradient flows."""
         if self.start is None:
             with self.model.disable_adapter():
                 yield
@@ -122,7 +130,7 @@ class Policy:
             _put(weights, own)
 
     def reference_output(self, layer: Any, inputs: Tensor) -> Tensor:
-        """One of peft's adapted layers as the reference computes it: [..., in] -> [..., out]."""
+        """Compute one of peft's LoRA layers as the reference does, [..., in] -> [..., out]."""
         if self.start is None or layer not in self.start:
             output: Tensor = layer.base_layer(inputs)
         else:
@@ -132,13 +140,13 @@ class Policy:
 
     @contextmanager
     def adapter_on_rows(self) -> Iterator[RowMask]:
-        """Inside, each row of a batch has the adapter on or off, as the mask yielded here is set."""
+        """Switch the adapter on or off for each row of a batch inside this context, as the yielded mask is set."""
         with adapter_by_row(self.model, self.shadow, self.start) as mask:
             yield mask
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Inside, the model is in training mode, the adapter on."""
+        """Put the model in training mode, with the adapter on, inside this context."""
         self.model.train()
         try:
             ours = self.own_update or self.shadow is not None

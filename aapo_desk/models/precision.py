@@ -1,4 +1,4 @@
-"""Which models float16 does not carry. Imports nothing heavy."""
+"""Model families that cannot be computed in float16. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ OVERFLOWS_FLOAT16 = {
     "qwen3_5_moe": "Qwen3.5",
     "qwen3_5_moe_text": "Qwen3.5",
 }
-"""Families by model_type. Their activations leave float16's range, or their gradients come out as no numbers: unsloth's
-models/loader.py names them and computes them in float32 where there is no bfloat16. Loss scaling, which keeps small
+"""Families by model_type whose activations exceed float16's range, or whose gradients become NaN in it. The list is
+from unsloth's models/loader.py, which computes them in float32 if there is no bfloat16. Loss scaling, which keeps small
 gradients from vanishing, does not help."""
 
 
 def overflowing(config: Any) -> str | None:
-    """The name of the family that float16 does not carry, where this transformers configuration is of one."""
+    """Return the name of the family if this transformers configuration belongs to one that overflows float16."""
     kinds = (config.model_type, config.get_text_config().model_type)
     return next((OVERFLOWS_FLOAT16[kind] for kind in kinds if kind in OVERFLOWS_FLOAT16), None)
 
 
 def refusal(model: ModelConfig, family: str, capability: tuple[int, int] | None) -> ConfigError:
-    """Why a model of ``family`` is not computed in float16, and what to do. ``capability``: the GPU's, if it is one."""
+    """Return the error that explains why a model of ``family`` is not computed in float16, and what to do.
+
+    ``capability`` is the GPU's compute capability; None if there is no GPU.
+    """
     why, better = "", "auto"
     if capability is not None and capability < BFLOAT16_FROM:
         why = f"this GPU (compute capability {capability[0]}.{capability[1]}) has no bfloat16, which comes with 8.0; "
-        better = "float32 (slower, and twice the memory beside the 4-bit weights)"
+        better = "float32 (slower, and twice the memory besides the 4-bit weights)"
     message = (
-        f"{why}{family} does not compute in float16: its numbers leave the range; set model.compute_dtype={better}, "
-        "or take another family, such as Qwen3 or Llama"
+        f"{why}{family} cannot be computed in float16: its values exceed the range; set "
+        f"model.compute_dtype={better}, or choose another family, such as Qwen3 or Llama"
     )
     return ConfigError(Problem("model.compute_dtype", message, model.compute_dtype))

@@ -1,4 +1,4 @@
-"""A loaded model's shape, its device's free memory, and how that device says that memory ran out."""
+"""A loaded model's shape, its device's free memory, and the recognition of out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ OUT_OF_MEMORY = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
-"""Phrases of plain RuntimeErrors: the CPU's allocator and CUDA's libraries raise nothing more specific."""
+"""Phrases in the message of a plain RuntimeError: the CPU allocator and CUDA's libraries raise no other type."""
 
 
 def shape_of(policy: Policy) -> ModelShape:
-    """The model's shape; of a model whose memory is not known, that of a Llama with the same numbers.
+    """Return the model's shape; if its architecture is not known, that of a Llama with the same dimensions.
 
-    Raises ValueError where the model's configuration does not even say those.
+    Raises ValueError if the model's configuration does not contain even those dimensions.
     """
     config = policy.causal.config.to_dict()
     try:
         return ModelShape.from_config(config)
     except ValueError as error:
-        log.warning("%s; taken for a Llama of its size", error)
+        log.warning("%s; memory is estimated as for a Llama of the same size", error)
         return ModelShape.from_config({**policy.causal.config.get_text_config().to_dict(), "model_type": "llama"})
 
 
 def free_bytes(device: torch.device) -> int:
-    """The device's memory that nobody uses, and that this process may take."""
+    """Return the bytes of the device's memory that are unused and that this process may allocate."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free

@@ -1,16 +1,17 @@
-"""How the adapted layers are computed: in a rollout the adapter on or off by row, in an update by weights of our own.
+"""The computation of LoRA layers: in a rollout with the adapter on or off per row, in an update by our own function.
 
     y = x W^T + mask · s (x A^T) B^T          mask: 1 for the policy's rows, 0 for the reference's
 
-The mask stands between A and B, on r numbers a token. A row whose mask is 0 gets the very numbers of the adapter
-switched off. W is read from its 4 bits at each use, or is a shadow weight. Where the reference has an adapter of its
-own (the one that training began from), that is added likewise with 1 - mask.
+The mask is applied between A and B, to r numbers per token. A row whose mask is 0 gets exactly the numbers that it
+would get with the adapter switched off. W is dequantized from its 4 bits at each use, or is a dequantized weight
+(``Shadow``). If the reference has an adapter of its own (the one that training began from), it is added in the same way
+with 1 - mask.
 
-An adapter is kept in float32. Where a layer computes in 16 bits, its products are made with a copy in these, as mixed
-precision does everywhere; what is kept is float32: the gradient over micro-batches and the optimiser's step.
+An adapter is kept in float32. If a layer computes in 16 bits, its products use a 16-bit copy of the adapter, as usual
+in mixed precision; the gradient accumulated over micro-batches and the optimiser's step stay in float32.
 
-For plain LoRA on linear layers, which is what this package makes. An adapter on another kind of layer is masked behind
-its own forward.
+This holds for plain LoRA on linear layers, which is what this package creates. On any other kind of layer the mask is
+applied to the output of the adapter's own B.
 """
 
 from __future__ import annotations
@@ -29,39 +30,39 @@ from aapo_desk.models.shadow import FourBitWeight, FrozenWeight, Shadow, ShadowW
 ADAPTER = "default"
 
 StartWeights = Mapping[Any, tuple[Tensor, Tensor]]
-"""By peft's layer: A [r, in] and B [out, r] of the adapter that training began from."""
+"""For each of peft's layers, A [r, in] and B [out, r] of the adapter that training began from."""
 
 
 class RowMask:
-    """Which rows of the batch have the adapter on."""
+    """The rows of a batch that have the adapter on."""
 
     def __init__(self) -> None:
         self._rows: Tensor | None = None
         self._factors: dict[torch.dtype, Tensor] = {}
 
     def set(self, rows: Tensor) -> None:
-        """``rows`` [B] bool. All on costs nothing."""
+        """Set the rows [B] bool that have the adapter on. If all do, masking is skipped."""
         self._rows, self._factors = None if bool(rows.all()) else rows, {}
 
     def hold(self, rows: Tensor) -> None:
-        """Let ``rows`` [B] bool decide for the next forward pass; what they hold is not looked at here."""
+        """Set the rows [B] bool without reading their values, which would wait for the GPU."""
         self._rows, self._factors = rows, {}
 
     def apply(self, output: Tensor) -> Tensor:
-        """``output`` [B, ...] with the masked rows 0."""
+        """Return ``output`` [B, ...] with 0 in the rows whose adapter is off."""
         return output if self._rows is None else output * self._factor(output)
 
     @property
     def masks(self) -> bool:
-        """Whether any row may have the adapter off."""
+        """Return whether any row may have the adapter off."""
         return self._rows is not None
 
     def apply_to_others(self, output: Tensor) -> Tensor:
-        """``output`` [B, ...] with the rows 0 that ``apply`` leaves."""
+        """Return ``output`` [B, ...] with 0 in the rows whose adapter is on."""
         return output if self._rows is None else output * (1 - self._factor(output))
 
     def _factor(self, output: Tensor) -> Tensor:
-        """The rows as what ``output`` [B, ...] is multiplied by; made once for all layers."""
+        """Return the factor for ``output`` [B, ...], 1 or 0 per row; converted once for all layers."""
         assert self._rows is not None
         if output.dtype not in self._factors:
             self._factors[output.dtype] = self._rows.to(output.dtype)
@@ -69,15 +70,15 @@ class RowMask:
 
 
 def adapted_layers(model: nn.Module) -> list[Any]:
-    """peft's layers that hold an adapter, in the model's order."""
+    """Return peft's layers that have an adapter, in the model's order."""
     return [module for module in model.modules() if ADAPTER in getattr(module, "lora_B", {})]
 
 
 @contextmanager
 def adapter_by_row(model: nn.Module, shadow: Shadow | None, start: StartWeights | None = None) -> Iterator[RowMask]:
-    """Inside, the adapted layers obey the mask yielded here and use the shadow weights. No gradient flows there.
+    """Make the LoRA layers use the yielded mask and the dequantized weights inside this context. No gradient flows.
 
-    ``start``: what masked rows have on instead, on linear layers.
+    ``start`` is the adapter that masked rows have instead, for linear layers only.
     """
     mask = RowMask()
     hooks = []
@@ -96,18 +97,18 @@ def adapter_by_row(model: nn.Module, shadow: Shadow | None, start: StartWeights 
         yield mask
     finally:
         for layer in replaced:
-            del layer.forward  # the class's own is seen again
+            del layer.forward  # uncovers the method of the class
         for hook in hooks:
             hook.remove()
 
 
 def _weights(layer: Any) -> tuple[Tensor, Tensor]:
-    """A [r, in] and B [out, r]."""
+    """Return A [r, in] and B [out, r] of a layer."""
     return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
 
 
 def _dtype(base: Any) -> torch.dtype:
-    """What a linear layer computes in."""
+    """Return the dtype that a linear layer computes in."""
     dtype: torch.dtype = base.weight.dtype
     if is_four_bit(base):
         dtype = base.compute_dtype or base.weight.quant_state.dtype
@@ -115,7 +116,7 @@ def _dtype(base: Any) -> torch.dtype:
 
 
 def _computing(layer: Any, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """A and B as products are made with them: themselves, or where the layer computes in 16 bits, copies in these."""
+    """Return A and B as used in products: 16-bit copies if the layer computes in 16 bits, else A and B themselves."""
     dtype = _dtype(layer.base_layer)
     if dtype.itemsize == 2 and down.dtype == torch.float32:
         return down.detach().to(dtype), up.detach().to(dtype)
@@ -130,7 +131,7 @@ def _forward(
     mask: RowMask,
     inputs: Tensor,
 ) -> Tensor:
-    """One adapted linear layer: [B, ..., in] -> [B, ..., out]."""
+    """Compute one linear LoRA layer with the row mask, [B, ..., in] -> [B, ..., out]."""
     base, scale = layer.base_layer, layer.scaling[ADAPTER]
     output: Tensor = base(inputs) if weight is None else weight.linear(inputs, base.bias)
     down, up = pair
@@ -142,7 +143,7 @@ def _forward(
 
 
 def _add(output: Tensor, low: Tensor, up: Tensor, scale: float) -> Tensor:
-    """``output`` [B, ..., out] + ``scale`` ``low`` [B, ..., r] B^T, in place where that can be."""
+    """Return ``output`` [B, ..., out] + ``scale`` · ``low`` [B, ..., r] B^T, computed in place if dtypes allow it."""
     if output.dtype == up.dtype:
         output.view(-1, output.shape[-1]).addmm_(low.view(-1, low.shape[-1]), up.t(), alpha=scale)
         return output
@@ -151,10 +152,10 @@ def _add(output: Tensor, low: Tensor, up: Tensor, scale: float) -> Tensor:
 
 @contextmanager
 def trained_layers(model: nn.Module, shadow: Shadow | None) -> Iterator[None]:
-    """Inside, adapted layers are computed by ``_AdaptedLinear``, forward and backward, the adapter on.
+    """Compute linear LoRA layers by ``_AdaptedLinear`` inside this context, forward and backward, with the adapter on.
 
-    By their shadow weights; where there are none, by weights made of their 4 bits at each use. Left to peft are other
-    layers, layers with dropout, and those whose adapter cannot be multiplied in the dtype that the layer computes in.
+    It uses the dequantized weights if there are any, else it dequantizes the 4-bit weights at each use. peft computes
+    all other layers, layers with dropout, and layers whose adapter is not multiplied in the layer's compute dtype.
     """
     replaced = []
     for layer in adapted_layers(model):
@@ -171,9 +172,9 @@ def trained_layers(model: nn.Module, shadow: Shadow | None) -> Iterator[None]:
 
 
 def _frozen_weight(layer: Any, shadow: Shadow | None, multiplied: torch.dtype) -> FrozenWeight | None:
-    """What stands for a layer's base weights in an update; None: they are left to the layer.
+    """Return the base weights of a layer for an update; None if peft is to compute the layer.
 
-    ``multiplied``: what the products with its adapter are made in.
+    ``multiplied`` is the dtype of the products with the layer's adapter.
     """
     base, dtype = layer.base_layer, _dtype(layer.base_layer)
     if multiplied != dtype:
@@ -183,7 +184,7 @@ def _frozen_weight(layer: Any, shadow: Shadow | None, multiplied: torch.dtype) -
         return weight if weight.weight.dtype == dtype else None
     if is_four_bit(base):
         return FourBitWeight(base) if shadow is None else None
-    # In 16 bits this spares the copies in float32 that peft makes of what goes into an adapter.
+    # In 16 bits this avoids the float32 copies that peft makes of an adapter's inputs.
     return ShadowWeight(base.weight.data, None) if dtype.itemsize == 2 and type(base) is nn.Linear else None
 
 
@@ -194,9 +195,9 @@ def _trained(layer: Any, weight: FrozenWeight, pair: tuple[Tensor, Tensor], inpu
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """y = x W^T + b + s (x A^T) B^T with W and b frozen. Keeps x and x A^T for the way back.
+    """y = x W^T + b + s (x A^T) B^T with W and b frozen. Keeps x and s x A^T for the backward pass.
 
-    ``pair`` is A and B as products are made with them; gradients are A's and B's own.
+    ``pair`` is A and B as used in products; gradients have the dtype of A and B themselves.
     """
 
     @staticmethod

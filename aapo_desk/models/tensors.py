@@ -1,4 +1,4 @@
-"""Whether a safetensors file is whole. Imports nothing heavy: it is asked before a run exists, too."""
+"""Check whether a safetensors file is complete. Imports nothing heavy, since it is also used before a run exists."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from safetensors import SafetensorError, safe_open
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a safetensors file, as half a sentence; None where nothing is.
+    """Return what is wrong with a safetensors file, as part of a sentence; None if nothing is.
 
-    Told by its header and its length alone, since a download that broke off lacks the end. What cannot be opened at all
-    is for those who load it to tell.
+    Only its header and its length are checked, since an interrupted download lacks the end. A file that cannot be
+    opened at all gives None: the code that loads it reports that.
     """
     try:
         with safe_open(path, framework="np"):
             return None
     except SafetensorError as error:
         reason = str(error).rpartition(": ")[2]
-        return f"{path} is cut short or damaged ({path.stat().st_size} bytes; {reason})"
+        return f"{path} is truncated or damaged ({path.stat().st_size} bytes; {reason})"
     except OSError:
         return None

@@ -1,8 +1,8 @@
-"""unsloth, where ``model.backend`` asks for it: whether it is there, and how it is brought into a process.
+"""Import unsloth if ``model.backend`` asks for it, and check whether it is installed.
 
-It changes classes of torch, transformers, peft and trl while it is imported, so it comes before them. Where it then
-turns out not to work, these stay changed: the process has to start over without it. Nothing heavy is imported here but
-unsloth.
+unsloth changes classes of torch, transformers, peft and trl while it is imported, so it has to be imported before them.
+If it then turns out not to work, these classes stay changed, and the process has to be restarted without unsloth. This
+module imports nothing heavy except unsloth.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 INSTALL = "pip install 'aapo-desk[unsloth]'"
 LEAST = "2026.10.9"
-"""The first version that does without a GPU."""
+"""The first version that works without a GPU."""
 
 
 class UnslothError(RuntimeError):
-    """unsloth cannot be used. The message goes on behind its name: "is not installed ...".
+    """unsloth cannot be used. The message continues a sentence that begins with its name: "is not installed ...".
 
-    ``imported``: something of it is in this process by now.
+    ``imported`` is True if parts of unsloth may have been imported into this process.
     """
 
     def __init__(self, message: str, imported: bool) -> None:
@@ -43,18 +43,21 @@ def installed() -> bool:
 
 
 def bring_in(device: str) -> str:
-    """Import unsloth for ``model.device`` and give its version. Before transformers is. Raises UnslothError."""
+    """Import unsloth for ``model.device`` and return its version. Call this before transformers is imported.
+
+    Raises UnslothError if it is not installed or does not work on this machine.
+    """
     if not installed():
         raise UnslothError(f"is not installed ({INSTALL})", imported=False)
     for name, value in variables(device).items():
         os.environ.setdefault(name, value)
     try:
         with muted():
-            importlib.import_module("unsloth").FastLanguageModel  # noqa: B018 - older ones fail only here
-    except (Exception, SystemExit) as error:  # whatever a library raises that is not made for this machine
+            importlib.import_module("unsloth").FastLanguageModel  # noqa: B018 - older versions fail only here
+    except (Exception, SystemExit) as error:  # a library that does not support this machine may raise anything
         version = _version()
         old = version and Version(version) < Version(LEAST)
-        newer = f" (needed is {LEAST} or newer: {INSTALL})" if old else ""
+        newer = f" (version {LEAST} or newer is needed: {INSTALL})" if old else ""
         raise UnslothError(
             f"{version} does not work here: {first_line(error)}{newer}".lstrip(), imported=True
         ) from error
@@ -62,10 +65,10 @@ def bring_in(device: str) -> str:
 
 
 def variables(device: str) -> dict[str, str]:
-    """What unsloth is to find in the environment when it is imported."""
+    """Return the environment variables that unsloth reads when it is imported."""
     found = {
-        "UNSLOTH_DISABLE_STATISTICS": "1",  # else it fetches a file from the hub, to be counted
-        # What it compiles and generates; else that lands in the working folder.
+        "UNSLOTH_DISABLE_STATISTICS": "1",  # else it fetches a file from the hub to count its users
+        # The folder for its compiled and generated files; by default they are written to the working folder.
         "UNSLOTH_COMPILE_LOCATION": str(folder() / "compiled"),
         "UNSLOTH_MEGA_CACHE_DIR": str(folder() / "bundles"),
     }
@@ -73,13 +76,16 @@ def variables(device: str) -> dict[str, str]:
 
 
 def folder() -> Path:
-    """Its place in the user's cache."""
+    """Return unsloth's folder in the user's cache."""
     return platformdirs.user_cache_path("aapo-desk") / "unsloth"
 
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """Inside, what it prints is kept from standard output, which may be a channel, and from the run's log."""
+    """Redirect what unsloth prints inside this context to debug messages.
+
+    Standard output may be a channel to another process, and the run's log is not to be filled.
+    """
     with contextlib.redirect_stdout(io.StringIO()) as said:
         try:
             yield
@@ -89,7 +95,7 @@ def muted() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What it raised, on one line."""
+    """Return an error's type and the first line of its message."""
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
@@ -97,5 +103,5 @@ def first_line(error: BaseException) -> str:
 def _version() -> str:
     try:
         return metadata.version("unsloth")
-    except metadata.PackageNotFoundError:  # a copy that was not installed
+    except metadata.PackageNotFoundError:  # it can be imported, but was not installed as a package
         return ""

@@ -1,7 +1,7 @@
-"""Loading through unsloth's ``FastLanguageModel``: the same quantisation, the same adapter from the same seed.
+"""Load a model through unsloth's ``FastLanguageModel``, with the same quantisation and the same adapter for a seed.
 
-unsloth is in the process by now (``models.unsloth.bring_in``). On a GPU its own kernels compute the layers; on a CPU
-they are those of transformers and peft.
+unsloth must have been imported (``models.unsloth.bring_in``). On a GPU its own kernels compute the layers, on a CPU
+those of transformers and peft.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def load_adapted(
     dtype: torch.dtype,
     exclude: Callable[[Any], str | None],
 ) -> Any:
-    """The PeftModel with a fresh adapter whose A follows from ``seed``, as from peft itself.
+    """Load the PeftModel with a fresh adapter, whose A is determined by ``seed`` as in peft itself.
 
-    ``exclude`` gives the pattern of the layers that get no adapter, from the base. Raises UnslothError where it cannot
-    be loaded, or was loaded otherwise than asked for.
+    ``exclude`` returns, given the base model, the pattern of the layers that get no adapter. Raises UnslothError if the
+    model cannot be loaded, or was loaded with other settings than requested.
     """
     from unsloth import FastLanguageModel
 
@@ -47,12 +47,12 @@ def load_adapted(
                 device_map={"": device},
                 trust_remote_code=model.trust_remote_code,
                 use_safetensors=True,  # never a pickle
-                use_exact_model_name=True,  # not a quantised copy of its own from the hub
+                use_exact_model_name=True,  # not unsloth's own quantised copy from the hub
                 use_gradient_checkpointing=False,  # the run decides that later
                 offload_embedding=False,
-                fix_tokenizer=False,  # ours is used
+                fix_tokenizer=False,  # we load the tokenizer ourselves
             )
-            base.name_or_path = resolved.name  # what an adapter says it belongs to: no place in this machine's cache
+            base.name_or_path = resolved.name  # an adapter records this as its base model
             adapted = FastLanguageModel.get_peft_model(
                 base,
                 r=lora.r,
@@ -76,19 +76,29 @@ def load_adapted(
 
 
 def _longest(model: ModelConfig, resolved: ResolvedModel) -> int:
-    """Tokens in a text. Longer ones it would cut off; with more than the model's own it would stretch the positions."""
+    """Return the model's context length, the maximum sequence length for unsloth.
+
+    unsloth truncates longer texts; given more than the model's context length, it would rescale the positions. Raises
+    UnslothError if the model's configuration does not contain it.
+    """
     config = load_config(resolved, model.trust_remote_code).get_text_config()
     longest: int | None = getattr(config, "max_position_embeddings", None)
     if longest is None:
-        raise UnslothError(f"has to be told how long texts may be, which {resolved.name} does not say", imported=True)
+        raise UnslothError(
+            f"needs the maximum sequence length, which the configuration of {resolved.name} does not contain",
+            imported=True,
+        )
     return longest
 
 
 def _check(adapted: Any, model: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
-    """unsloth loads in its own way where it cannot as asked, and only prints that. Raises UnslothError."""
+    """Check that the model was loaded as requested. Raises UnslothError if not.
+
+    If unsloth cannot load a model as requested, it loads it with other settings and only prints that.
+    """
     causal = adapted.get_base_model()
     quantization = "nf4" if any(map(is_four_bit, causal.modules())) else "none"
     found = (causal.device.type, quantization, str(causal.dtype).removeprefix("torch."))
     wanted = (device.type, model.quantization, str(dtype).removeprefix("torch."))
     if found != wanted:
-        raise UnslothError(f"loads {', '.join(found)} where {', '.join(wanted)} was asked for", imported=True)
+        raise UnslothError(f"loaded {', '.join(found)}, but {', '.join(wanted)} was requested", imported=True)

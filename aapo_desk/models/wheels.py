@@ -1,4 +1,4 @@
-"""Fetch one wheel from the package index: with pip, else with uv, else over plain HTTP."""
+"""Fetch one wheel from the package index: with pip, else with uv, else over HTTP."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ Progress = Callable[[str], None]
 
 
 class FetchError(RuntimeError):
-    """The wheel could not be had; the message says why and what to do."""
+    """The wheel could not be fetched; the message says why and what to do."""
 
 
 def fetch_wheel(name: str, version: str, folder: Path, progress: Progress) -> Path:
-    """Put the wheel of ``name==version`` into ``folder``, without its dependencies, and give its path.
+    """Download the wheel of ``name==version`` into ``folder``, without its dependencies, and return its path.
 
-    Raises FetchError.
+    Raises FetchError if it cannot be downloaded.
     """
     if offline():
         raise FetchError(
-            f"{name} {version} is not in the cache yet, and offline nothing is fetched: run once without it"
+            f"{name} {version} is not in the cache yet, and offline nothing is fetched: run once without "
+            "--offline (and without HF_HUB_OFFLINE)"
         )
     progress(f"fetching {name} {version} from the package index")
     if importlib.util.find_spec("pip"):
@@ -61,7 +62,7 @@ def _command(command: list[str], what: str) -> None:
 
 
 def _with_uv(uv: str, name: str, version: str, folder: Path) -> Path:
-    """uv downloads no wheels as files; it installs into a folder, which is packed again."""
+    """Install the wheel into a folder with uv and pack that folder, since uv cannot download a wheel as a file."""
     target = folder / "installed"
     command = [uv, "pip", "install", "--quiet", "--no-deps", "--python", sys.executable]
     _command([*command, "--target", str(target), f"{name}=={version}"], f"{name} {version}")
@@ -69,7 +70,7 @@ def _with_uv(uv: str, name: str, version: str, folder: Path) -> Path:
 
 
 class _Links(HTMLParser):
-    """The links of a PEP 503 page."""
+    """A parser that collects the links of a PEP 503 page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ class _Links(HTMLParser):
 
 
 def index_url() -> str:
-    """The package index that the environment names for pip or uv, or PyPI."""
+    """Return the package index that the environment names for pip or uv, else PyPI."""
     names = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
     return next((os.environ[name] for name in names if os.environ.get(name)), "https://pypi.org/simple")
 
@@ -94,19 +95,19 @@ def _over_http(name: str, version: str, folder: Path, progress: Progress) -> Non
         _download(url, folder / Path(urlsplit(url).path).name, progress)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
-        raise FetchError(f"{page} cannot be reached ({reason}); is there a network?") from error
+        raise FetchError(f"{page} cannot be reached ({reason}); check the network connection") from error
 
 
 def _open(url: str, accept: str = "*/*") -> addinfourl:
     if urlsplit(url).scheme not in {"http", "https"}:
-        raise FetchError(f"{url} is no http address")
+        raise FetchError(f"{url} is not an HTTP address")
     request = urllib.request.Request(url, headers={"Accept": accept, "User-Agent": "aapo-desk"})
     opened: addinfourl = urllib.request.urlopen(request, timeout=60)
     return opened
 
 
 def _wheel_urls(page: str, name: str, version: str) -> Iterator[str]:
-    """Addresses of one version's wheels for this machine, on a simple-index page (PEP 503 HTML or PEP 691 JSON)."""
+    """Yield the URLs of one version's wheels for this machine from a simple-index page (PEP 503 HTML, PEP 691 JSON)."""
     supported = set(sys_tags())
     with _open(page, "application/vnd.pypi.simple.v1+json, text/html;q=0.5") as answer:
         body = answer.read().decode()

@@ -1,4 +1,4 @@
-"""Sampling completions from the policy and from the reference."""
+"""Rollout: sample completions from the policy and from the reference, and score them."""
 
 from aapo_desk.rollout.bank import Bank
 from aapo_desk.rollout.captured import CaptureError

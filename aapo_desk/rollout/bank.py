@@ -1,7 +1,8 @@
-"""Scored completions kept under keys, in memory and in a file that runs share.
+"""The reference cache: scored completions by key, in memory and in a file that runs share.
 
-The file is SQLite, one transaction a call: a process that is killed leaves all of a call's groups or none, and two runs
-at once wait for each other. It is the user's alone (mode 0600). Where it fails, the run goes on from memory.
+The file is an SQLite database with one transaction per call: a process that is killed leaves all of a call's groups or
+none, and two runs that write at the same time wait for each other. Only the user can read it (mode 0600). If the file
+cannot be used, the run continues with the cache in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from aapo_desk.store import Keep, at_once
 SCHEMA_VERSION = 1
 
 _LOCK_SECONDS = 30.0
-# The last three: an entry that is not what was written.
+# The last three are raised for an entry that is not in the format in which entries are written.
 _FAILURES = (OSError, sqlite3.Error, ValueError, KeyError, TypeError)
 
 
@@ -30,8 +31,11 @@ Group = Sequence[Scored]
 
 
 class Bank:
-    """Groups by key. ``warn`` hears, once, that the file cannot be read or written; ``keep`` carries out what writes,
-    and may wait for room on a full disk."""
+    """A cache of groups by key.
+
+    ``warn`` is called once if the file cannot be read or written. ``keep`` runs the functions that write, and may wait
+    for space on a full disk.
+    """
 
     def __init__(self, path: Path, warn: Callable[[str], None], keep: Keep = at_once) -> None:
         self.path = path.absolute()
@@ -41,7 +45,7 @@ class Bank:
         self._readable = self._writable = True
 
     def find(self, keys: Sequence[str]) -> dict[str, Group]:
-        """The groups that are there."""
+        """Return the groups of those keys that are in the cache."""
         unknown = [key for key in keys if key not in self._memory]
         if unknown and self._readable:
             try:
@@ -49,20 +53,26 @@ class Bank:
             except _FAILURES as error:
                 self._readable = self._writable = False
                 self._warn(
-                    f"the reference bank {self.path} cannot be read ({error}): it is kept in memory for now; if the "
-                    "file is damaged, delete it"
+                    f"the reference cache {self.path} cannot be read ({error}); this run keeps it in memory from now "
+                    "on; if the file is damaged, delete it"
                 )
         return {key: self._memory[key] for key in keys if key in self._memory}
 
     def keep(self, groups: Mapping[str, Group]) -> dict[str, Group]:
-        """Put groups in; gives what now stands under their keys. Where another run was first, that is its group."""
+        """Store groups, and return the groups now stored under their keys.
+
+        If another run stored a group under a key first, that run's group is kept and returned.
+        """
         standing = dict(groups)
         if groups and self._writable:
             try:
                 standing |= self._keep(lambda: self._write(groups), self.path.parent)
             except _FAILURES as error:
                 self._writable = False
-                self._warn(f"the reference bank {self.path} cannot be written ({error}): it is kept in memory for now")
+                self._warn(
+                    f"the reference cache {self.path} cannot be written ({error}); this run keeps it in memory from "
+                    "now on"
+                )
         self._memory |= standing
         return standing
 
@@ -70,7 +80,7 @@ class Bank:
         if not self.path.exists():
             return {}
         with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=_LOCK_SECONDS)) as db:
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # made by a process that came no further
+            if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # its process was killed before it wrote
                 return {}
             return _select(db, keys)
 
@@ -89,7 +99,7 @@ class Bank:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        # Closing without a commit rolls back.
+        # Closing the connection without a commit rolls the transaction back.
         with closing(sqlite3.connect(self.path, isolation_level=None, timeout=_LOCK_SECONDS)) as db:
             db.execute("BEGIN IMMEDIATE")
             yield db

@@ -1,4 +1,4 @@
-"""The keys and values of a rollout, kept where there is room for the tokens to come."""
+"""The KV cache of a rollout, allocated once with room for the tokens to come."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from transformers.cache_utils import DynamicLayer
 
 
 def roomy_cache(config: Any, length: int) -> RowCache:
-    """A cache for up to ``length`` tokens. Layers with a sliding window or another state keep transformers' own."""
+    """Make a KV cache for up to ``length`` tokens.
+
+    Layers with a sliding window or another kind of state keep the cache layers of transformers.
+    """
     cache = RowCache(config=config)
     cache.layers = [RoomyLayer(length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
 class RowCache(DynamicCache):
-    """A cache whose rows can be chosen and repeated, those with a recurrent or convolutional state too."""
+    """A KV cache whose rows can be selected and repeated, including those of recurrent or convolutional layers."""
 
     def batch_select_indices(self, indices: Tensor) -> None:
         for layer in self.layers:
-            # Layers that keep such a state know the same under another name alone.
+            # Layers with a recurrent or convolutional state have this operation only under another name.
             select: Any = getattr(layer, "batch_select_indices", None) or layer.reorder_cache
             select(indices)
 
     def as_tuples(self) -> tuple[tuple[Tensor, Tensor], ...] | None:
-        """Keys and values by layer, as unsloth's forward takes them; None where nothing is there yet."""
+        """Return keys and values by layer, as unsloth's forward pass takes them; None if the cache is empty."""
         layers: list[Any] = self.layers
         return tuple((layer.keys, layer.values) for layer in layers) if self.get_seq_length() else None
 
     def take_tuples(self, tuples: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Add what is new in these keys and values, as that forward gives them: old and new in one."""
+        """Append the new part of these keys and values; unsloth's forward pass returns old and new ones together."""
         filled = self.get_seq_length()
         layers: list[Any] = self.layers
         for layer, (keys, values) in zip(layers, tuples, strict=True):
@@ -41,9 +44,9 @@ class RowCache(DynamicCache):
 
 
 class RoomyLayer(DynamicLayer):
-    """A growing layer that writes new tokens behind the old ones, instead of copying all of them at each step.
+    """A cache layer that writes new tokens after the old ones, instead of copying all of them at each step.
 
-    ``keys`` and ``values`` are what is filled of two ``buffers`` [rows, heads, length, head size].
+    ``keys`` and ``values`` are the filled parts of two ``buffers`` [rows, heads, length, head size].
     """
 
     def __init__(self, length: int) -> None:
@@ -69,9 +72,9 @@ class RoomyLayer(DynamicLayer):
         self._fill(end)
 
     def skip_to(self, tokens: int) -> None:
-        """Hold so many tokens, those that were not written as zeros."""
+        """Set the number of tokens in the cache to ``tokens``; those that were not written are zeros."""
         for buffer in self.buffers:
-            buffer[:, :, self.get_seq_length() : tokens] = 0  # also where it is zero: only then is the memory taken
+            buffer[:, :, self.get_seq_length() : tokens] = 0  # already 0, but only a write allocates the memory
         self._fill(tokens)
 
     def _fill(self, end: int) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,15 @@
-"""Decoding as one step of tensors only, over buffers that stay in place: on CUDA it is captured as a graph.
+"""Static-shape decode: one decode step over buffers at fixed addresses, which CUDA captures as a graph.
 
-Decoding a small 4-bit model is bound by launches, not by arithmetic: a graph launches the whole step at once. So
-nothing here waits for the device or branches on what it holds. Every ``STEPS_BETWEEN_LOOKS`` steps the host looks how
-many rows go on; where half of them or fewer do, they move to the front of the buffers and a smaller graph takes over.
-Until then rows that have ended compute along, and what they give is not kept.
+Decoding a small 4-bit model is bound by kernel launches, not by arithmetic, and a CUDA graph launches the whole step at
+once. So nothing in a step waits for the device or branches on its values. Every ``STEPS_BETWEEN_LOOKS`` steps the host
+checks how many rows have not ended; if they are half of the rows or fewer, they are moved to the front of the buffers
+and a smaller graph is captured. Until then rows that have ended are computed too, and their results are discarded.
 
-A graph sees a fixed part of the cache, and a step on a small card spends as long on reading that as on the weights. So
-the first graph sees the prompts and a quarter of the new tokens' places, the next ones a quarter more each.
+A graph attends to a fixed part of the KV cache, and on a small GPU a step takes as long to read that part as to read
+the weights. So the first graph covers the prompts and a quarter of the slots for new tokens, and each following graph
+covers a quarter more.
 
-Shapes: R rows, n of them computed, T tokens, W places in the cache, of which a step sees the first ``seen``.
+Shapes: R rows, n of them computed, T tokens, W slots in the cache, of which a step attends to the first ``seen``.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from aapo_desk.rollout.sampling import Sampling, draw
 
 STEPS_BETWEEN_LOOKS = 16
 PARTS = 4
-"""In how many parts the new tokens' places come to be seen: each part takes a capture."""
+"""The number of parts in which the slots for new tokens become visible. Each part needs a capture."""
 LEAST_PART = 64
-"""Places: below that a capture takes longer than it saves."""
+"""The smallest part, in slots. With smaller ones a capture takes longer than it saves."""
 ALIGNMENT = 8
-"""Of what the length of a mask is to be a multiple: attention copies others in every layer."""
+"""The length of a mask must be a multiple of this, else attention copies the mask in every layer."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where decoding stands behind the prompts: what was read, and the first tokens' logits. Rows share no memory."""
+    """The state of decoding after the prefill: KV cache and logits of the first tokens. Rows do not share memory."""
 
     cache: DynamicCache
     logits: Tensor
@@ -48,7 +49,7 @@ class Start:
     attention: Tensor
     """[R, filled], 0 at padding"""
     position: Tensor
-    """[R], of the last token read"""
+    """[R], the position of the last token in the cache"""
     adapter: Tensor
     """[R] bool"""
     greedy: Tensor | None
@@ -56,18 +57,21 @@ class Start:
     uniforms: Tensor
     """[R, T]"""
     limits: Tensor | None = None
-    """[R], tokens of each row at the most; None: T for every row"""
+    """[R], the maximum number of tokens of each row; None: T for every row"""
 
 
 class CaptureError(Exception):
-    """The decode step cannot be captured as a CUDA graph; the message gives the reason. Nothing of the batch is kept.
+    """The decode step cannot be captured as a CUDA graph; the message gives the reason. The batch's results are lost.
 
-    Never raised for memory that ran out: that is torch's own error.
+    Never raised for out of memory: torch's own error is raised for that.
     """
 
 
 class FixedLayer(DynamicLayer):
-    """The first ``rows`` rows of a roomy layer's buffers; a new token is written at the place that a tensor names."""
+    """A cache layer over the first ``rows`` rows of a ``RoomyLayer``'s buffers, at fixed addresses.
+
+    A new token is written to the slot whose index is in the tensor ``place``.
+    """
 
     def __init__(self, filled: RoomyLayer, place: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -88,14 +92,14 @@ class FixedLayer(DynamicLayer):
         return int(self.seen)
 
     def keep(self, rows: Tensor) -> None:
-        """Move these rows to the front, and compute no others from now on."""
+        """Move these rows to the front, and drop all others."""
         for buffer in self.buffers:
             buffer[: len(rows)] = buffer[rows]
         self.rows = len(rows)
 
 
 class FixedBatch:
-    """Rows that are decoded together, their state and their results, all on the device."""
+    """A batch of rows that are decoded together by static-shape decode, with state and results on the device."""
 
     def __init__(self, policy: Policy, mask: RowMask, start: Start, sampling: Sampling, cache_name: str) -> None:
         rows, width = start.uniforms.shape
@@ -125,7 +129,7 @@ class FixedBatch:
         self.take(start.logits)
 
     def take(self, logits: Tensor) -> None:
-        """Draw the next token of each computed row from its logits [n, V] and note it where the row goes on."""
+        """Draw the next token of each computed row from its logits [n, V], and record it if the row has not ended."""
         row, alive = self.row, self.alive
         uniform = self.uniforms[row].index_select(1, self.step).squeeze(1)
         greedy = None if self.greedy is None else self.greedy[row]
@@ -136,7 +140,7 @@ class FixedBatch:
         self.entropy.index_put_(places, torch.where(alive, entropy, 0.0).float())
         self.lengths.index_add_(0, row, alive.long())
         self.next.copy_(tokens)
-        ends = (tokens[:, None] == self.eos).any(1)  # isin of many sorts them, and waits for the device
+        ends = (tokens[:, None] == self.eos).any(1)  # torch.isin sorts large inputs, and waits for the device
         self.ended.index_put_((row,), self.ended[row] | (alive & ends))
         self.step.add_(1)
         if self.limits is not None:
@@ -144,7 +148,7 @@ class FixedBatch:
         self.alive.logical_and_(~ends)
 
     def advance(self) -> None:
-        """One step: compute the rows' last tokens and draw the next."""
+        """Run one decode step: compute the rows' last tokens and draw the next ones."""
         self.position.add_(1)
         self.visible.index_fill_(3, self.place, True)
         self.mask.hold(self.adapter)
@@ -159,7 +163,7 @@ class FixedBatch:
         self.take(self.policy.logits(hidden[:, -1]))
 
     def shrink(self) -> bool:
-        """Go on with the living rows alone where they are half of the computed ones or fewer; whether it did."""
+        """Drop the rows that have ended if they are at least half of the computed ones; return whether it did so."""
         living = self.alive.nonzero().squeeze(1)
         if not 0 < 2 * len(living) <= len(self.alive):
             return False
@@ -170,9 +174,9 @@ class FixedBatch:
         return True
 
     def see(self, tokens: int) -> bool:
-        """See the places of so many new tokens, rounded up to whole parts, from now on; whether that changes anything.
+        """Make the slots of the first ``tokens`` new tokens visible, rounded up to whole parts.
 
-        Fewer than before are never asked for.
+        Returns whether that changes the visible length. ``tokens`` must not be less than in an earlier call.
         """
         places, width = self.visible.shape[3], self.uniforms.shape[1]
         part = max(LEAST_PART, -(-width // PARTS))
@@ -185,13 +189,13 @@ class FixedBatch:
         return changed
 
     def run(self, capture: bool, progress: Callable[[float], None]) -> None:
-        """To the end of every row. ``capture`` on CUDA."""
+        """Decode until every row has ended. ``capture`` uses CUDA graphs, and needs CUDA."""
         width = self.uniforms.shape[1]
         advance: Callable[[], None] | None = None
         done = 1
         while done < width and bool(self.alive.any()):
             last = min(done + STEPS_BETWEEN_LOOKS, width)
-            fewer, wider = self.shrink(), self.see(last - 1)  # the last token drawn is not read
+            fewer, wider = self.shrink(), self.see(last - 1)  # the last token drawn is not fed back
             if advance is None or fewer or wider:
                 advance = self.captured(known=advance is not None and not fewer) if capture else self.advance
             for _ in range(last - done):
@@ -200,10 +204,10 @@ class FixedBatch:
             progress(done / width)
 
     def captured(self, known: bool = False) -> Callable[[], None]:
-        """Return ``advance`` as a CUDA graph over the present buffers.
+        """Capture ``advance`` as a CUDA graph over the current buffers, and return its replay function.
 
-        ``known``: it has been captured for this number of rows before. Raises CaptureError if it cannot be captured,
-        and torch's own error if memory runs out.
+        ``known`` means that it has been captured for this number of rows before, so that no warm-up step is needed.
+        Raises CaptureError if it cannot be captured, and torch's own error if it runs out of memory.
         """
         state = [self.position, self.visible, self.place, self.tokens, self.logps, self.entropy, self.lengths]
         state += [self.next, self.alive, self.ended, self.step]
@@ -212,11 +216,11 @@ class FixedBatch:
             graph, side = torch.cuda.CUDAGraph(), _side_stream()
             if not known:
                 side.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(side):  # libraries set themselves up at the first call: it cannot be captured
+                with torch.cuda.stream(side):  # libraries initialise at the first call, which cannot be captured
                     self.advance()
                 torch.cuda.current_stream().wait_stream(side)
                 for value, kept in zip(state, before, strict=True):
-                    value.copy_(kept)  # the place in the cache that was written is written again
+                    value.copy_(kept)  # the cache slot needs no reset: the next step overwrites it
             with torch.cuda.graph(graph, pool=self.pool, stream=side):
                 self.advance()
         except RuntimeError as error:
@@ -228,5 +232,5 @@ class FixedBatch:
 
 @functools.cache
 def _side_stream() -> torch.cuda.Stream:
-    """The one stream of all captures: cuBLAS keeps a workspace of each stream that it has worked on, for ever."""
+    """Return the single stream used for all captures: cuBLAS keeps a workspace for every stream that it has used."""
     return torch.cuda.Stream()

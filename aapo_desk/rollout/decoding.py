@@ -1,9 +1,9 @@
-"""Grouped decoding: each prompt is read once for all the completions that begin with it, and so is what all share.
+"""Grouped decoding: one prefill per prompt for all its completions, and one for the beginning that all prompts share.
 
-Policy and reference rows stand in one batch, told apart by a row mask on the adapter. Rows that have ended leave the
-batch, and with them their cache.
+Policy and reference rows share a batch and are distinguished by a row mask on the adapter. Rows that have ended are
+removed from the batch and from the KV cache.
 
-Shapes: R rows (completions), S stems (a prompt read with the adapter on or off), T tokens.
+Shapes: R rows (completions), S stems (a prompt prefilled with the adapter on or off), T tokens.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from aapo_desk.rollout.captured import ALIGNMENT, FixedBatch, Start
 from aapo_desk.rollout.sampling import Sampling, draw
 
 LEAST_COMMON, LEAST_SHARING = 8, 4
-"""Tokens that prompts must have in common, and prompts, for these to be read by themselves."""
+"""The least number of common tokens, and of prompts, for which the common beginning gets a prefill of its own."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One completion to be made: of which prompt, by whom, and whether greedily."""
+    """One completion to decode: the index of its prompt, whether the adapter is on, and whether it is greedy."""
 
     prompt: int
     adapter: bool = True
@@ -38,25 +38,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Completions:
-    """What was decoded. The ending token belongs to a completion; what follows it is padding."""
+    """The result of decoding. The token that ends a completion belongs to it; everything after it is padding."""
 
     tokens: Tensor
     """[R, T]"""
     lengths: Tensor
     """[R]"""
     ended: Tensor
-    """[R] bool; False: truncated at the longest length"""
+    """[R] bool; False: truncated at the maximum length"""
     logps: Tensor
     """[R, T], 0 past the end"""
     entropy: Tensor
     """[R, T] nats, 0 past the end"""
 
     def row(self, index: int) -> list[int]:
-        """A completion's token ids, the ending one included."""
+        """Return a completion's token ids, including the one that ended it."""
         return [int(token) for token in self.tokens[index, : int(self.lengths[index])]]
 
     def content(self, index: int) -> list[int]:
-        """A completion's token ids without the one that ended it, which not every tokenizer flags as special."""
+        """Return a completion's token ids without the one that ended it, which is not always flagged as special."""
         tokens = self.row(index)
         return tokens[:-1] if bool(self.ended[index]) else tokens
 
@@ -67,10 +67,10 @@ class Completions:
 
 @dataclass(frozen=True)
 class NewTokens:
-    """What one step has drawn for the rows that were still being completed, A of them; on the CPU."""
+    """The tokens that one step drew for the A rows that had not ended; on the CPU."""
 
     rows: Tensor
-    """[A] places among the rows"""
+    """[A] indices of the rows"""
     tokens: Tensor
     """[A]"""
     logps: Tensor
@@ -78,7 +78,7 @@ class NewTokens:
     entropy: Tensor
     """[A] nats"""
     ended: Tensor
-    """[A] bool: the token ends its row"""
+    """[A] bool: whether the token ends its row"""
 
 
 @torch.no_grad()
@@ -94,11 +94,11 @@ def decode(
     fixed: bool = False,
     limits: Tensor | None = None,
 ) -> Completions:
-    """Complete ``prompts`` (token ids) for each of ``rows``; ``uniforms`` [R, T] decide what is drawn.
+    """Complete ``prompts`` (token ids) for each of ``rows``; ``uniforms`` [R, T] determine the tokens drawn.
 
-    ``batch_rows`` bounds the rows decoded at once. ``progress`` hears the share of the work that is done, 0 to 1.
-    ``fixed`` decodes in steps over buffers that stay in place, captured as a graph on CUDA, where ``can_be_fixed``.
-    ``limits`` [R] ends each row after so many tokens at the most. Results are on the CPU. Raises CaptureError.
+    ``batch_rows`` is the maximum batch size. ``progress`` is called with the share of the work that is done, 0 to 1.
+    ``fixed`` uses static-shape decode if the model supports it (``can_be_fixed``), captured as a CUDA graph on CUDA.
+    ``limits`` [R] is the maximum number of tokens of each row. Results are on the CPU. Raises CaptureError.
     """
     width = max_new_tokens
     result = Completions(
@@ -136,9 +136,9 @@ def stream(
     sampling: Sampling,
     uniforms: Tensor,
 ) -> Generator[NewTokens]:
-    """The same tokens as ``decode``'s, step by step as they are drawn. A caller may stop between two steps.
+    """Yield the same tokens as ``decode`` step by step, as they are drawn. The caller may stop between two steps.
 
-    Where policy and reference rows may not share a batch, the policy's come first, then the reference's.
+    If policy and reference rows must not share a batch, the policy's come first, then the reference's.
     """
     policy.model.eval()
     for side in _sides(policy, rows):
@@ -158,16 +158,16 @@ def ends(
     sampling: Sampling,
     fixed: bool = False,
 ) -> None:
-    """The beginning and the end of a rollout of these rows, for the memory that they take: nothing comes of it.
+    """Run the prefill and the last decode step of a rollout of these rows, to measure its memory. Returns no results.
 
-    The prompts are read for ``width`` new tokens, and the last of these is computed as if the others stood behind their
-    prompts; the first, where the cache has layers that cannot be filled so (a sliding window, a state).
+    The prefill allocates the cache for ``width`` new tokens. The last of these is computed as if the others were in the
+    cache; if the cache has layers that cannot be filled in this way (sliding window or recurrent state), the first.
     """
     policy.model.eval()
     side = _sides(policy, rows)[0]
     with policy.adapter_on_rows() if policy.masks_rows else _alone(policy, rows[side[0]].adapter) as mask:
         batch = _Batch(policy, prompts, [rows[row] for row in side], mask)
-        batch.common = 0  # these prompts stand for ones that have nothing in common
+        batch.common = 0  # these prompts represent prompts that have nothing in common
         if fixed and can_be_fixed(policy):
             batch.ends_fixed(sampling, width)
         else:
@@ -175,7 +175,7 @@ def ends(
 
 
 def _sides(policy: Policy, rows: Sequence[Row]) -> list[list[int]]:
-    """The rows that may share a batch."""
+    """Return the indices of the rows, grouped into those that may share a batch."""
     every = range(len(rows))
     if policy.masks_rows:
         return [list(every)] if rows else []
@@ -185,13 +185,14 @@ def _sides(policy: Policy, rows: Sequence[Row]) -> list[list[int]]:
 
 @contextmanager
 def _alone(policy: Policy, adapter: bool) -> Iterator[RowMask]:
-    """The model's own forward, with the adapter on or off for all; the mask is looked at by nobody."""
+    """Use the model's own forward pass, with the adapter on or off for all rows; the yielded mask is not used."""
     with nullcontext() if adapter else policy.as_reference():
         yield RowMask()
 
 
 def can_be_fixed(policy: Policy) -> bool:
-    """Whether this model can be decoded in fixed steps: it takes a whole mask and keeps only keys and values."""
+    """Return whether the model supports static-shape decode: it accepts a full attention mask, and its cache has only
+    keys and values."""
     layers = roomy_cache(policy.causal.config, 1).layers
     return can_share(policy) and all(isinstance(layer, RoomyLayer) for layer in layers)
 
@@ -210,7 +211,7 @@ class _Batch:
         self.stem_of_row = torch.tensor([stems.index((row.prompt, row.adapter)) for row in rows], device=device)
         greedy = [row.greedy for row in rows]
         self.greedy = torch.tensor(greedy, device=device) if any(greedy) else None
-        # transformers 5.24 renamed the argument and warns of the older name.
+        # transformers 5.24 renamed the argument and warns about the old name.
         known = inspect.signature(type(policy.decoder).forward).parameters
         self.cache_name = "cache" if "cache" in known else "past_key_values"
         self.patched = policy.patched
@@ -223,7 +224,7 @@ class _Batch:
         progress: Callable[[float], None],
         limits: Tensor | None,
     ) -> None:
-        """Decode into ``result`` until every row has ended or is full."""
+        """Decode into ``result`` until every row has ended or reached its maximum length."""
         width = result.tokens.shape[1]
         for step, new in enumerate(self.steps(sampling, uniforms, width, limits)):
             result.tokens[new.rows, step] = new.tokens
@@ -236,7 +237,7 @@ class _Batch:
     def steps(
         self, sampling: Sampling, uniforms: Tensor, width: int, limits: Tensor | None = None
     ) -> Iterator[NewTokens]:
-        """One token of each row that has not ended, ``width`` times at the most, or as often as ``limits`` [R] says."""
+        """Yield one token of each row that has not ended, up to ``width`` times, or ``limits`` [R] times for a row."""
         eos = torch.tensor(self.policy.eos_ids, device=self.policy.device)
         cache, logits, attention, position = self._prefill(width)
         alive = torch.arange(len(self.stem_of_row))
@@ -267,7 +268,7 @@ class _Batch:
         progress: Callable[[float], None],
         limits: Tensor | None,
     ) -> None:
-        """The same in fixed steps."""
+        """Do the same as ``run`` by static-shape decode."""
         device = self.policy.device
         cache, logits, attention, position = self._prefill(result.tokens.shape[1], ALIGNMENT)
         adapter = self.stem_adapter[self.stem_of_row]
@@ -279,7 +280,7 @@ class _Batch:
             value.copy_(getattr(batch, name))
 
     def ends(self, sampling: Sampling, width: int) -> None:
-        """The first token of every row and the last, of ``width``."""
+        """Compute the first and the last of ``width`` tokens of every row."""
         cache, logits, attention, position = self._prefill(width)
         rows = len(self.stem_of_row)
         uniform = torch.zeros(rows, device=self.policy.device)
@@ -299,7 +300,7 @@ class _Batch:
         draw(logits, uniform, self.greedy, sampling)
 
     def ends_fixed(self, sampling: Sampling, width: int) -> None:
-        """The same in a fixed step, each of which has the whole length before it."""
+        """Do the same as ``ends`` by static-shape decode, in which every step covers the whole cache."""
         device = self.policy.device
         cache, logits, attention, position = self._prefill(width, ALIGNMENT)
         adapter = self.stem_adapter[self.stem_of_row]
@@ -314,11 +315,10 @@ class _Batch:
         return self.stem_adapter[self.stem_of_row[rows.to(self.policy.device)]]
 
     def _prefill(self, room: int, alignment: int = 1) -> tuple[RowCache, Tensor, Tensor, Tensor]:
-        """Read each stem once, then repeat what was read for its rows, with ``room`` for as many tokens more.
+        """Prefill each stem once, then repeat its cache for its rows. Returns cache, logits, attention and positions.
 
-        The cache is as long as the next multiple of ``alignment``.
-
-        What all prompts begin with, such as a system prompt, is read once for all of them, by each side.
+        The cache has room for ``room`` more tokens, rounded up to a multiple of ``alignment``. What all prompts begin
+        with, such as a system prompt, is prefilled once per side for all of them.
         """
         device, pad = self.policy.device, self.policy.pad_id
         common = self.common
@@ -339,7 +339,7 @@ class _Batch:
         return cache, logits[self.stem_of_row], attention[self.stem_of_row], last[self.stem_of_row]
 
     def _read_start(self, cache: RowCache, start: Sequence[int]) -> None:
-        """Read the tokens ``start`` once with the adapter on, once with it off, as there are stems; then repeat."""
+        """Prefill the tokens ``start`` once per side that the stems need (adapter on, off); then repeat per stem."""
         sides, side_of_stem = self.stem_adapter.unique(return_inverse=True)
         ids = torch.tensor([list(start)] * len(sides), device=self.policy.device)
         positions = torch.arange(len(start), device=self.policy.device).expand_as(ids)
@@ -347,7 +347,7 @@ class _Batch:
         cache.batch_select_indices(side_of_stem)
 
     def _forward(self, cache: RowCache, ids: Tensor, attention: Tensor, positions: Tensor, adapter: Tensor) -> Tensor:
-        """Logits [R, V] after the last token of ``ids``."""
+        """Return the logits [R, V] after the last token of ``ids``, and append ``ids`` to the cache."""
         self.mask.set(adapter)
         told = {"input_ids": ids, "attention_mask": attention, "position_ids": positions, "use_cache": True}
         if self.patched:
@@ -359,9 +359,9 @@ class _Batch:
 
 
 def _common_start(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with; 0 where that is not worth a forward pass of its own.
+    """Return how many tokens all prompts begin with; 0 if that is not worth a forward pass of its own.
 
-    Every prompt keeps a token: from its hidden state comes the first that is drawn.
+    At least one token of every prompt is left, since the first drawn token comes from its hidden state.
     """
     if len(prompts) < LEAST_SHARING:
         return 0

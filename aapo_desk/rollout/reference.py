@@ -1,11 +1,13 @@
-"""Banked reference rewards (``algorithm.reference: bank``): a prompt's reference is sampled and scored once.
+"""The reference cache (``algorithm.reference: bank``): a prompt's reference completions are sampled and scored once.
 
-The reference is frozen, so its rewards for a prompt do not change; their sampling noise does. The paper draws them anew
-in each step (``fresh``); here the first draw is reused whenever the prompt returns: a variant, and labelled as one.
+The reference is frozen, so the distribution of its rewards for a prompt does not change; only their sampling noise
+does. The paper samples them again in each step (``fresh``). Here the first sample is reused whenever the prompt comes
+again; this is a variant, and is labelled as one.
 
-A resumed run must end as an uninterrupted one, though it finds what its killed part left in the bank. So what is drawn
-for a prompt follows from the run's seed and the prompt, not from the step; the policy's rows are decoded in a batch of
-their own, whether reference rows are due or not; and a step's new groups are kept all or none.
+A resumed run must give the same result as an uninterrupted one, although it finds in the cache what the killed process
+stored. So the samples for a prompt depend on the run's seed and the prompt, not on the step; the policy's rows are
+decoded in a batch of their own, whether or not reference rows are needed; and of a step's new groups all or none are
+stored.
 """
 
 from __future__ import annotations
@@ -31,23 +33,26 @@ from aapo_desk.rollout.scoring import Drawn, Scored
 from aapo_desk.tasks import Problem
 
 FORMAT = 1
-"""Of a key and what lies under it. Another way to draw a group is another format."""
+"""The version of the keys and of the data stored under them. If groups are sampled in another way, it must change."""
 
-BANKED = "reference rewards are banked: each prompt's reference is sampled once; a variant of the paper's fresh pairing"
+BANKED = (
+    "reference rewards are cached: each prompt's reference completions are sampled once; a variant of the paper's "
+    "fresh pairing"
+)
 
 
 def settings(config: RunConfig, policy: Policy, resolved: ResolvedModel, pool: RewardPool) -> dict[str, Any]:
-    """All that determines a prompt's reference rewards but the prompt, as JSON.
+    """Return everything except the prompt that determines a prompt's reference rewards, as JSON.
 
-    Chat template and system prompt are not here: they are in the prompt's tokens.
+    Chat template and system prompt are not included, since the prompt's tokens contain them.
     """
     rollout = config.rollout
-    # Only where there is one: what was banked before there could be stays good.
+    # Only if there is one, so that entries stored before this field existed stay valid.
     start = {"start": _weights(policy.start)} if policy.start is not None else {}
     return start | {
         "format": FORMAT,
         "model": identity(config.model, resolved),
-        **({} if policy.backend == "transformers" else {"backend": policy.backend}),  # as banks have it from before
+        **({} if policy.backend == "transformers" else {"backend": policy.backend}),  # keeps older entries valid
         "trust_remote_code": config.model.trust_remote_code,
         "quantization": config.model.quantization,
         "dtype": str(choose_dtype(config.model.compute_dtype, policy.device)),
@@ -62,7 +67,7 @@ def settings(config: RunConfig, policy: Policy, resolved: ResolvedModel, pool: R
 
 
 class BankedReference:
-    """The reference of one run, for the run's own ``settings``."""
+    """The cached reference of one run, for the run's own ``settings``."""
 
     def __init__(self, config: RunConfig, policy: Policy, settings: Mapping[str, Any], bank: Bank) -> None:
         self.config = config
@@ -71,15 +76,16 @@ class BankedReference:
         self._settings = _digest(settings)
 
     def settle(self, settings: Mapping[str, Any]) -> None:
-        """Go on with other settings: what is banked under the ones before no longer holds."""
+        """Replace the settings; groups stored under the earlier ones are no longer used."""
         self._settings = _digest(settings)
 
     def key(self, prompt: Sequence[int], problem: Problem) -> str:
-        """Of a prompt's tokens and what the rewards see of its problem."""
+        """Return the key for a prompt: a digest of the settings, the prompt's tokens, and the problem and answer that
+        the rewards see."""
         return _digest([self._settings, list(prompt), problem.problem, problem.answer])
 
     def look_up(self, prompts: Sequence[Sequence[int]], problems: Sequence[Problem]) -> Lookup:
-        """What the bank holds for a step's prompts."""
+        """Look up the groups of a step's prompts in the cache."""
         keys = [self.key(prompt, problem) for prompt, problem in zip(prompts, problems, strict=True)]
         return Lookup(self, prompts, problems, keys, self.bank.find(keys))
 
@@ -90,7 +96,7 @@ class BankedReference:
         progress: Callable[[float], None] = lambda _: None,
         fixed: bool = False,
     ) -> Completions:
-        """The reference's G completions of each prompt, rows m·G + g."""
+        """Sample the reference's G completions of each prompt m, in rows m·G + g."""
         config = self.config.rollout
         rows = [Row(number, adapter=False) for number in range(len(prompts)) for _ in range(config.group_size)]
         seeds = [derive_seed(self.config.run.seed, "reference", _digest(list(prompt))) for prompt in prompts]
@@ -101,7 +107,7 @@ class BankedReference:
 
 @dataclass(frozen=True)
 class Lookup:
-    """A step's prompts and problems, their keys, and the groups that the bank held."""
+    """A step's prompts and problems, their keys, and the groups found in the cache."""
 
     reference: BankedReference
     prompts: Sequence[Sequence[int]]
@@ -111,12 +117,12 @@ class Lookup:
 
     @property
     def missing(self) -> list[int]:
-        """Places of the prompts that are to be sampled. One that the step holds twice is sampled once."""
+        """Return the indices of the prompts that must be sampled. A prompt that occurs twice is sampled once."""
         first = {key: place for place, key in reversed(list(enumerate(self.keys)))}
         return sorted(place for key, place in first.items() if key not in self.groups)
 
     def draw(self, batch_rows: int, progress: Callable[[float], None], fixed: bool = False) -> list[Drawn]:
-        """The missing prompts' completions; empty where none is missing."""
+        """Sample the missing prompts' completions; an empty list if none is missing."""
         missing = self.missing
         if not missing:
             return []
@@ -128,9 +134,12 @@ class Lookup:
         ]
 
     def complete(self, scored: Sequence[Scored], keep: bool = True) -> list[Scored]:
-        """The reference's completions of the whole step, rows p·G + g, from those of ``draw``, which the bank keeps."""
+        """Return the reference's completions of the whole step, in rows p·G + g.
+
+        ``scored`` are the scored completions from ``draw``, which are stored in the cache if ``keep`` is True.
+        """
         size, missing = self.reference.config.rollout.group_size, self.missing
-        # Their keys are made again: a reward may have been mended since they were looked up.
+        # Compute the keys again, since a reward may have been fixed after the lookup.
         new = {
             self.reference.key(self.prompts[place], self.problems[place]): scored[m * size : (m + 1) * size]
             for m, place in enumerate(missing)
@@ -142,7 +151,7 @@ class Lookup:
 
 
 def _weights(start: StartWeights) -> str:
-    """Names the adapter that the reference has on by its numbers."""
+    """Return a digest of the weights of the reference's adapter."""
     found = hashlib.sha256()
     for pair in start.values():
         for value in pair:

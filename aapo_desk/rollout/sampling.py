@@ -1,6 +1,6 @@
 """Draw tokens by inverting the cumulative distribution with uniforms given for each (row, position).
 
-What is drawn for a row depends on that row alone, so a split of the batch changes nothing but float noise.
+The tokens drawn for a row depend on that row alone, so splitting the batch changes nothing except floating-point noise.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aapo_desk.config import RolloutConfig
 
 @dataclass(frozen=True)
 class Sampling:
-    """Temperature (0: greedy), nucleus and top-k (0: all)."""
+    """The temperature (0: greedy), the nucleus sampling threshold (1: all tokens) and top-k (0: all tokens)."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -28,24 +28,25 @@ class Sampling:
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
-    """A seed for one purpose within a run: the same in every process, unrelated between purposes.
+    """Return a seed for one purpose within a run: the same in every process, unrelated to those of other purposes.
 
-    Nothing random is carried from step to step, so a resumed run draws what the uninterrupted one would have drawn.
+    No random state is carried from step to step, so a resumed run draws the same as an uninterrupted one.
     """
     text = ":".join(str(part) for part in (seed, *parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
 def uniforms(rows: int, width: int, seed: int) -> Tensor:
-    """Uniforms in [0, 1), [rows, width] on the CPU, from a seed alone."""
+    """Return uniforms in [0, 1), [rows, width] on the CPU, determined by the seed alone."""
     return torch.rand(rows, width, generator=torch.Generator().manual_seed(seed))
 
 
 def draw(logits: Tensor, uniform: Tensor, greedy: Tensor | None, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens [R], their log-probs [R] and the distribution's entropy [R] in nats, from logits [R, V].
+    """Return tokens [R], their log-probs [R] and the distribution's entropy [R] in nats, from logits [R, V].
 
-    ``uniform`` [R] decides; ``greedy`` [R] bool rows take the likeliest token instead (None: no row does). Log-probs
-    and entropy are of the distribution at the temperature, before top-k and top-p. Nothing waits for a GPU.
+    ``uniform`` [R] determines the tokens; ``greedy`` [R] bool rows take the most likely token instead (None: no row
+    does). Log-probs and entropy are those of the distribution at the temperature, before top-k and top-p. Nothing here
+    waits for a GPU.
     """
     scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / (sampling.temperature or 1.0)
     logps = scaled.log_softmax(1)
@@ -61,7 +62,7 @@ def draw(logits: Tensor, uniform: Tensor, greedy: Tensor | None, sampling: Sampl
 
 
 def _invert(probabilities: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-    """The first token at which the cumulative probability passes ``uniform``."""
+    """Return the first token at which the cumulative probability exceeds ``uniform``."""
     order = None
     if sampling.top_k or sampling.top_p < 1:
         probabilities, order = probabilities.sort(stable=True, dim=1, descending=True)
@@ -74,10 +75,11 @@ def _invert(probabilities: Tensor, uniform: Tensor, sampling: Sampling) -> Tenso
         probabilities = torch.where(keep, probabilities, 0.0)
     cumulative = probabilities.cumsum(1)
     total = cumulative[:, -1:]
-    # Strictly below the total, or rounding could pick a token of probability 0 behind the last likely one.
+    # The threshold must be strictly below the total, else rounding could pick a token of probability 0 after the last
+    # one with a positive probability.
     threshold = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     tokens = torch.searchsorted(cumulative, threshold, right=True)
-    tokens = tokens.clamp(max=probabilities.shape[1] - 1)  # of NaN it is past the end, which no GPU recovers from
+    tokens = tokens.clamp(max=probabilities.shape[1] - 1)  # for NaN it is out of range, a fatal error on a GPU
     if order is not None:
         tokens = order.gather(1, tokens)
     return tokens.squeeze(1)

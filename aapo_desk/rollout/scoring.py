@@ -1,6 +1,6 @@
-"""Completions and what they got: a step's policy side and reference side.
+"""Score completions, and hold a step's completions and rewards of policy and reference.
 
-Shapes: P prompts, G completions a prompt, rows p·G + g.
+Shapes: P prompts, G completions per prompt, rows p·G + g.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aapo_desk.tasks import Problem
 
 @dataclass(frozen=True)
 class Drawn:
-    """Completions as decoded, G for each of ``problems``."""
+    """Decoded completions that are not scored yet, G for each of ``problems``."""
 
     completions: Completions
     problems: Sequence[Problem]
@@ -28,7 +28,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Scored:
-    """A completion as rewards and people see it: its text, its length in tokens, and what it got."""
+    """A scored completion: its text, its length in tokens, whether it was truncated, and its score."""
 
     text: str
     tokens: int
@@ -38,23 +38,24 @@ class Scored:
 
 @dataclass(frozen=True)
 class Side:
-    """One side's completions of a step with their scores."""
+    """The scored completions of a step of one side, policy or reference."""
 
     scored: Sequence[Scored]
     group_size: int
 
     @property
     def rewards(self) -> Tensor:
-        """[P, G] float64, NaN where unscorable."""
+        """Return the total rewards, [P, G] float64, NaN for unscorable completions."""
         totals = [math.nan if one.score.total is None else one.score.total for one in self.scored]
         return torch.tensor(totals, dtype=torch.float64).reshape(-1, self.group_size)
 
 
 @dataclass(frozen=True)
 class Sides:
-    """A step's rollout. ``completions`` are the policy's; ``new`` is what was sampled in this step, of both sides.
+    """A step's rollout.
 
-    ``broken``: where a log-prob of what was sampled was not finite, so that the completions mean nothing.
+    ``completions`` are the policy's; ``new`` are the completions of both sides that were sampled in this step.
+    ``broken`` says which log-probs were non-finite, so that the completions are meaningless; None if all were finite.
     """
 
     completions: Completions
@@ -65,19 +66,19 @@ class Sides:
 
     @property
     def reference_rewards(self) -> Tensor | None:
-        """[P, G]"""
+        """Return the reference's rewards, [P, G]; None without a reference."""
         return self.reference.rewards if self.reference else None
 
 
 def score(pool: RewardPool, tokenizer: Any, drawn: Sequence[Drawn], max_tokens: int) -> list[list[Scored]]:
-    """The scores of each of ``drawn``, all asked for in one go, so that all workers are kept busy."""
+    """Score each of ``drawn``. All completions are submitted together, so that all workers are kept busy."""
     asked = [_completions(tokenizer, one, max_tokens) for one in drawn]
     scores = iter(pool.score([completion for each in asked for completion in each]))
     return [[Scored(one.text, one.tokens, one.truncated, next(scores)) for one in each] for each in asked]
 
 
 def _completions(tokenizer: Any, drawn: Drawn, max_tokens: int) -> list[Completion]:
-    """As the rewards see them: texts without the tokens that end them."""
+    """Return the completions as the rewards see them: texts without the tokens that end them."""
     done = drawn.completions
     rows = [done.content(row) for row in range(len(done.lengths))]
     texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)

@@ -180,7 +180,7 @@ def test_the_runs_own_problems_are_listed_ten_at_a_time_and_asked_by_their_numbe
 def test_settings_and_a_reset_are_told_to_the_process(typed: Type, sums: RunDirectory) -> None:
     text = typed("/set temperature 0.7 tokens 5", "/set heat 3", "hello", "/reset", " /hello", "/what")[1]
     assert "Answers are temperature 0.7, up to 5 tokens." in text
-    assert "there are temperature, top-p, tokens" in text
+    assert "allowed are temperature, top-p, tokens" in text
     assert "unknown command /what" in text
     first, reset, second = asked(sums)
     assert (first["temperature"], first["max_new_tokens"], reset, second["text"]) == (0.7, 5, {"reset": True}, "/hello")

@@ -170,9 +170,9 @@ def test_an_answer_is_no_longer_than_the_model_takes(talk: Listener, spare: int,
 @pytest.mark.parametrize(
     ("question", "error"),
     [
-        ({"text": "sum " * 600}, r"this is \d+ tokens; the model takes 1024 with its answer: begin anew"),
-        ({"text": "  \n "}, "nothing in this question"),
-        ({"text": None, "own": 2}, "there is no problem 3: this run has 2 at hand"),
+        ({"text": "sum " * 600}, r"this is \d+ tokens, but the model's context is 1024 .*start a new conversation"),
+        ({"text": "  \n "}, "the question is empty"),
+        ({"text": None, "own": 2}, "there is no problem 3: 2 are available"),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_refused_and_forgotten(

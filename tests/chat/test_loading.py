@@ -152,9 +152,9 @@ def test_settings_are_named_in_pairs(text: str, found: Answering) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "say a name and a number"),
-        ("temperature", "say a name and a number"),
-        ("heat 3", "= 'heat': there are temperature, top-p, tokens"),
+        ("", "must be pairs of a name and a number"),
+        ("temperature", "must be pairs of a name and a number"),
+        ("heat 3", "= 'heat': unknown name; allowed are temperature, top-p, tokens"),
         ("temperature hot", "temperature = 'hot': must be a number"),
         ("temperature nan", "must be a number"),
         ("temperature -1", "must be 0 .greedy. to 5"),

@@ -102,5 +102,5 @@ def test_where_memory_ends_batches_become_smaller_and_it_is_told(
     assert list(map(len, done)) == [2, 2, 2, 2, 1]
     assert [line for batch in done for line in batch] == plenty
     monkeypatch.setattr(batches, "ask", lambda *_: scarce(None, None, None, [Row(0)] * 5))
-    with pytest.raises(EvaluationError, match="too small for one answer at a time"):
+    with pytest.raises(EvaluationError, match="ran out of memory with a single answer"):
         next(answered(policy, GREEDY, pool, batch_rows=2))

@@ -119,7 +119,7 @@ def test_answers_that_break_the_reward_are_wrong_and_an_older_result_is_counted_
     assert run(arguments) == 0
     again = capsys.readouterr()
     assert again.out == said
-    assert "accuracies counted again: unscorable answers" in again.err
+    assert "accuracies recomputed: unscorable answers" in again.err
 
 
 def test_an_interrupted_evaluation_goes_on_to_the_same_results(tuned: RunDirectory, sums: str) -> None:
@@ -132,11 +132,13 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_results(tuned: RunDirecto
         if share > 0.5:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match=r"interrupted: 4 of 10 problems are kept in .*; the same command goes on"):
+    with pytest.raises(
+        Interrupted, match=r"interrupted: 4 of 10 problems are stored in .*; run the same command again"
+    ):
         work(asked, progress=interrupt)
     told: list[str] = []
     folder, head = work(asked, tell=told.append)
-    assert "going on behind 4 of 10 problems" in told
+    assert "continuing after 4 of 10 problems" in told
     assert read_lines(folder) == whole
     assert head["summary"]["difference"]["problems"] == 10
 
@@ -177,9 +179,9 @@ def test_the_step_may_be_named_or_be_the_best(tuned: RunDirectory, sums: str, ca
     assert run([*arguments, "2"]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == 2
     assert run([*arguments, "best"]) == 2
-    assert "has evaluated no step yet" in capsys.readouterr().err
+    assert "has no evaluated step yet" in capsys.readouterr().err
     assert run([*arguments, "7"]) == 2
-    assert "--step = '7': this step has no checkpoint; there are 2, 3" in capsys.readouterr().err
+    assert "--step = '7': this step has no checkpoint; available are 2, 3" in capsys.readouterr().err
     writer = RunWriter(tuned)
     writer.write_step(run_data.record(3))
     writer.write_event("checkpoint", 3, path="checkpoints/step_000003", best=2)
@@ -200,7 +202,7 @@ def test_an_answer_longer_than_the_model_takes_is_refused_where_it_was_asked_for
 ) -> None:
     assert run(["eval", "tuned", "--task", sums, "--max-new-tokens", "1020"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "--max-new-tokens" in line]
-    longest, most = map(int, re.findall(r"prompt \((\d+) tokens\).* (\d+) is the most", line)[0])
+    longest, most = map(int, re.findall(r"prompt \((\d+) tokens\).* the maximum is (\d+)", line)[0])
     assert longest + most == 1024
 
 

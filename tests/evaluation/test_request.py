@@ -42,15 +42,15 @@ def write(name: str, rows: Sequence[dict[str, str]]) -> None:
 
 REFUSED: dict[str, tuple[list[str], str]] = {
     "no such run": (["nobody"], r"RUN = 'nobody': there is no such run"),
-    "a folder that is no model": (["./", "--task", "gsm8k"], r"model\.id = '/.*': the folder holds no config\.json"),
+    "a folder that is no model": (["./", "--task", "gsm8k"], r"model\.id = '/.*': the folder has no config\.json"),
     "a folder that is not there": (
         ["./no", "--task", "file:sums.jsonl"],
         r"model\.id = '/.*/no': there is no such folder",
     ),
     "an unknown task": (["plain", "--task", "gms8k"], r"--task = 'gms8k': there is no such task.*mean gsm8k\?"),
     "a file without file:": (["plain", "--task", "sums.jsonl"], r"no such task.*did you mean file:sums\.jsonl\?"),
-    "a model without a task": (["a/b"], r"--task: is missing: there are gsm8k, .*, file:PATH"),
-    "a model's own problems": (["a/b", "--task", "own"], r"--task = 'own': a bare model has no held-out problems"),
+    "a model without a task": (["a/b"], r"--task: is missing: allowed are gsm8k, .*, file:PATH"),
+    "a model's own problems": (["a/b", "--task", "own"], r"--task = 'own': a model has no held-out problems"),
     "a file that is not there": (["plain", "--task", "file:sum.jsonl"], r"no such file.*mean file:sums\.jsonl\?"),
     "an empty file": (["plain", "--task", "file:empty.jsonl"], r"task\.source: file:\S*empty\.jsonl is empty"),
     "a file with other columns": (
@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "a local copy of no benchmark": (
         ["plain", "--task", "file:sums.jsonl", "--data", "sums.jsonl"],
-        r"--data = 'sums\.jsonl': is the local copy of a named task",
+        r"--data = 'sums\.jsonl': is for a local copy of a named task",
     ),
     "a local copy that is not there": (
         ["plain", "--task", "gsm8k", "--data", "no.jsonl"],
@@ -74,16 +74,16 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no problems": (["plain", "--problems", "0"], r"problems"),
     "a setting that does nothing": (
         ["plain", "--set", "optimizer.learning_rate=1"],
-        r"optimizer\.learning_rate = 1 \(from --set\): does nothing in an evaluation; what does: model\.\*",
+        r"optimizer\.learning_rate = 1 \(from --set\): has no effect in an evaluation; these have: model\.\*",
     ),
     "a setting that is an option": (
         ["plain", "--set", "rollout.temperature=0.6"],
-        r"rollout\.temperature = 0\.6 \(from --set\): say it with --temperature",
+        r"rollout\.temperature = 0\.6 \(from --set\): use --temperature instead",
     ),
     "an unknown setting": (["plain", "--set", "modle.id=x"], r"modle\.id.*did you mean model\.id\?"),
     "a value that cannot be": (["plain", "--set", "rollout.top_p=2"], r"rollout\.top_p = 2 \(from --set\): must be"),
-    "a step of a model": (["a/b", "--task", "gsm8k", "--step", "3"], r"--step = '3': a bare model has no checkpoints"),
-    "a step that is none": (["plain", "--step", "first"], r"--step = 'first': must be a step's number, best or last"),
+    "a step of a model": (["a/b", "--task", "gsm8k", "--step", "3"], r"--step = '3': a model has no checkpoints"),
+    "a step that is none": (["plain", "--step", "first"], r"--step = 'first': must be a step number, best or last"),
     "a run without a checkpoint": (["plain"], r"RUN = 'plain': has no checkpoint yet.*aapo-desk eval "),
     "a GPU that is not there": (["plain", "--set", "model.device=cuda"], r"model\.device"),
 }
@@ -158,7 +158,7 @@ def test_where_the_hub_has_no_task_the_line_says_how_to_do_without_it(
     assert run(["eval", "a/b", "--task", "gsm8k"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("aapo-desk: the data set openai/gsm8k, revision main, is not in the cache")
-    assert said.endswith("; of --task gsm8k a local copy is: --data PATH")
+    assert said.endswith("; to use a local copy with --task gsm8k, add --data PATH")
 
 
 def test_a_worked_solution_gives_what_stands_in_its_last_box() -> None:

@@ -60,7 +60,7 @@ def test_lines_that_are_missing_are_told(tmp_path: Path) -> None:
         results.add(FIRST, 1.0)
     (tmp_path / ROWS).write_text("")
     with (
-        pytest.raises(EvaluationError, match=r"does not hold the 2 problems.*remove the folder"),
+        pytest.raises(EvaluationError, match=r"does not have the 2 problems.*remove the folder"),
         opened(tmp_path, HEAD),
     ):
         pass
@@ -69,7 +69,7 @@ def test_lines_that_are_missing_are_told(tmp_path: Path) -> None:
 def test_two_processes_do_not_write_the_same_results(tmp_path: Path) -> None:
     with (
         opened(tmp_path, HEAD) as results,
-        pytest.raises(EvaluationError, match="another process is at work"),
+        pytest.raises(EvaluationError, match="another process is using"),
         opened(tmp_path, HEAD),
     ):
         results.add(FIRST, 1.0)

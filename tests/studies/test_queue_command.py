@@ -152,7 +152,7 @@ def test_three_short_runs_of_which_one_fails_end_with_two_results_and_one_reason
     found = queue.entries()
     assert [entry.state for entry in found] == ["finished", "failed", "finished"]
     (reason,) = (entry.reason for entry in found if entry.reason)
-    assert "the folder holds no config.json, so it is no model" in reason
+    assert "the folder has no config.json, so it is not a model" in reason
     lines = [line.split("  ", 1)[1] for line in done.stdout.splitlines()]
     assert [line for line in lines if reason in line] == [f"0002 short-2 failed: {reason}"]
     assert lines[-1] == "queue: 2 finished, 1 failed"

@@ -86,12 +86,12 @@ def small(tiny_model: Path, **lora: Any) -> Policy:
 def test_an_adapter_of_other_layers_or_of_another_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     every = saved(tmp_path / "every", load_tiny(tiny_model))
     query = small(tiny_model, targets=["q_proj"])
-    with pytest.raises(ConfigError, match=r"the adapter has it and the run does not\); set lora\.targets as its are"):
+    with pytest.raises(ConfigError, match=r"the adapter has it and the run does not\); set lora\.targets to match"):
         start_from(query, every)
     with pytest.raises(ConfigError, match="the run has it and the adapter does not"):
         start_from(load_tiny(tiny_model), saved(tmp_path / "query", query))
     narrow = saved(tmp_path / "narrow", small(tiny_model, r=2))
-    with pytest.raises(ConfigError, match=r"belongs to another model: .* has the shape \[2, 64\], where .* \[4, 64\]"):
+    with pytest.raises(ConfigError, match=r"belongs to another model: .* has shape \[2, 64\], but .* \[4, 64\]"):
         start_from(load_tiny(tiny_model), narrow)
 
 
