@@ -56,7 +56,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Graphics:
-    """What the NVIDIA driver reports. ``error`` is its own message if it cannot be used."""
+    """The facts that the NVIDIA driver reports. ``error`` is its own message if it cannot be used."""
 
     driver: str | None = None
     cuda: tuple[int, int] | None = None

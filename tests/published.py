@@ -114,7 +114,7 @@ def _any(pattern: str, *texts: object) -> bool:
 
 
 def _float32(columns: Mapping[str, Any], *about: str) -> bool:
-    """Whether a column about one of these says float32."""
+    """Return whether a column about one of these says float32."""
     found = [value for name, value in columns.items() if any(word in name for word in about)]
     return any(value is True or value == 4 or _any("float32|fp32", value) for value in found)
 

@@ -85,7 +85,7 @@ def lives(run: RunDirectory) -> list[int]:
 
 
 def settled(run: RunDirectory) -> bool:
-    """Whether no process is on its way to the run's lock."""
+    """Return whether no process is on its way to the run's lock."""
     status = run.read_status()
     return launch.is_alive(run) or status.get("state") != "starting" or not exists(status["pid"])
 

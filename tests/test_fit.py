@@ -1,4 +1,4 @@
-"""Whether a run fits: what is known of a model without fetching it, which memory counts, the verdict."""
+"""Tests of the memory fit of a run: what is known of a model without fetching it, which memory counts, the verdict."""
 
 from __future__ import annotations
 

@@ -82,13 +82,13 @@ class Algorithm:
     needs_reference_rewards: bool = False
     needs_reference_logps: bool = False
     needs_old_logps: bool = False
-    """Whether the algorithm uses the log-probs that the tokens had when they were sampled. If the policy being updated
+    """True if the algorithm uses the log-probs that the tokens had when they were sampled. If the policy being updated
     is the one that sampled, these are the current log-probs and cost nothing."""
     needs_labels: bool = False
-    """Whether rewards must be exactly 0 or 1."""
+    """True if rewards must be exactly 0 or 1."""
     has_advantages: bool = True
     gradient_needs_logps: bool = False
-    """Whether the gradient depends on the values of the log-probs even if the policy being updated is the one that
+    """True if the gradient depends on the values of the log-probs even if the policy being updated is the one that
     sampled."""
     max_refills: int = 0
     """The most times per step that problems whose group is constant are replaced by other problems."""

@@ -71,7 +71,7 @@ def start(
         Budget,
         typer.Option(
             "--budget",
-            help="What is equal for all runs: steps, seconds of training, or completions (including the reference's).",
+            help="The budget that is equal for all runs: steps, seconds of training, or completions (including the reference's).",
         ),
     ] = Budget.STEPS,
     amount: Annotated[

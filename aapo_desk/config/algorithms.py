@@ -19,7 +19,7 @@ class Number:
     default: float | None
     least: float = 0
     more: bool = False
-    """Whether the value must be strictly greater than ``least``."""
+    """True if the value must be strictly greater than ``least``."""
     whole: bool = False
 
     @property
@@ -86,13 +86,13 @@ class Method:
     scales: bool = False
     """The default of ``scale_rewards``, as in the authors' implementation."""
     reuses: Callable[[Options], bool] = _always
-    """Whether a rollout may be used for several updates, given the complete options."""
+    """True if a rollout may be used for several updates, given the complete options."""
     labels: bool = False
-    """Whether the rewards must be exactly 0 or 1."""
+    """True if the rewards must be exactly 0 or 1."""
 
     @property
     def has_margin(self) -> bool:
-        """Whether the algorithm needs the rewards of the reference model."""
+        """True if the algorithm needs the rewards of the reference model."""
         return "reference" in self.settings
 
     def complete(self, options: Options) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class LoraConfig(Section):
 class TaskConfig(Section):
     source: str = Field(
         pattern=r"^(arithmetic|countdown|reasoning-gym:.+|hub:.+|file:.+)$",
-        description="Where the problems come from: arithmetic, countdown or reasoning-gym:NAME (generated), "
+        description="Source of the problems: arithmetic, countdown or reasoning-gym:NAME (generated), "
         "hub:OWNER/DATASET or file:PATH (.jsonl, .csv, .parquet).",
     )
     split: str | None = Field(None, description="Split to train on (default: train).")

@@ -32,7 +32,7 @@ class Setting:
     bounds: str
     """The bounds in words, such as ``at least 2``; empty if every number is allowed."""
     optional: bool
-    """Whether the value may be left empty."""
+    """True if the value may be left empty."""
     default: str | None
     """The default as text; None if a value is required."""
 

@@ -44,7 +44,7 @@ class Library:
 
 @dataclass(frozen=True)
 class Torch:
-    """What torch reports about its build and about the GPU that it would use."""
+    """The facts that torch reports about its build and about the GPU that it would use."""
 
     cuda: str | None
     """The CUDA version that torch is built for; None if it is built without CUDA."""
@@ -93,7 +93,7 @@ class Terminal:
     colours: int = 0
     no_colour: bool = False
     symbols: bool = True
-    """Whether the locale supports more than ASCII."""
+    """True if the locale supports more than ASCII."""
     multiplexer: str | None = None
     clipboard: str | None = None
     """The value of tmux's set-clipboard option."""
@@ -138,10 +138,10 @@ class Facts:
 
     @property
     def has_gpu(self) -> bool:
-        """Whether there is an NVIDIA card, usable or not."""
+        """True if there is an NVIDIA card, usable or not."""
         return bool(self.graphics.gpus) or "nvidia" in self.system.vendors
 
     @property
     def on_gpu(self) -> bool:
-        """Whether torch can compute on the GPU."""
+        """True if torch can compute on the GPU."""
         return self.torch is not None and self.torch.devices > 0 and self.torch.error is None

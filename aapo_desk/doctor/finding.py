@@ -19,7 +19,7 @@ class Finding:
     state: State
     found: str
     advice: str = ""
-    """What to do; empty if nothing needs to be done."""
+    """The action to take; empty if nothing needs to be done."""
 
     def as_json(self) -> dict[str, str]:
         return asdict(self)

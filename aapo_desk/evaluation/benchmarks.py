@@ -29,7 +29,7 @@ class Benchmark:
     max_new_tokens: int = 4096
     options: Mapping[str, str] = field(default_factory=dict)
     in_box: bool = False
-    r"""Whether the answer column holds a worked solution, whose last ``\boxed{}`` contains the answer."""
+    r"""True if the answer column holds a worked solution, whose last ``\boxed{}`` contains the answer."""
 
 
 BENCHMARKS = {

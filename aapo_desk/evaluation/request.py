@@ -69,7 +69,7 @@ class Request:
     samples: int
     greedy: bool
     length_given: bool
-    """Whether the user set the maximum answer length. If not, it may be shortened to fit the model's context."""
+    """True if the user set the maximum answer length. If not, it may be shortened to fit the model's context."""
     columns: Sequence[Columns]
     """The column names to try, most likely first."""
 

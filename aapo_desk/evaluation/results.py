@@ -160,7 +160,7 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
 
 
 def measured_before(summary: Mapping[str, Any]) -> bool:
-    """Whether an older version made this summary and left unscorable answers out of it."""
+    """Return whether an older version made this summary and left unscorable answers out of it."""
     return any(leaves_out(summary[side]) for side in SIDES if side in summary)
 
 

@@ -56,7 +56,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is evaluated: the model on disk and, for a run, the checkpoint with the adapter."""
+    """The subject of an evaluation: the model on disk and, for a run, the checkpoint with the adapter."""
 
     resolved: sources.ResolvedModel
     checkpoint: Checkpoint | None

@@ -42,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Request:
-    """What to export, in which format, and where to write it."""
+    """An export that was asked for: its source, format and target folder."""
 
     source: Source
     form: Form
@@ -50,7 +50,7 @@ class Request:
     quant: str = "f16"
     """One of QUANTS; used for GGUF only."""
     force: bool = False
-    """Whether to replace an existing export."""
+    """True if an existing export may be replaced."""
     offline: bool = False
 
     @property

@@ -18,7 +18,7 @@ class Term:
     """When it is needed: always, rollout or update."""
     bytes: int
     at_peak: bool
-    """Whether it is part of the peak; these terms add up to the total requirement."""
+    """True if it is part of the peak; these terms add up to the total requirement."""
 
 
 def terms(fit: Fit) -> list[Term]:

@@ -38,7 +38,7 @@ class Room:
     total: int
     free: int
     spills: bool = False
-    """Whether memory beyond the total spills into system memory, many times slower, instead of failing."""
+    """True if memory beyond the total spills into system memory, many times slower, instead of failing."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Preflight:
     answers: list[str]
     """The answers to the first prompts."""
     notes: list[str]
-    """What was decided for the user while reading the data, one sentence each."""
+    """The decisions made for the user while reading the data, one sentence each."""
 
     def pin(self, config: RunConfig) -> RunConfig:
         """Return the configuration with the checked commits filled in.

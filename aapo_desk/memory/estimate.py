@@ -89,11 +89,11 @@ class Settings:
     other_number: int | None = None
     """Bytes per parameter outside the linear layers. None: as ``number``."""
     shadow: bool = False
-    """Whether dequantized weights are kept."""
+    """True if dequantized weights are kept."""
     packed: bool = False
-    """Whether dequantized weights and the head are packed for the CPU, once for each direction."""
+    """True if dequantized weights and the head are packed for the CPU, once for each direction."""
     checkpointing: bool = False
-    """Whether the update uses gradient checkpointing: it keeps each layer's input and recomputes the rest."""
+    """True if the update uses gradient checkpointing: it keeps each layer's input and recomputes the rest."""
     adapter_number: int = 4
     """Bytes per parameter of the adapter, and of its gradient."""
     multiplied_number: int | None = None
@@ -173,7 +173,7 @@ class Estimate:
     drawing: int
     """Copies of these rows' logits while a token is sampled."""
     activations: int
-    """What the micro-batch's layers keep for the backward pass."""
+    """Activations that the micro-batch's layers keep for the backward pass."""
     layer: int
     """Working memory of one layer in the backward pass, including what gradient checkpointing recomputes."""
     logits: int

@@ -23,7 +23,7 @@ class Layer:
     precise: int
     """Numbers per token that it computes in float32."""
     kind: Kind
-    """What it keeps of earlier tokens: all of them, those in a window, or a state of fixed size."""
+    """The kind of memory of earlier tokens: all of them, those in a window, or a state of fixed size."""
     state: int = 0
     """Bytes of the fixed-size state of one sequence."""
 
@@ -35,11 +35,11 @@ class Family:
     norms: int = 2
     """The number of norms over the hidden state."""
     head_norms: bool = False
-    """Whether queries and keys are normalized."""
+    """True if queries and keys are normalized."""
     input_biases: bool = False
-    """Whether the projections of queries, keys and values have biases."""
+    """True if the projections of queries, keys and values have biases."""
     gated_queries: bool = False
-    """Whether the query projection also computes a gate for the attention's output."""
+    """True if the query projection also computes a gate for the attention's output."""
     attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     """Names of the attention's matrices; two if queries, keys and values share one."""
     mlp: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")

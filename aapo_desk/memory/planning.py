@@ -28,9 +28,9 @@ class Plan:
     batch_rows: int
     """Rows decoded at once."""
     gradient_checkpointing: bool
-    """Whether it is used, which is only if even the longest row would not fit without it."""
+    """True if it is used, which is only if even the longest row would not fit without it."""
     shadow_weights: bool
-    """Whether dequantized weights are kept: as configured, or if they fit in addition to everything else."""
+    """True if dequantized weights are kept: as configured, or if they fit in addition to everything else."""
 
 
 def plan(shape: ModelShape, config: RunConfig, free_bytes: int, device_type: str) -> Plan:

@@ -36,7 +36,7 @@ class ModelShape:
     head_dim: int
     vocab: int
     bent_head: bool = False
-    """Whether the logits are scaled or capped after the head's matrix product."""
+    """True if the logits are scaled or capped after the head's matrix product."""
     frozen: int = 0
     """Parameters of linear layers that are quantized and have no adapter: those of a vision tower."""
     targets: Mapping[str, int] = field(default_factory=dict)

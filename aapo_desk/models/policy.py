@@ -34,10 +34,10 @@ class Policy:
     pad_id: int
     backend: Backend = "transformers"
     masks_rows: bool = True
-    """Whether policy and reference rows may share a batch. If not, each side is decoded with the model's own forward
+    """True if policy and reference rows may share a batch. If not, each side is decoded with the model's own forward
     pass."""
     own_update: bool = True
-    """Whether an update without dequantized weights may compute the LoRA layers with our own autograd function instead
+    """True if an update without dequantized weights may compute the LoRA layers with our own autograd function instead
     of peft's."""
     shadow: Shadow | None = None
     """Dequantized base weights (``use_shadow``); None: each layer dequantizes its 4-bit weights at every use."""

@@ -125,7 +125,7 @@ class FixedBatch:
         self.logps = torch.zeros(rows, width, device=device)
         self.entropy = torch.zeros(rows, width, device=device)
         self.pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        """What a step takes while it runs: one graph after the other has it."""
+        """Memory that a step takes while it runs; the graphs share it, since only one runs at a time."""
         self.take(start.logits)
 
     def take(self, logits: Tensor) -> None:

@@ -37,7 +37,7 @@ GROWING_TOKENS, STATIC_TOKENS = 12, LEAST_PART + STEPS_BETWEEN_LOOKS
 UPDATE_PROMPTS, UPDATE_ROWS, UPDATE_TOKENS = 2, 2, 8
 LAYER_ROWS, LAYER_TOKENS = 4, 16
 LOGITS_AT_ONCE, TOKENS_AT_ONCE = 1 << 25, 2048
-"""What the plain path computes at once at the most, where it is more than one row."""
+"""Upper bounds of what the plain path computes at once, if that is more than one row."""
 CPU_ROWS = 16
 """Rows decoded on a CPU, whose kernels do not depend on their number as a GPU's do."""
 STIR = 1.0
@@ -46,14 +46,14 @@ STIR = 1.0
 
 @dataclass(frozen=True)
 class Workload:
-    """What a run decodes: its prompts (token ids), how many completions of each, and how much at once."""
+    """The work of a rollout: its prompts (token ids), how many completions of each, and how much at once."""
 
     prompts: Sequence[Sequence[int]]
     group_size: int
     max_new_tokens: int
     batch_rows: int
     updates: bool = True
-    """Whether updates follow; an evaluation makes none."""
+    """True if updates follow; an evaluation makes none."""
 
     def smaller(self) -> Workload | None:
         """Return the same with half of the rows; None if there is one of each side."""
@@ -181,7 +181,7 @@ class Trial:
 
     @torch.no_grad()
     def plain_logps(self, pairs: Sequence[tuple[list[int], list[int]]], adapter: bool, more: int = 0) -> list[Tensor]:
-        """Log-probs of each completion's tokens behind its prompt, by the model's own forward, on the CPU.
+        """Return the log-probs of each completion's tokens after its prompt, by the model's own forward, on the CPU.
 
         ``more``: further columns of padding on the right, where nothing looks.
         """

@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass
 class Delta:
-    """What is new since the reader's last poll.
+    """The rows that are new since the reader's last poll.
 
     ``reset``: the history was rewound, so everything received earlier must be discarded.
     ``more``: there are further steps, beyond the limit of the call.
@@ -115,7 +115,7 @@ class RunReader:
 
     @property
     def ready(self) -> bool:
-        """Whether the trainer has created the tables yet."""
+        """True if the trainer has created the tables yet."""
         if not self.run.database.exists():
             return False
         if not self._prepared:

@@ -46,7 +46,7 @@ class SeedRun:
 
     @property
     def live(self) -> bool:
-        """Whether its trainer is running."""
+        """True if its trainer is running."""
         return self.state in LIVE
 
     @property
@@ -70,7 +70,7 @@ class Contrast:
 
     @property
     def seen(self) -> bool:
-        """Whether the interval excludes zero."""
+        """True if the interval excludes zero."""
         return not self.estimate.low <= 0.0 <= self.estimate.high
 
     @property

@@ -76,7 +76,7 @@ class CountdownOptions(Section):
     target_high: Int = Field(100, ge=1, le=LARGEST)
     operations: Annotated[list[str], BeforeValidator(_signs)] = Field(list(OPERATIONS))
     all_numbers: bool = True
-    """Whether every number must be used."""
+    """True if every number must be used."""
     problems: Int = Field(1000, ge=1)
     template: str = (
         "Make {target} out of the numbers {numbers}. Use each number {once}, with {operations} and brackets. "

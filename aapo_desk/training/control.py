@@ -59,7 +59,7 @@ class Control:
     resumed: threading.Event = field(default_factory=threading.Event)
     """Set by the resume command, for a run that has paused by itself."""
     _unwritten: bool = False
-    """Whether the last write of status.json failed; this is logged once."""
+    """True if the last write of status.json failed; this is logged once."""
     _ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -25,7 +25,7 @@ class NonFinite:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the number is part of what the next step starts from, so that skipping this step does not help."""
+        """True if the number is part of what the next step starts from, so that skipping this step does not help."""
         return self.what in ("weight", "moment")
 
     def __str__(self) -> str:

@@ -67,7 +67,7 @@ class Room:
         self._control = control
         self._waits = False
         self.store: RunWriter | None = None
-        """Where a pause is recorded; None until the store is open."""
+        """The store in which a pause is recorded; None until the store is open."""
 
     def keep(self, work: Callable[[], T], folder: Path | None = None, needed: int | None = None) -> T:
         """Return what ``work`` returns, repeating it as long as the disk is full.

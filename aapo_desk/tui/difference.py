@@ -28,7 +28,7 @@ class Difference:
 
     @property
     def told(self) -> bool:
-        """Whether it helps to mark the stretches: not if the texts are too long, or nearly everything differs."""
+        """True if it helps to mark the stretches: not if the texts are too long, or nearly everything differs."""
         return self.shared is not None and self.shared >= LEAST_SHARED
 
 

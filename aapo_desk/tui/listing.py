@@ -132,7 +132,7 @@ def created(run: RunDirectory) -> float:
 
 @dataclass(frozen=True)
 class PresetFit:
-    """Whether a preset fits this machine's memory. ``verdict``: fits, tight, too large, no GPU or unknown."""
+    """The fit of a preset in this machine's memory. ``verdict``: fits, tight, too large, no GPU or unknown."""
 
     verdict: str
     detail: str

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 955
+LIMIT = 95
 README_LINES = 200
 
 OPENING = re.compile(r"\s*(What|Of|So|Whether|Where)\b")

@@ -50,7 +50,7 @@ def states() -> dict[str, str]:
 
 
 def work_off(**more: Any) -> tuple[bool, list[str]]:
-    """Whether all finished, and what was told."""
+    """Return whether all runs finished, and the messages."""
     told: list[str] = []
     return queue.work_off(told.append, command=PLAYED, **more), told
 

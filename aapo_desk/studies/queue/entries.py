@@ -77,10 +77,10 @@ class Record:
     added: float
     run: str | None = None
     begun: bool = False
-    """Whether its trainer was started. ``run`` is stored earlier, so that a kill can never make a run start twice."""
+    """True if its trainer was started. ``run`` is stored earlier, so that a kill can never make a run start twice."""
 
     settled: bool = False
-    """Whether a supervisor has recorded its end."""
+    """True if a supervisor has recorded its end."""
 
     failure: str = ""
     """Why it could not be started, or was given up."""

@@ -35,7 +35,7 @@ class Place:
     attempt: str = "0"
     """How often the launcher has restarted the processes."""
     hosted: bool = False
-    """Whether the launcher serves the rendezvous port; else rank 0 does."""
+    """True if the launcher serves the rendezvous port; else rank 0 does."""
     one_host: bool = True
 
     @classmethod
@@ -63,7 +63,7 @@ class Place:
 
     @property
     def loopback(self) -> bool:
-        """Whether the rendezvous address is a loopback one, which no other host can reach."""
+        """True if the rendezvous address is a loopback one, which no other host can reach."""
         return self.address.startswith(LOOPBACK)
 
     def __str__(self) -> str:

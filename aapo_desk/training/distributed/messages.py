@@ -32,7 +32,7 @@ class Share:
     seconds: float
     """Seconds of the rollout alone."""
     broken: str | None = None
-    """Where a log-probability is not finite; None if all are finite."""
+    """The place of a log-probability that is not finite; None if all are finite."""
 
     def letter(self) -> Message:
         """Return the share as a message: rewards as tensors, everything else about them as JSON."""

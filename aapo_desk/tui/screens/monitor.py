@@ -235,7 +235,7 @@ class MonitorScreen(AskingScreen):
 
     @property
     def _has_margin(self) -> bool:
-        """Whether the run's method compares with the reference. True until the configuration has been read."""
+        """True if the run's method compares with the reference. True until the configuration has been read."""
         return self._about is None or self._about.config.algorithm.method.has_margin
 
     def _mark(self) -> None:

@@ -69,7 +69,7 @@ class StudyScreen(DeskScreen[None]):
         self._reader: StudyReader | None = None
         self._findings: Findings | None = None
         self._possible: bool | None = None
-        """Whether the footer offers the key that resumes the study; None before it was first drawn."""
+        """True if the footer offers the key that resumes the study; None before it was first drawn."""
         self._reading = False
 
     def compose(self) -> ComposeResult:
