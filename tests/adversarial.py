@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 PLACES = ("{}", "\\boxed{{{}}}", "The answer is ${}$.", "<answer>{}</answer>")
-"""Where a model puts its answer; a formula is tried in each."""
+"""The places where a model puts its answer; a formula is tried in each."""
 
 
 def placed(*formulas: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What several tests need: a home of their own, a language model small enough to train in milliseconds."""
+"""Fixtures that several tests need: a home of their own, a language model small enough to train in milliseconds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def connected_again() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def as_many_threads_again() -> Iterator[None]:
-    """What a test has torch compute with ends with the test: the tests beside it need the other cores."""
+    """Restore torch's number of threads after a test: the tests beside it need the other cores."""
     torch = sys.modules.get("torch")  # imported by those who need it
     before = torch.get_num_threads() if torch else 0
     yield

@@ -24,7 +24,7 @@ TRAINER = [
 ]
 """A trainer process that computes deterministically; the run's folder comes after it."""
 WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-"""What cuBLAS wants in the environment before its first product."""
+"""The environment variable that cuBLAS needs before its first product."""
 
 
 def set_deterministic(wanted: bool) -> None:

@@ -55,7 +55,7 @@ class Asked:
 
 @dataclass
 class Hub:
-    """What is served, what was asked, and what goes wrong."""
+    """The files that are served, the requests received, and the planned faults."""
 
     repos: dict[str, Served] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
@@ -223,5 +223,5 @@ def serving(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def go_offline_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What --offline does to a process that imports the library afterwards."""
+    """Apply what --offline does to a process that imports the library afterwards."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

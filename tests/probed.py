@@ -16,13 +16,13 @@ from aapo_desk.config import resolve
 from aapo_desk.launch.child import environment
 
 LENGTHS = (40, 400)
-"""Of the completions."""
+"""Lengths of the completions."""
 
 CONFIG = resolve({"model": {"id": "owner/model"}, "task": {"source": "arithmetic"}, "lora": {"r": 4}})
 
 
 def probed(folders: Sequence[Path]) -> list[dict[int, Any]]:
-    """Of each model, what its probe found by the completions' length."""
+    """Return the result of each model's probe by the completions' length."""
     command = [sys.executable, "-m", "tests.probed", *map(str, folders)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr

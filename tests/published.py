@@ -72,7 +72,7 @@ def shape(row: Row) -> ModelShape:
 
 
 def settings(row: Row) -> Settings:
-    """What TRL did in this run.
+    """The figures of TRL in this run.
 
     With bfloat16, TRL keeps the adapter in it too. With float16 nothing trained may be in 16 bits (gradients are
     scaled, and only float32 ones can be scaled back), and peft's prepare_model_for_kbit_training leaves all that is not

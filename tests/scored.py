@@ -15,7 +15,7 @@ Scores = Sequence[float | None]
 
 
 def row(scores: Scores, base: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What the trainer's evaluation gives where the answers to p0, p1, ... get these scores, greedy and sampled."""
+    """Return the trainer's evaluation if the answers to p0, p1, ... get these scores, greedy and sampled."""
     problems = [Problem(f"p{number}", "1 + 1", "2") for number in range(len(scores))]
     answers = [Answer("2", "2", score, 1.0, 1, False, None) for score in scores for _ in range(2)]
     held_out = HeldOut(problems, [[1]] * len(problems), pool=None)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ BYTES_A_NUMBER = 8
 
 @dataclass
 class Looks:
-    """What was seen of one process: at which step, and MiB."""
+    """The measurements of one process: at which step, and MiB."""
 
     steps: list[int] = field(default_factory=list)
     mib: list[float] = field(default_factory=list)

@@ -17,7 +17,7 @@ from aapo_desk.studies.study import Study, create_study
 BEGAN = 1_767_348_000.0
 PROBLEMS = 100
 COMPLETIONS = 32
-"""Of the policy in a step."""
+"""Rewards of the policy in a step."""
 
 RIGHT = {"aapo": (70, 74, 66), "grpo": (68, 75, 60), "gpg": (80, 81, 82)}
 """Held-out problems of each seed that are answered right in the end; 27 are at first."""

@@ -1,4 +1,4 @@
-"""A run that ends where its seconds or completions are used up: what is said of how far it is."""
+"""A run that ends where its seconds or completions are used up: how its progress is shown."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ALWAYS |= {"events.jsonl", "metrics.jsonl", "evaluations.json", "system.jsonl", 
 
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user with a home folder, a token and a secret in the environment, and a folder they stand in."""
+    """A user with a home folder, a token and a secret in the environment, and a current folder."""
     user = tmp_path / "home" / "alice"
     (user / "here").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(user))

@@ -212,7 +212,7 @@ def test_without_matplotlib_it_is_said_what_to_install(
 
 
 def evaluated(run: RunDirectory, right: int, scores: list[float | None] | None = None, **asked: Any) -> Path:
-    """What aapo-desk eval keeps of four problems, of which the tuned model has ``right`` right and its base none.
+    """Write what aapo-desk eval keeps of four problems, of which the tuned model has ``right`` right and its base none.
 
     ``scores``: of the tuned model, where some answers are unscorable. Returns its folder.
     """

@@ -1,4 +1,4 @@
-"""Going on where it cannot be: one clear line, the right exit status, nothing changed."""
+"""Continuing a run that cannot continue: one clear line, the right exit status, nothing changed."""
 
 from __future__ import annotations
 

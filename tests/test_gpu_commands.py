@@ -1,6 +1,6 @@
-"""What a run on a CUDA device goes through besides its steps, and what is asked of it afterwards. Skipped without one.
+"""Everything but the steps of a run on a CUDA device, and the commands on it afterwards. Skipped without one.
 
-Each method takes a step there, with a warm start; a run goes on past its plan, forks, steps back; the commands answer.
+Each method takes a step there, with a warm start; a run continues past its plan, forks, rolls back; commands answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What starts at once stays light: the command line and the screen load nothing of the GPU stack."""
+"""Fast starts stay light: the command line and the screen load nothing of the GPU stack."""
 
 from __future__ import annotations
 

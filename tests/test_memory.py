@@ -1,4 +1,4 @@
-"""What is estimated of a run's memory and planned by it: published peaks, what the peak follows, what a plan does."""
+"""The estimate of a run's memory and the plan made by it: published peaks, what the peak follows, what a plan does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is estimated of memory, against the tensors of real models: parameters, caches, what autograd saves, peaks."""
+"""The memory estimate against the tensors of real models: parameters, caches, what autograd saves, peaks."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def settings(**values: Any) -> Settings:
 
 
 def saved_bytes(policy: Policy, packs: list[Pack], ours: bool = False) -> int:
-    """What autograd saves of a forward pass, by peft or ``ours``, each storage once, the model's own left out."""
+    """Return what autograd saves of a forward pass, by peft or ``ours``, each storage once, the model's own left out."""
     own = {value.untyped_storage().data_ptr() for value in (*policy.model.parameters(), *policy.model.buffers())}
     saved: dict[int, torch.Tensor] = {}
 
@@ -285,7 +285,7 @@ def test_an_update_allocates_what_is_estimated(
 
 @pytest.mark.parametrize("reference", [False, True])
 def test_a_pass_before_the_update_allocates_less_than_the_smallest_update(tmp_path: Path, reference: bool) -> None:
-    """Old or reference log-probs of the same micro-batch: so the update's peak stays the estimate's, whoever asks."""
+    """Old or reference log-probs of the same micro-batch: so the update's peak stays the estimate's for either."""
     policy = adapted(BIG, torch.float32)
     packs = [Pack([5] * 64, [[6] * 48] * 4)] * 2
 
@@ -351,7 +351,7 @@ def middling(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Policy
 
 
 def trained(policy: Policy) -> torch.optim.Optimizer:
-    """The optimiser behind a step on gradients of zeros, which are left."""
+    """The optimizer after a step on gradients of zeros, which are left."""
     parameters = list(policy.adapter_parameters().values())
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)

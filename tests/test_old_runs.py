@@ -1,4 +1,4 @@
-"""Run directories of other versions: older ones open and go on, newer ones are refused by name."""
+"""Run directories of other versions: older ones open and continue, newer ones are refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of presets: all shipped ones are good and fit; what is wrong with others is said."""
+"""The check of presets: all shipped ones are good and fit; what is wrong with others is reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def own(desk_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def problems(folder: Path, name: str, text: str, shipped: bool = False) -> str:
-    """What is found wrong with a preset of this text."""
+    """Return the problems of a preset of this text."""
     path = folder / f"{name}.yaml"
     path.write_text(text, encoding="utf-8")
     preset = presets.find(str(path))

@@ -1,4 +1,4 @@
-"""What is known of models without a download: their configurations, and the counts that follow from them."""
+"""The models that are known without a download: their configurations, and the counts that follow from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run reads and leaves: no pickle from any file, nobody else's eyes, no ear on the network."""
+"""The files that a run reads and leaves: no pickle from any file, nobody else's eyes, no ear on the network."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MODULE_CALLS = frozenset({"torch.load", "torch.save", "numpy.load", "np.load", "
 
 
 def unpickling(source: str) -> Iterator[str]:
-    """What in a module's source could read a pickle."""
+    """Return what in a module's source could read a pickle."""
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []
         if isinstance(node, ast.Import):

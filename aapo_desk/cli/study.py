@@ -71,7 +71,8 @@ def start(
         Budget,
         typer.Option(
             "--budget",
-            help="The budget that is equal for all runs: steps, seconds of training, or completions (including the reference's).",
+            help="The budget that is equal for all runs: steps, seconds of training, or completions "
+            "(including the reference's).",
         ),
     ] = Budget.STEPS,
     amount: Annotated[

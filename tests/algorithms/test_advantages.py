@@ -1,4 +1,4 @@
-"""What the vectors do not hold: unscorable rows, float noise, aggregation."""
+"""Cases that the vectors do not contain: unscorable rows, float noise, aggregation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is planned, and what becomes of what was measured."""
+"""The plan of a benchmark, and the report on its measurements."""
 
 from __future__ import annotations
 

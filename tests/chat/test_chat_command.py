@@ -144,7 +144,7 @@ def typed(sums: RunDirectory, capsys: Output, monkeypatch: pytest.MonkeyPatch, s
 
 
 def on_terminal(written: str) -> str:
-    """What stays of each line: what was written after it was last begun."""
+    """Return the final text of each line: everything written after its last carriage return."""
     lines = [line.rpartition("\r")[2].replace("\x1b[K", "") for line in written.split("\n")]
     return "\n".join(line.rstrip() for line in lines)
 

@@ -1,4 +1,4 @@
-"""Both sides answer in one batch, each behind its own history; held against transformers' own generate."""
+"""Both sides answer in one batch, each after its own history; held against transformers' own generate."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def config(tiny_model: Path) -> RunConfig:
 
 
 class Listener:
-    """What a conversation says."""
+    """The messages of a conversation."""
 
     def __init__(self, policy: Policy, config: RunConfig, sides: tuple[Side, ...] = SIDES) -> None:
         self.said: list[dict[str, Any]] = []

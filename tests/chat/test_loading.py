@@ -1,4 +1,4 @@
-"""Which checkpoint is talked to, what is refused and how it is said; the run's own problems."""
+"""Which checkpoint is talked to, what is refused, and with which message; the run's own problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor makes of machines, most of which nobody here has."""
+"""The doctor's findings on machines, most of which are made up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def told(facts: Facts, name: str) -> Finding:
 
 
 def states(facts: Facts) -> dict[str, str]:
-    """What is not ok."""
+    """Return the findings that are not ok."""
     return {finding.name: finding.state for finding in findings(facts) if finding.state != "ok"}
 
 

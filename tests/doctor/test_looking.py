@@ -1,4 +1,4 @@
-"""What the doctor sees of a machine by itself."""
+"""The facts that the doctor collects about a machine."""
 
 from __future__ import annotations
 

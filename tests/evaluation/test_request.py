@@ -1,4 +1,4 @@
-"""What an evaluation may be asked for, what is refused with which words, and which problems it asks."""
+"""Requests for an evaluation: what is allowed, what is refused with which words, and which problems it asks."""
 
 from __future__ import annotations
 

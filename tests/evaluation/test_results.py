@@ -1,4 +1,4 @@
-"""What is kept of an evaluation: whole batches, whatever happened while they were written, and what they come to."""
+"""The stored results of an evaluation: whole batches, whatever happened while they were written, and their sums."""
 
 from __future__ import annotations
 

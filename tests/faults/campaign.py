@@ -47,7 +47,7 @@ class Tally:
     """Databases with a step missing, doubled or not whole."""
     torn_checkpoints: int = 0
     not_resumed: int = 0
-    """Runs that did not go on from their newest checkpoint."""
+    """Runs that did not continue from their newest checkpoint."""
     lost_more: int = 0
     """Runs that lost more steps than lie between two checkpoints."""
 

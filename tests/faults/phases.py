@@ -1,4 +1,4 @@
-"""Where a trainer is killed: the phases of a run, and a kill at a random instant inside one of them.
+"""Points at which a trainer is killed: the phases of a run, and a kill at a random instant inside one of them.
 
 The product has no code for this. A forked trainer wraps the functions of a phase before it starts, and kills its whole
 process group with SIGKILL: either after a random time in the phase (also in the middle of a system call or of one of
@@ -36,7 +36,7 @@ SHORT = frozenset({"optimiser step", "transaction", "checkpoint write", "rename"
 """Killed at a line in every other case; the others only by time."""
 
 CALLERS = 6
-"""A phase that begins inside a function goes on in those who called it: so many of them are traced."""
+"""A phase that begins inside a function continues in its callers: so many of them are traced."""
 
 
 @dataclass(frozen=True)

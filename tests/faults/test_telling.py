@@ -1,4 +1,4 @@
-"""What a user sees about a disk that cannot be written and about a run that has paused by itself."""
+"""Messages to the user about a disk that cannot be written and about a run that has paused by itself."""
 
 from __future__ import annotations
 

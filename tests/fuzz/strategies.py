@@ -1,4 +1,4 @@
-"""What is tried: bits of what belongs there, in places where they do not belong, beside plain noise."""
+"""Inputs that are tried: pieces of what belongs there, in places where they do not belong, beside plain noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where it goes in, and what must hold. Each takes a folder of its own."""
+"""Targets of the fuzzing, and what must hold. Each takes a folder of its own."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ FILES = {"config.json": b"{}", "weights.safetensors": BIG, "pytorch_model.bin": 
 
 @pytest.fixture(autouse=True)
 def small_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is large begins at 1000 bytes, comes in pieces of 1000, and nobody waits before going on."""
+    """Files count as large from 1000 bytes on, come in pieces of 1000, and retries do not wait."""
     monkeypatch.setattr(fetching, "BIG", 1000)
     monkeypatch.setattr(transfer, "CHUNK", 1000)
     monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0))
@@ -48,7 +48,7 @@ class Said:
 
 
 def ranges(hub: Hub) -> list[str | None]:
-    """What was asked for of the large file."""
+    """Return the requests for the large file."""
     return [asked.range for asked in hub.contents() if asked.path.startswith("/cdn/")]
 
 

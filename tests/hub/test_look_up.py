@@ -1,4 +1,4 @@
-"""What the real client learns from a hub on this machine, and the line for everything that goes wrong."""
+"""Look-ups of the real client on a hub on this machine, and the line for everything that goes wrong."""
 
 from __future__ import annotations
 

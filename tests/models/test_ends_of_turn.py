@@ -1,4 +1,4 @@
-"""Where an answer ends: the end of turn of the chat template, beside the tokens that the model's files name."""
+"""The tokens that end an answer: the chat template's end of turn, beside the tokens that the model's files name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Family:
     template: str
     special: tuple[str, ...]
     end: str
-    """What the template ends an assistant's turn with."""
+    """The text with which the template ends an assistant's turn."""
     named: tuple[str, ...]
     """By generation settings and configuration."""
     tokenizer: str

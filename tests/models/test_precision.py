@@ -1,4 +1,4 @@
-"""What a model computes in on cards old and new, and which models float16 does not carry."""
+"""The dtype that a model computes in on cards old and new, and which models float16 does not carry."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 @pytest.mark.slow
 def test_products_that_have_not_come_for_long_leave_memory() -> None:
-    """Of 640 products 64 are kept, in either cache. Limits are read once: each time in a process of its own."""
+    """Keep 64 of 640 products, in either cache. Limits are read once: each time in a process of its own."""
     unset = {name: value for name, value in os.environ.items() if name not in CACHES}
     few, *more = (
         subprocess.run(

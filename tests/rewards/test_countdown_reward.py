@@ -1,4 +1,4 @@
-"""The ``countdown`` reward: the rules of the game, the places an expression may stand in, what is no answer."""
+"""The ``countdown`` reward: the rules of the game, the places where an expression may be, what is no answer."""
 
 from __future__ import annotations
 

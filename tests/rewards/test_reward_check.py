@@ -1,4 +1,4 @@
-"""What ``check`` refuses, with which words, and what it must not refuse."""
+"""The rewards that ``check`` refuses, with which message, and those that it must accept."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def test_a_fixed_step_sees_no_more_of_the_cache_than_the_part_that_is_being_fill
     policy.eos_ids = ()
     with hook:
         decode(policy, PROMPTS, [Row(0), Row(1)], width, Sampling(), uniforms(2, width, 0), fixed=True)
-    steps = seen[1:]  # behind the prompts
+    steps = seen[1:]  # after the prompts
     assert steps == sorted(steps)
     assert len(set(steps)) == captured.PARTS
     for written, part in enumerate(steps, start=1):

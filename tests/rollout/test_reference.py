@@ -67,7 +67,7 @@ def rows_read(policy: Policy) -> Iterator[list[int]]:
 
 
 def step(reference: BankedReference, places: Sequence[int]) -> list[Scored]:
-    """What a step does with the bank."""
+    """Do what a step does with the reference cache."""
     found = reference.look_up([PROMPTS[place] for place in places], [PROBLEMS[place] for place in places])
     drawn = found.draw(99, lambda _: None)
     return found.complete([one for each in drawn for one in scored(each.completions)])

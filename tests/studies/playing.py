@@ -56,5 +56,5 @@ PLAYED = (sys.executable, "-S", "-c", PLAYER)
 
 
 def played(home: Path) -> list[str]:
-    """What has begun and ended, in its order."""
+    """The starts and ends, in their order."""
     return (home / "played").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What is held equal between arms."""
+"""The settings that are held equal between arms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study at work, for real: killed with its trainer in the middle, it goes on where it was."""
+"""A study at work, for real: killed with its trainer in the middle, it continues from where it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which columns are taken for the problem and the answer, and that it is said."""
+"""Which columns are taken for the problem and the answer, and that this is reported."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def asked(problem: Problem, text: str, recipe: str | None = None) -> Completion:
 
 @installed
 def test_the_problems_own_scorer_is_the_reward() -> None:
-    """Of n_queens: any board that solves it is right, and its scorer evaluates text."""
+    """n_queens: any board that solves it is right, and its scorer evaluates text."""
     problem = load("n_queens", size=2, held_out=0, n=4, min_remove=4, max_remove=4).train[0]
     rows = problem.answer.splitlines()
     other = "\n".join(reversed(rows))

@@ -27,7 +27,7 @@ print(json.dumps([inside, left()]))
 
 
 def test_what_is_freed_while_a_model_is_loaded_goes_back_at_once() -> None:
-    """Of 400 MiB a tenth stays in use, interspersed with the rest. Runs in a new process: otherwise the holes left by
+    """Use 400 MiB, of which a tenth stays in use, interspersed with the rest. Runs in a new process: otherwise the holes left by
     other tests would be filled first."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
     inside, afterwards = json.loads(done.stdout)

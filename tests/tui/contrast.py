@@ -35,7 +35,7 @@ def faint(app: DeskApp, part: Region | None = None) -> list[str]:
 
 
 def texts(app: DeskApp, part: Region | None = None) -> Iterator[tuple[str, Style]]:
-    """What is written there and not drawn: plots, bars, borders and blanks are left out."""
+    """Return the text that is written and not drawn: plots, bars, borders and blanks are left out."""
     region = part or app.screen.region
     strips = app.screen._compositor.render_strips()
     for line in strips[region.y : region.bottom]:

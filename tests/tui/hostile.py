@@ -70,7 +70,7 @@ def looks(segment: Segment) -> object:
 
 
 def outside(strips: list[Strip], inside: list[Region]) -> list[list[tuple[str, object]]]:
-    """The cells that lie in none of the regions, and how they look."""
+    """The cells that are in none of the regions, and how they look."""
     kept = []
     for y, strip in enumerate(strips):
         at, pieces = 0, []

@@ -92,7 +92,7 @@ class Chat:
 
     @property
     def told(self) -> list[str]:
-        """What the notifications say."""
+        """Return the texts of the notifications."""
         return [note.message for note in self.app._notifications]
 
     async def hear(self) -> str:

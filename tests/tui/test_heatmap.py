@@ -82,7 +82,7 @@ async def test_a_step_that_spreads_is_fainter_than_one_that_does_not() -> None:
 async def test_steps_with_other_bins_than_the_last_are_left_out() -> None:
     async with drawn() as (app, heat_map):
         heat_map.span(1, 2)
-        heat_map.add({1: concentrated(23), 2: Histogram(0.0, 9.0, [8] + [0] * 23)})  # as behind a fork
+        heat_map.add({1: concentrated(23), 2: Histogram(0.0, 9.0, [8] + [0] * 23)})  # as after a fork
         rows = [line.partition("┤")[2] or line.partition("│")[2] for line in app.lines()[1:9]]
         assert all(not row[:20].strip() for row in rows[:-1])
         assert rows[-1].strip()

@@ -39,7 +39,7 @@ def test_what_changes_is_seen_the_next_time(live: Live) -> None:
     runs = RunList()
     (before,) = runs.read()
     assert len(before.rewards) == 5
-    writer = RunWriter(run)  # left open: what it writes lies in the write-ahead log alone
+    writer = RunWriter(run)  # left open: what it writes is only in the write-ahead log
     writer.write_step(fixed_run.step_record(6))
     (after,) = runs.read()
     assert (after.step, after.rewards[:5]) == (6, before.rewards)
@@ -62,7 +62,7 @@ def test_a_run_was_made_when_its_id_says() -> None:
 
 
 def machine(memory: int, *cards: int) -> Machine:
-    """So many GiB of memory, all free, and cards of so many."""
+    """Return a machine with this many GiB of memory, all free, and cards of these sizes."""
     found = tuple(Gpu("NVIDIA GeForce RTX 3060", size << 10, 0, None, None, None, None) for size in cards)
     return Machine(4, 0.0, memory << 10, memory << 10, found)
 

@@ -47,7 +47,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, answer: Preview) -> None:
-    """What the process that knows the tokenizer says."""
+    """The answer of the process that knows the tokenizer."""
 
     def preflight(config: RunConfig, say: Callable[[str], None], cancelled: threading.Event) -> Preflight:
         say(f"reading {config.task.source}")

@@ -1,4 +1,4 @@
-"""What has been shown and is gone leaves memory: an evening of keys takes no more than its first minute."""
+"""Widgets that are gone leave memory: an evening of keys takes no more than its first minute."""
 
 from __future__ import annotations
 

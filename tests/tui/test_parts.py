@@ -1,4 +1,4 @@
-"""What stands beside the charts: the phases of a step and the machine."""
+"""The panels beside the charts: the phases of a step and the machine."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def rewards(app: DeskApp) -> list[float]:
 
 
 def told(app: DeskApp) -> list[str]:
-    """What the notifications say."""
+    """Return the texts of the notifications."""
     return [note.message for note in app._notifications]
 
 

@@ -26,7 +26,7 @@ HARMLESS = "To add 3 and 3, we first write it down"
 
 
 class Stage:
-    """The desk over a run, in an event loop that goes on from one example to the next."""
+    """The desk over a run, in an event loop that continues from one example to the next."""
 
     def __init__(self, desk: Desk, run: RunDirectory, size: tuple[int, int]) -> None:
         self.size = size

@@ -14,7 +14,7 @@ MOST_UPDATES = 100  # something that always moves is not waited for
 
 
 async def nothing_runs(*_: float) -> None:
-    """Until nothing in the event loop could go on now: every message is handled, and what came of it."""
+    """Until nothing in the event loop could continue now: every message is handled, and what came of it."""
     loop: Any = asyncio.get_running_loop()
     quiet = 0
     while quiet < QUIET_TURNS:
