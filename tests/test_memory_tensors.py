@@ -183,7 +183,7 @@ def settings(**values: Any) -> Settings:
 
 
 def saved_bytes(policy: Policy, packs: list[Pack], ours: bool = False) -> int:
-    """Return what autograd saves of a forward pass, by peft or ``ours``, each storage once, the model's own left out."""
+    """Return what autograd saves of a forward pass, by peft or ``ours``: each storage once, without the model's own."""
     own = {value.untyped_storage().data_ptr() for value in (*policy.model.parameters(), *policy.model.buffers())}
     saved: dict[int, torch.Tensor] = {}
 
