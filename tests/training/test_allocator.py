@@ -27,8 +27,8 @@ print(json.dumps([inside, left()]))
 
 
 def test_what_is_freed_while_a_model_is_loaded_goes_back_at_once() -> None:
-    """Use 400 MiB, of which a tenth stays in use, interspersed with the rest. Runs in a new process: otherwise the holes left by
-    other tests would be filled first."""
+    """Free 400 MiB but for a tenth, interspersed with the rest, in a new process: else the holes left by other tests
+    would be filled first."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
     inside, afterwards = json.loads(done.stdout)
     assert 30 < inside < 100
