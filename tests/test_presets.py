@@ -71,7 +71,7 @@ def test_thoughts_that_begin_in_the_prompt_need_no_opening_tag() -> None:
 
 
 def test_the_papers_settings_are_the_papers() -> None:
-    """Source: github.com/JianxXiong/AAPO, open-rs/configs/AAPO.yaml, open-r1/configs/AAPO.yaml with open-r1/train.sh."""
+    """Source: github.com/JianxXiong/AAPO: open-rs/configs/AAPO.yaml, open-r1/configs/AAPO.yaml, open-r1/train.sh."""
     for name in (name for name in SHIPPED if "_paper_" in name):
         config = presets.load(name)
         r1 = name.startswith("r1")
