@@ -120,7 +120,7 @@ def test_what_is_not_finite_is_never_saved(tiny_model: Path, tmp_path: Path, whe
     train(policy, optimizer, 1)
     parameter = list(policy.adapter_parameters().values())[3]
     (parameter.data if where == "adapter" else optimizer.state[parameter]["exp_avg_sq"])[0, 0] = float("inf")
-    with pytest.raises(CheckpointError, match=r"step 1 is not saved: .*layers.0.* holds NaN or infinity"):
+    with pytest.raises(CheckpointError, match=r"step 1 was not saved: .*layers.0.* holds NaN or infinity"):
         checkpoints.save(tmp_path, 1, policy, optimizer, CHOICES)
     assert list(tmp_path.iterdir()) == []
 

@@ -179,7 +179,7 @@ def test_a_disk_too_small_for_the_weights_is_refused_before_the_run_exists(
     usage: Any = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=300_000_000))
     monkeypatch.setattr("aapo_desk.hub.fetching.SPARE", 299_900_000)
-    with pytest.raises(ModelError, match=r"needs \d+ kB more .* has 300\.0 MB free"):
+    with pytest.raises(ModelError, match=r"needs \d+ kB more .* has only 300\.0 MB free"):
         sources.resolve(MODEL, weights=False)
 
 

@@ -127,7 +127,7 @@ def test_a_first_run_that_failed_measures_nothing() -> None:
     study = create_study("timed", "demo", ALGORITHM, arms, [0], make_budget("seconds", None, arms))
     running.put_in(study)
     studied.end(study, failing=("aapo", 0))
-    with pytest.raises(LaunchError, match=r"\(timed aapo 0\) is failed: the disk is full; mend it, or start another"):
+    with pytest.raises(LaunchError, match=r"\(timed aapo 0\) is failed: the disk is full; fix it, or start another"):
         running.measured(study)
 
 

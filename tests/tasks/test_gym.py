@@ -41,7 +41,7 @@ def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.Monk
 
 def test_its_reward_is_refused_for_other_problems() -> None:
     said = refusal({"task": {"source": "arithmetic"}, "rewards": [{"name": "math"}, {"name": "reasoning_gym"}]})
-    assert "rewards.1.name = 'reasoning_gym': scores only problems of task.source=reasoning-gym:NAME" in said
+    assert "rewards.1.name = 'reasoning_gym': can only score problems from task.source=reasoning-gym:NAME" in said
 
 
 @installed

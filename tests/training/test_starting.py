@@ -129,9 +129,9 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "another scale": ({"lora.alpha": 16}, {}, r"lora\.alpha = 16: .* --set lora.alpha=8"),
     "no LoRA": ({}, {"peft_type": "IA3"}, "must be a LoRA adapter, not IA3"),
     "more than plain LoRA": ({}, {"use_dora": True}, "must be a plain LoRA adapter; this one has use_dora"),
-    "another base": ({}, {"base_model_name_or_path": "owner/other"}, "was trained on owner/other, and this run's"),
-    "no settings": ({}, {"": None}, "no readable adapter_config.json there"),
-    "weights cut short": ({}, {"weights": b"half"}, r"damaged \(4 bytes; .*take another checkpoint's \(RUN@STEP\)"),
+    "another base": ({}, {"base_model_name_or_path": "owner/other"}, "was trained on owner/other, but this run's"),
+    "no settings": ({}, {"": None}, "has no readable adapter_config.json"),
+    "weights cut short": ({}, {"weights": b"half"}, r"damaged \(4 bytes; .*use another checkpoint's \(RUN@STEP\)"),
 }
 
 

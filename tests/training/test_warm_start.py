@@ -188,7 +188,7 @@ def test_what_would_be_learned_in_vain_ends_the_run_with_a_clear_line(
 
 def test_a_fork_keeps_the_warm_start_that_its_checkpoint_came_of(config: dict[str, Any]) -> None:
     parent = create_run(resolve(config), "parent")
-    with pytest.raises(ConfigError, match=r"warm_start\.epochs = 5 \(from --set\): stays 3 in a fork"):
+    with pytest.raises(ConfigError, match=r"warm_start\.epochs = 5 \(from --set\): must stay 3 in a fork"):
         launch.forked_config(parent, 1, {"warm_start.epochs": 5})
 
 

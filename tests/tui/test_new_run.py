@@ -216,7 +216,7 @@ async def test_search_shows_only_the_fields_whose_path_or_help_has_the_words(des
         await opened(pilot, config)
         await press(pilot, "slash", *"rank adapter")
         text = shown(app)
-        assert "Rank of the adapter" in text
+        assert "Rank of the LoRA adapter" in text
         assert "alpha" not in text
         await press(pilot, *"xyz")
         assert "No field has these words" in shown(app)
@@ -310,7 +310,7 @@ async def test_saving_asks_for_a_name_says_what_it_hides_and_writes_the_preset(d
         assert isinstance(app.screen, SaveDialog)
         assert "AAPO Desk has a built-in preset demo." in shown(app)
         await press(pilot, "slash")
-        assert "✗ letters, digits" in shown(app)
+        assert "✗ a name has at most 100 letters" in shown(app)
         await press(pilot, "enter", "backspace", *"mine", "enter")
         assert isinstance(app.screen, NewRunScreen)
         assert presets.load("mine") == resolve(config.model_dump(), {"run.steps": 60})
@@ -328,7 +328,7 @@ async def test_a_folder_that_cannot_be_written_keeps_the_dialog_open(
         await opened(pilot, config)
         await press(pilot, "ctrl+s", "enter")
         assert isinstance(app.screen, SaveDialog)
-        assert "cannot be written" in shown(app)
+        assert "cannot write to" in shown(app)
 
 
 async def test_start_goes_on_to_the_preflight_with_the_edited_values_and_a_refusal_leads_back(
