@@ -210,7 +210,7 @@ class Trial:
         logps = []
         for row, (prompt, new) in enumerate(pairs):
             own = logits[row, len(prompt) - 1 - start : len(prompt) + len(new) - 1 - start]
-            scaled = own.to(torch.promote_types(own.dtype, torch.float32)) / (self.sampling.temperature or 1.0)
+            scaled = own.to(torch.promote_types(own.dtype, torch.float32)) / self.sampling.temperature
             targets = ids[row, len(prompt) : len(prompt) + len(new), None]
             logps.append(scaled.log_softmax(1).gather(1, targets).squeeze(1))
         return logps
@@ -247,7 +247,7 @@ class Trial:
                     hook.remove()
         if not errors:
             return 0.0, ""
-        values = torch.stack(list(errors.values())).tolist()
+        values = torch.stack(list(errors.values())).nan_to_num(nan=math.inf).tolist()
         worst = max(range(len(values)), key=values.__getitem__)
         return values[worst], list(errors)[worst]
 

@@ -26,13 +26,13 @@ from aapo_desk.rollout.sampling import Sampling
 from aapo_desk.rollout.trial import SideGap, Trial, Turn, Workload, stirred
 
 GAP, MOST_GAP, NOISES = {True: 1e-3, False: 0.01}, {True: 5e-3, False: 0.3}, 6.0
-"""Limit of a side's distance in nats a token, computing in float32 or in 16 bits: so many times the plain path's own
-noise, at least the first and at most the second."""
+"""Limit of a side's distance in nats a token, by whether the model computes in float32: ``NOISES`` times the plain
+path's own noise, at least ``GAP`` and at most ``MOST_GAP``."""
 ROW, NEARER = 5.0, 0.5
-"""A single row may be so many times as far away as the median row; a side must be nearer to itself than this share of
-its distance to the other."""
+"""A row may be at most ``ROW`` times as far from the plain path as the median row. A side's distance to itself must be
+below ``NEARER`` times its distance to the other side."""
 LEAST_ROW = 0.1
-"""Limits: a row that is nearer than this is never an outlier."""
+"""Share of the limit below which a row is never an outlier."""
 LAYER = {True: 1e-2, False: 0.2}
 """Limit of a layer's error over the adapter's share of its output."""
 TURN, LAYER_TURN = {True: 1e-2, False: 0.3}, {True: 1e-2, False: 0.45}
@@ -137,7 +137,7 @@ class _Check:
         if self.policy.masks_rows:
             error, name = self.trial.layers()
             self._note("layers", {"error": error, "layer": name})
-            if error > LAYER[self.exact]:
+            if not error <= LAYER[self.exact]:  # NaN is no agreement
                 return f"differs from the plain path on this device in {name} (relative error {error:.2g})"
         try:
             gaps = self.trial.rollout(static)

@@ -153,7 +153,7 @@ def _metrics(context: TrainContext, first: Side, sides: Sides, done: Update) -> 
 
 
 def _signal(context: TrainContext, rewards: Tensor, done: Update) -> dict[str, float]:
-    """Return the advantage's metrics; NaN, lest it be read as 0, for terms that the algorithm does not have."""
+    """Return the advantage's metrics; NaN instead of 0 for terms that the algorithm does not have."""
     algorithm, settings = context.algorithm, context.config.algorithm
     found = advantage_metrics(done.advantages, rewards, settings.margin_low, settings.margin_high)
     if not algorithm.needs_reference_rewards:
